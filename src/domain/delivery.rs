@@ -1,0 +1,136 @@
+//! What goes out through the outbox, and what comes back.
+
+use serde::{Deserialize, Serialize};
+
+use super::incident::Incident;
+use super::time::Time;
+
+/// Why something is sent. The names are the event types of the generic webhook, after `incident.`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Notice {
+    Opened,
+    Updated,
+    Acknowledged,
+    /// Became worse by a severity: pages again.
+    Escalated,
+    Mitigated,
+    Recovering,
+    Resolved,
+    Reopened,
+    Merged,
+    Suppressed,
+}
+
+impl Notice {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Notice::Opened => "opened",
+            Notice::Updated => "updated",
+            Notice::Acknowledged => "acknowledged",
+            Notice::Escalated => "escalated",
+            Notice::Mitigated => "mitigated",
+            Notice::Recovering => "recovering",
+            Notice::Resolved => "resolved",
+            Notice::Reopened => "reopened",
+            Notice::Merged => "merged",
+            Notice::Suppressed => "suppressed",
+        }
+    }
+
+    /// A newer state may replace this one while it waits; the others are always sent.
+    pub fn may_be_superseded(self) -> bool {
+        match self {
+            Notice::Updated | Notice::Mitigated | Notice::Recovering | Notice::Acknowledged => true,
+            Notice::Opened | Notice::Escalated | Notice::Resolved | Notice::Reopened | Notice::Merged | Notice::Suppressed => false,
+        }
+    }
+}
+
+/// One thing to say to one receiver: the incident as it stood at its revision.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Message {
+    pub notice: Notice,
+    /// Event time at which it became true.
+    pub at: Time,
+    pub incident: Incident,
+}
+
+/// A message on its way to a receiver. The id is derived from incident, revision, notice and receiver, so a replay makes the same row.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Delivery {
+    pub id: String,
+    pub receiver: String,
+    pub message: Message,
+}
+
+impl Delivery {
+    pub fn new(receiver: &str, message: Message) -> Delivery {
+        let id = format!("{}-{}-{}-{receiver}", message.incident.id, message.incident.revision, message.notice.as_str());
+        Delivery { id, receiver: receiver.to_owned(), message }
+    }
+}
+
+/// Where a delivery stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeliveryState {
+    Waiting,
+    /// A lease is held; after a kill it means that nobody knows whether it arrived.
+    Sending,
+    Accepted,
+    Refused,
+    /// The answer was lost.
+    Uncertain,
+    Superseded,
+    Expired,
+}
+
+impl DeliveryState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DeliveryState::Waiting => "waiting",
+            DeliveryState::Sending => "sending",
+            DeliveryState::Accepted => "accepted",
+            DeliveryState::Refused => "refused",
+            DeliveryState::Uncertain => "uncertain",
+            DeliveryState::Superseded => "superseded",
+            DeliveryState::Expired => "expired",
+        }
+    }
+    pub fn is_final(self) -> bool {
+        match self {
+            DeliveryState::Accepted | DeliveryState::Refused | DeliveryState::Superseded | DeliveryState::Expired => true,
+            DeliveryState::Waiting | DeliveryState::Sending | DeliveryState::Uncertain => false,
+        }
+    }
+}
+
+/// What a receiver answered to one attempt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    Accepted { status: u16, detail: String },
+    /// Final: repeating cannot help.
+    Refused { status: Option<u16>, detail: String },
+    /// Did not arrive (or was turned away for now): try again, not before `after_ms` if the receiver said so.
+    Retry { status: Option<u16>, detail: String, after_ms: Option<i64> },
+    /// Sent, but the answer was lost: it may have arrived.
+    Uncertain { detail: String },
+}
+
+impl Outcome {
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Outcome::Accepted { .. } => "accepted",
+            Outcome::Refused { .. } => "refused",
+            Outcome::Retry { .. } => "retry",
+            Outcome::Uncertain { .. } => "uncertain",
+        }
+    }
+    pub fn detail(&self) -> &str {
+        match self {
+            Outcome::Accepted { detail, .. } | Outcome::Refused { detail, .. } | Outcome::Retry { detail, .. } | Outcome::Uncertain { detail } => detail,
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! An incident as everybody outside the incident room sees it: one document with a revision.
+
+use serde::{Deserialize, Serialize};
+
+use super::alarm::{Change, Onset, Unit};
+use super::series::{Segment, SeriesId, SeriesKey, StableHash};
+use super::time::Time;
+use super::words::{Category, Cause, ClosedAs, IncidentState, Severity};
+
+/// At most one live incident has this key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct IncidentKey {
+    pub environment: String,
+    pub model: String,
+    pub category: Category,
+}
+
+impl IncidentKey {
+    /// The id of the incident of this key that opens at `opened`. Derived, never random, so that a replay arrives at the same id.
+    pub fn incident_id(&self, opened: Time) -> String {
+        let mut h = StableHash::new();
+        h.part(self.environment.as_bytes()).part(self.model.as_bytes()).part(self.category.as_str().as_bytes()).part(&opened.0.to_be_bytes());
+        // Crockford's alphabet: no letter that is misread aloud.
+        const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+        let bits = h.finish();
+        let text: String = (0..12).map(|i| char::from(ALPHABET[(bits >> (5 * i) & 31) as usize])).collect();
+        format!("inc-{text}")
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Incident {
+    pub id: String,
+    /// Grows by one with every transition or change; deliveries and writes name the revision that they saw.
+    pub revision: u64,
+    pub key: IncidentKey,
+    pub state: IncidentState,
+    pub severity: Severity,
+    /// The playbook's questions, each with its answer and where the answer comes from.
+    pub severity_reasons: Vec<Answer>,
+    /// One line that can be read aloud.
+    pub title: String,
+    pub onset: Onset,
+    pub opened_at: Time,
+    pub updated_at: Time,
+    pub acknowledged_at: Option<Time>,
+    pub mitigated_at: Option<Time>,
+    pub resolved_at: Option<Time>,
+    pub closed_as: Option<ClosedAs>,
+    /// How often the same key came back within a day of `resolved`.
+    pub reopened: u32,
+    /// Was anybody called, and why (not).
+    pub paged: bool,
+    pub page_reason: String,
+    pub findings: Vec<Finding>,
+    pub versions: Vec<String>,
+    pub segments: Vec<Segment>,
+    pub users_affected: Option<Estimate>,
+    pub cause: Option<CauseGuess>,
+    /// The one action that is ready, in words.
+    pub action: String,
+    pub exemplars: Vec<Exemplar>,
+}
+
+impl Incident {
+    /// The finding that names the incident: the first.
+    pub fn lead(&self) -> Option<&Finding> {
+        self.findings.first()
+    }
+}
+
+/// One series that spoke within an incident.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Finding {
+    pub series: SeriesKey,
+    pub series_id: SeriesId,
+    pub detector: String,
+    pub reason: String,
+    pub headline: String,
+    pub change: Option<Change>,
+    pub unit: Unit,
+    pub onset: Onset,
+    pub found_at: Time,
+    pub log_evidence: Option<f64>,
+    pub threshold: Option<f64>,
+    pub by_rule: bool,
+    pub recovered_at: Option<Time>,
+}
+
+/// One of the playbook's questions, answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    pub question: String,
+    pub answer: String,
+    pub source: String,
+}
+
+/// An estimated count with its interval of 95 %.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Estimate {
+    pub estimate: f64,
+    pub low: f64,
+    pub high: f64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CauseGuess {
+    pub best: Cause,
+    /// All four, most probable first; probabilities sum to 1.
+    pub ranked: Vec<(Cause, f64)>,
+    pub facts: Vec<String>,
+}
+
+/// A real observation kept as evidence, after redaction.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Exemplar {
+    pub id: String,
+    /// Exemplars are the smallest hashes of their ids, so that replay and merging keep the same ones.
+    pub hash: u64,
+    pub time: Time,
+    pub version: String,
+    pub status: String,
+    /// Facts that the allow-list lets through, as `name=value`.
+    pub facts: Vec<(String, String)>,
+}
+
+/// Who did something.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Actor {
+    Bellwether,
+    Person(String),
+    Receiver(String),
+}
+
+impl Actor {
+    pub fn words(&self) -> String {
+        match self {
+            Actor::Bellwether => "bellwether".to_owned(),
+            Actor::Person(name) => name.clone(),
+            Actor::Receiver(name) => format!("receiver {name}"),
+        }
+    }
+}
+
+/// One line of an incident's timeline: who, when, what and why. Never changed, never removed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TimelineEntry {
+    pub incident_id: String,
+    /// Revision of the incident after this entry; entries of one revision keep their order by `ordinal`.
+    pub revision: u64,
+    pub ordinal: u32,
+    pub at: Time,
+    pub who: Actor,
+    /// `opened`, `updated`, `acknowledged`, `note`, `delivered` ...
+    pub what: String,
+    pub why: String,
+}

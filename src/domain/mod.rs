@@ -1,0 +1,15 @@
+//! The words of the trade. Everything here is plain data: no behaviour beyond parsing, printing and ordering.
+
+pub mod alarm;
+pub mod delivery;
+pub mod incident;
+pub mod observation;
+pub mod series;
+pub mod time;
+pub mod words;
+
+pub use alarm::{Alarm, Change, Onset};
+pub use observation::{Body, Envelope, Observation};
+pub use series::{GroupKey, Segment, SeriesId, SeriesKey};
+pub use time::Time;
+pub use words::{Category, Cause, ClosedAs, Decision, DetectorState, IncidentState, Severity, Signal};

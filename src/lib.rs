@@ -1,0 +1,15 @@
+//! Bellwether: the map of the house.
+//!
+//! Data walks one way, one noun per door:
+//!
+//! ```text
+//! source -> decode -Observation-> pane -Pane-> judge -Alarm-> triage
+//!        -> incident -Event + Effect-> store (one write) -> outbox -> notify -Receipt-> (the front door again)
+//! ```
+//!
+//! The rooms stand in the order data walks. **A room may use only rooms that stand above it**; `tests/it/tidy.rs` checks it.
+//! Everything up to `engine` is pure: no clock, no input or output, no async, no logging. `now` is an argument, and the same
+//! journal in gives the same bytes out. `daemon` and `backtest` are two drivers of the same `engine`.
+
+// --- core: pure, `now` is an argument ---
+pub mod domain;
