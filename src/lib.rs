@@ -13,3 +13,5 @@
 
 // --- core: pure, `now` is an argument ---
 pub mod domain;
+pub mod pane;
+pub mod incident;

@@ -48,11 +48,19 @@ pub struct Reading {
 pub enum Call {
     Quiet,
     /// Evidence reached the threshold with a change beyond tolerance.
-    Alarm { change: Change, onset: Onset },
+    Alarm {
+        change: Change,
+        onset: Onset,
+    },
     /// Evidence reached the threshold, but the change is not worth an alarm; the reason in words.
-    Held { change: Change, why: &'static str },
+    Held {
+        change: Change,
+        why: &'static str,
+    },
     /// The recovery test reached its threshold: back within tolerance.
-    Recovered { change: Change },
+    Recovered {
+        change: Change,
+    },
 }
 
 /// How the incident of a frozen series was closed, which decides what its bank learns from it.

@@ -110,13 +110,25 @@ impl DeliveryState {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    Accepted { status: u16, detail: String },
+    Accepted {
+        status: u16,
+        detail: String,
+    },
     /// Final: repeating cannot help.
-    Refused { status: Option<u16>, detail: String },
+    Refused {
+        status: Option<u16>,
+        detail: String,
+    },
     /// Did not arrive (or was turned away for now): try again, not before `after_ms` if the receiver said so.
-    Retry { status: Option<u16>, detail: String, after_ms: Option<i64> },
+    Retry {
+        status: Option<u16>,
+        detail: String,
+        after_ms: Option<i64>,
+    },
     /// Sent, but the answer was lost: it may have arrived.
-    Uncertain { detail: String },
+    Uncertain {
+        detail: String,
+    },
 }
 
 impl Outcome {
@@ -130,7 +142,9 @@ impl Outcome {
     }
     pub fn detail(&self) -> &str {
         match self {
-            Outcome::Accepted { detail, .. } | Outcome::Refused { detail, .. } | Outcome::Retry { detail, .. } | Outcome::Uncertain { detail } => detail,
+            Outcome::Accepted { detail, .. } | Outcome::Refused { detail, .. } | Outcome::Retry { detail, .. } | Outcome::Uncertain { detail } => {
+                detail
+            }
         }
     }
 }

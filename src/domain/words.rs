@@ -169,10 +169,23 @@ pub enum Signal {
 impl Signal {
     /// Signal names without a parameter, and the prefixes of those that take one.
     pub const PLAIN: &'static [&'static str] = &[
-        "error_rate", "timeout_rate", "empty_rate", "latency", "first_token_latency", "traffic", "silence", "cost", "tokens_in", "tokens_out",
-        "prediction", "complaint_rate", "schema", "out_of_scope",
+        "error_rate",
+        "timeout_rate",
+        "empty_rate",
+        "latency",
+        "first_token_latency",
+        "traffic",
+        "silence",
+        "cost",
+        "tokens_in",
+        "tokens_out",
+        "prediction",
+        "complaint_rate",
+        "schema",
+        "out_of_scope",
     ];
-    pub const NAMED: &'static [&'static str] = &["quality", "label", "estimated", "feature", "missing", "unseen", "embedding", "flag", "fairness", "rule"];
+    pub const NAMED: &'static [&'static str] =
+        &["quality", "label", "estimated", "feature", "missing", "unseen", "embedding", "flag", "fairness", "rule"];
 
     /// The part before the colon: `feature` of `feature:income`.
     pub fn family(&self) -> &'static str {

@@ -1,0 +1,76 @@
+//! Names behind the small numbers: leaves (whose events) and slots (what is measured).
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{GroupKey, Segment};
+
+/// The finest slice of traffic that is counted: one model, environment, version and value of every configured segment dimension.
+/// A leaf is counted once per event; roll-ups are made from leaves when the pane closes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Leaf {
+    pub environment: Arc<str>,
+    pub model: Arc<str>,
+    pub version: Arc<str>,
+    pub segments: Vec<Segment>,
+}
+
+impl Leaf {
+    /// The groups that this leaf's events belong to: the roll-up, its version, each of its segments.
+    pub fn groups(&self) -> impl Iterator<Item = GroupKey> + '_ {
+        let roll_up = GroupKey { environment: self.environment.clone(), model: self.model.clone(), version: None, segment: None };
+        let version = GroupKey { version: Some(self.version.clone()), ..roll_up.clone() };
+        let base = roll_up.clone();
+        [roll_up, version].into_iter().chain(self.segments.iter().map(move |s| GroupKey { segment: Some(s.clone()), ..base.clone() }))
+    }
+}
+
+/// What a slot measures. Fixed slots come first; those of features, flags and evaluators are numbered as they are met.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum SlotName {
+    Status,
+    Latency,
+    FirstToken,
+    TokensIn,
+    TokensOut,
+    Cost,
+    Score,
+    Label,
+    Empty,
+    Complaint,
+    /// A numeric feature, in bins.
+    Number(Arc<str>),
+    /// A categorical feature, in classes.
+    Class(Arc<str>),
+    /// A feature was there, with or without a value: bin 1 has one, bin 0 is null.
+    Present(Arc<str>),
+    /// A flag: bin 1 raised, bin 0 not.
+    Flag(Arc<str>),
+    /// An evaluator's score, in bins.
+    Quality(Arc<str>),
+    /// An evaluator's word: bin 1 bad, bin 0 good.
+    QualityBad(Arc<str>),
+}
+
+/// Numbers of the fixed slots, in the order of [`SlotName`].
+pub mod slot {
+    pub const STATUS: u16 = 0;
+    pub const LATENCY: u16 = 1;
+    pub const FIRST_TOKEN: u16 = 2;
+    pub const TOKENS_IN: u16 = 3;
+    pub const TOKENS_OUT: u16 = 4;
+    pub const COST: u16 = 5;
+    pub const SCORE: u16 = 6;
+    pub const LABEL: u16 = 7;
+    pub const EMPTY: u16 = 8;
+    pub const COMPLAINT: u16 = 9;
+    pub const FIXED: u16 = 10;
+}
+
+impl SlotName {
+    pub fn fixed() -> Vec<SlotName> {
+        use SlotName::*;
+        vec![Status, Latency, FirstToken, TokensIn, TokensOut, Cost, Score, Label, Empty, Complaint]
+    }
+}

@@ -1,0 +1,12 @@
+//! Observations become panes.
+//!
+//! Everything here obeys the prefix law: what a source partition contributes to a pane is a pure function of a prefix of that
+//! partition. So a kill, a replay or a second reader cannot change a pane, only repeat it.
+
+mod cell;
+mod leaf;
+mod watch;
+
+pub use cell::{Cell, Code, Distinct, Exemplars, SLOTS_PER_PANE};
+pub use leaf::{Leaf, SlotName, slot};
+pub use watch::{Contribution, Counts, Fact, FactKind, Limits, Outbound, PartitionId, Settings, Watch};

@@ -1,0 +1,787 @@
+//! Event time, watermarks and de-duplication of each source partition; its open panes, and the moment they are sealed.
+//!
+//! The everyday picture is a row of letter boxes by the minute. A partition fills the boxes; its watermark is the newest minute
+//! it has seen; a box is sealed when the watermark has passed it by the allowed lateness, and a letter for a sealed box is
+//! counted as late, never dropped in silence. All of this is a pure function of the partition's prefix.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use bellwether_detectors::sketch::log_linear::bin_of;
+use foldhash::fast::FixedState;
+use serde::{Deserialize, Serialize};
+
+use super::cell::Cell;
+use super::leaf::{Leaf, SlotName, slot};
+use crate::domain::incident::Exemplar;
+use crate::domain::observation::{Body, Fault, FeatureValue, FeedbackKind, Flag, PipelineState, Prediction, Status};
+use crate::domain::series::{StableHash, UNKNOWN};
+use crate::domain::{Observation, Segment, Time};
+
+type Map<K, V> = HashMap<K, V, FixedState>;
+
+/// Index of a source partition, given out by whoever drives the watch; stable over restarts by its name.
+pub type PartitionId = u32;
+
+/// Looks at an output before it is redacted: `Some((rule, words))` when it holds what must never be in an output.
+pub type Scan = Arc<dyn Fn(&str, &str) -> Option<(String, String)> + Send + Sync>;
+
+/// Bounds with names; each has a counter in [`Counts`].
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Values of one segment dimension of one model and partition that get series of their own; the rest is `other`.
+    pub segment_values_max: usize,
+    /// Leaves of one partition.
+    pub leaves_max: usize,
+    /// Distinct things measured in the whole process.
+    pub slots_max: u16,
+    /// Ids remembered per partition for de-duplication, and for how long in event time.
+    pub dedup_ids_max: usize,
+    pub dedup_window_ms: i64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { segment_values_max: 100, leaves_max: 50_000, slots_max: 60_000, dedup_ids_max: 400_000, dedup_window_ms: 3_600_000 }
+    }
+}
+
+#[derive(Clone)]
+pub struct Settings {
+    pub pane_ms: i64,
+    pub lateness_ms: i64,
+    /// Configured segment dimensions.
+    pub dimensions: Vec<String>,
+    pub currency: String,
+    /// Names of segments and features that exemplars may show; everything else is left out.
+    pub exemplar_allow: Vec<String>,
+    pub limits: Limits,
+    pub scan: Option<Scan>,
+}
+
+/// Something said once that the judge needs at its time.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Fact {
+    pub time: Time,
+    pub environment: Option<String>,
+    pub model: Option<String>,
+    pub version: Option<String>,
+    pub kind: FactKind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum FactKind {
+    Deployment {
+        phase: String,
+        target: String,
+        previous_version: Option<String>,
+    },
+    Pipeline {
+        job: String,
+        state: String,
+        error: Option<String>,
+    },
+    /// A flag that a person or a policy confirmed.
+    Confirmed {
+        flag: String,
+        id: String,
+    },
+    /// A planted string or a secret was seen in an output.
+    Leak {
+        rule: String,
+        words: String,
+        id: String,
+    },
+    Heartbeat {
+        producer: String,
+        expected_interval_s: u32,
+    },
+    Report {
+        summary: String,
+        source: String,
+    },
+}
+
+/// What one partition contributes to one pane: final when it is sent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Contribution {
+    pub partition: PartitionId,
+    pub pane: Time,
+    /// Position of the last event of the partition when the pane was sealed.
+    pub stamp: i64,
+    pub cells: Vec<(Arc<Leaf>, Cell)>,
+    pub facts: Vec<Fact>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outbound {
+    Slot(u16, SlotName),
+    Sealed(Contribution),
+    /// Everything of this partition before this moment is sealed.
+    SealedThrough(PartitionId, Time),
+}
+
+/// Totals of one partition: exact after any kill, because they are part of its state.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Accepted events, once each, late ones included.
+    pub events: u64,
+    pub duplicates: u64,
+    pub rejected: u64,
+    pub late: u64,
+    pub unattributed: u64,
+    pub without_time: u64,
+    pub fields_coerced: u64,
+    pub fields_invalid: u64,
+    pub fields_cut: u64,
+    pub times_clamped: u64,
+    pub foreign_currency: u64,
+    pub segments_as_other: u64,
+    pub slots_dropped: u64,
+    pub dedup_forgotten: u64,
+    pub per_kind: [u64; 8],
+    /// Accepted predictions and other events per model, in the order in which the models were met.
+    pub per_model: Vec<(String, u64)>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct OpenPane {
+    start: Time,
+    cells: Vec<Option<Box<Cell>>>,
+    facts: Vec<Fact>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Partition {
+    position: i64,
+    watermark: Option<Time>,
+    /// Panes before this are sealed, whatever the watermark says: set when the partition woke from idleness.
+    floor: Option<Time>,
+    open: Vec<OpenPane>,
+    leaves: Vec<Arc<Leaf>>,
+    #[serde(skip)]
+    leaf_by_hash: Map<u64, u32>,
+    recent: Vec<u64>,
+    older: Vec<u64>,
+    recent_since: Option<Time>,
+    #[serde(skip)]
+    recent_set: HashSet<u64, FixedState>,
+    #[serde(skip)]
+    older_set: HashSet<u64, FixedState>,
+    admitted: Vec<((String, String), Vec<String>)>,
+    counts: Counts,
+    #[serde(skip)]
+    model_index: Map<String, usize>,
+}
+
+/// Feature slots of the last event of a leaf's model, in the order of its fields: most producers never change it.
+#[derive(Clone, Debug)]
+struct FeatureSlots {
+    name: String,
+    number: Option<u16>,
+    class: Option<u16>,
+    present: Option<u16>,
+}
+
+/// All partitions of this process.
+pub struct Watch {
+    settings: Settings,
+    partitions: Vec<Partition>,
+    slots: Vec<SlotName>,
+    slot_by_name: Map<SlotName, u16>,
+    shapes: Map<Arc<str>, Vec<FeatureSlots>>,
+}
+
+/// Saved state of a watch.
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    partitions: Vec<Partition>,
+    slots: Vec<SlotName>,
+}
+
+// === impl Watch ===
+
+impl Watch {
+    pub fn new(settings: Settings) -> Watch {
+        let slots = SlotName::fixed();
+        let slot_by_name = slots.iter().cloned().zip(0u16..).collect();
+        Watch { settings, partitions: Vec::new(), slots, slot_by_name, shapes: Map::default() }
+    }
+
+    /// State as bytes: a pure function of the prefixes read.
+    ///
+    /// # Errors
+    /// Only if a value cannot be encoded, which is a bug; told in words.
+    pub fn save(&mut self) -> Result<Vec<u8>, String> {
+        for p in &mut self.partitions {
+            for pane in &mut p.open {
+                pane.cells.iter_mut().flatten().for_each(|c| {
+                    c.codes();
+                });
+            }
+        }
+        let saved = Saved { partitions: self.partitions.clone(), slots: self.slots.clone() };
+        postcard::to_stdvec(&saved).map_err(|e| format!("panes cannot be saved: {e}"))
+    }
+
+    /// # Errors
+    /// When the bytes are not a state of this version.
+    pub fn restore(settings: Settings, bytes: &[u8]) -> Result<Watch, String> {
+        let saved: Saved = postcard::from_bytes(bytes).map_err(|e| format!("saved panes cannot be read: {e}"))?;
+        let mut watch = Watch::new(settings);
+        watch.slot_by_name = saved.slots.iter().cloned().zip(0u16..).collect();
+        watch.slots = saved.slots;
+        watch.partitions = saved.partitions;
+        for p in &mut watch.partitions {
+            p.recent_set = p.recent.iter().copied().collect();
+            p.older_set = p.older.iter().copied().collect();
+            p.model_index = p.counts.per_model.iter().enumerate().map(|(i, (m, _))| (m.clone(), i)).collect();
+        }
+        Ok(watch)
+    }
+
+    /// Slots known so far, for a judge that starts beside a restored watch.
+    pub fn slots(&self) -> &[SlotName] {
+        &self.slots
+    }
+
+    /// Next position to be read of a partition, if it was read before.
+    pub fn next_position(&self, partition: PartitionId) -> Option<i64> {
+        self.partitions.get(partition as usize).filter(|p| p.position > 0).map(|p| p.position)
+    }
+
+    pub fn counts(&self) -> Vec<Counts> {
+        self.partitions.iter().map(|p| p.counts.clone()).collect()
+    }
+
+    /// How far ahead of `slowest` this partition's open panes reach, in panes.
+    pub fn panes_ahead(&self, partition: PartitionId, slowest: Time) -> i64 {
+        let newest = self.partitions.get(partition as usize).and_then(|p| p.watermark);
+        newest.map_or(0, |w| w.since_ms(slowest) / self.settings.pane_ms)
+    }
+
+    pub fn watermark(&self, partition: PartitionId) -> Option<Time> {
+        self.partitions.get(partition as usize).and_then(|p| p.watermark)
+    }
+
+    fn partition(&mut self, id: PartitionId) -> &mut Partition {
+        let id = id as usize;
+        if self.partitions.len() <= id {
+            self.partitions.resize_with(id + 1, Partition::default);
+        }
+        &mut self.partitions[id]
+    }
+
+    /// A record that could not be decoded: its place in the log is passed.
+    pub fn rejected(&mut self, partition: PartitionId, next_position: i64) {
+        let p = self.partition(partition);
+        p.position = next_position;
+        p.counts.rejected += 1;
+    }
+
+    /// The partition was idle and wakes: panes before `floor` were closed without it.
+    pub fn wake(&mut self, partition: PartitionId, floor: Time) {
+        let p = self.partition(partition);
+        p.floor = p.floor.max(Some(floor));
+    }
+
+    /// One decoded record. `next_position` is where reading would go on after it.
+    pub fn handle(&mut self, id: PartitionId, next_position: i64, record_time: Time, seen: &Observation<'_>, out: &mut Vec<Outbound>) {
+        self.partition(id);
+        let settings = &self.settings;
+        let p = &mut self.partitions[id as usize];
+        if next_position <= p.position {
+            return; // Read before: the log is replayed from before our state.
+        }
+        p.position = next_position;
+        for fault in &seen.faults {
+            match fault.fault {
+                Fault::Coerced => p.counts.fields_coerced += 1,
+                Fault::Invalid => p.counts.fields_invalid += 1,
+                Fault::Cut => p.counts.fields_cut += 1,
+                Fault::Clamped => p.counts.times_clamped += 1,
+            }
+        }
+        let time = match seen.envelope.time {
+            Some(time) => time,
+            None => {
+                p.counts.without_time += 1;
+                if record_time == Time::MAX { p.watermark.unwrap_or(Time(0)) } else { record_time }
+            }
+        };
+        if let Some(event_id) = &seen.envelope.id {
+            let mut h = StableHash::new();
+            h.part(&[seen.body.kind() as u8]).part(event_id.as_bytes());
+            if !p.first_sight(h.finish(), time, &settings.limits) {
+                p.counts.duplicates += 1;
+                return;
+            }
+        }
+        p.counts.events += 1;
+        p.counts.per_kind[seen.body.kind()] += 1;
+        if let Some(model) = &seen.envelope.model {
+            p.count_model(model);
+        }
+
+        let start = time.floor(settings.pane_ms);
+        let sealed = p.watermark.is_some_and(|w| start.plus_ms(settings.pane_ms + settings.lateness_ms) <= w) || p.floor.is_some_and(|f| start < f);
+        if sealed {
+            p.counts.late += 1;
+            return;
+        }
+        if p.add(settings, &mut self.slots, &mut self.slot_by_name, &mut self.shapes, start, time, seen, out) {
+            p.advance(id, settings, time, out);
+        }
+    }
+
+    /// Nothing more will come of this partition (the end of a file): seals all that is open.
+    pub fn finish(&mut self, id: PartitionId, out: &mut Vec<Outbound>) {
+        let settings = &self.settings;
+        let Some(p) = self.partitions.get_mut(id as usize) else {
+            return;
+        };
+        p.seal_before(id, Time::MAX, out);
+        out.push(Outbound::SealedThrough(id, p.watermark.unwrap_or(Time(0)).floor(settings.pane_ms).plus_ms(settings.pane_ms)));
+    }
+}
+
+// === impl Partition ===
+
+impl Partition {
+    /// Remembers an id; false when it was seen within the window. Two generations: the older one is forgotten as a whole.
+    fn first_sight(&mut self, hash: u64, time: Time, limits: &Limits) -> bool {
+        if self.recent_set.contains(&hash) || self.older_set.contains(&hash) {
+            return false;
+        }
+        let now = self.watermark.unwrap_or(time);
+        let since = *self.recent_since.get_or_insert(now);
+        let full = self.recent.len() >= limits.dedup_ids_max / 2;
+        if now.since_ms(since) >= limits.dedup_window_ms || full {
+            if full {
+                self.counts.dedup_forgotten += self.older.len() as u64;
+            }
+            self.older = std::mem::take(&mut self.recent);
+            self.older_set = std::mem::take(&mut self.recent_set);
+            self.recent_since = Some(now);
+        }
+        self.recent.push(hash);
+        self.recent_set.insert(hash);
+        true
+    }
+
+    fn count_model(&mut self, model: &str) {
+        if let Some(i) = self.model_index.get(model) {
+            self.counts.per_model[*i].1 += 1;
+        } else if self.counts.per_model.len() < 10_000 {
+            self.model_index.insert(model.to_owned(), self.counts.per_model.len());
+            self.counts.per_model.push((model.to_owned(), 1));
+        }
+    }
+
+    /// Moves the watermark and seals what it has passed.
+    fn advance(&mut self, id: PartitionId, settings: &Settings, time: Time, out: &mut Vec<Outbound>) {
+        if self.watermark.is_some_and(|w| time <= w) {
+            return;
+        }
+        let before = self.watermark.replace(time);
+        let through = time.plus_ms(-settings.lateness_ms).floor(settings.pane_ms);
+        if before.is_some_and(|b| b.plus_ms(-settings.lateness_ms).floor(settings.pane_ms) == through) {
+            return;
+        }
+        self.seal_before(id, through, out);
+        out.push(Outbound::SealedThrough(id, through));
+    }
+
+    fn seal_before(&mut self, id: PartitionId, through: Time, out: &mut Vec<Outbound>) {
+        while self.open.first().is_some_and(|pane| pane.start < through) {
+            let pane = self.open.remove(0);
+            let mut cells: Vec<(Arc<Leaf>, Cell)> =
+                pane.cells.into_iter().enumerate().filter_map(|(leaf, cell)| cell.map(|c| (self.leaves[leaf].clone(), *c))).collect();
+            cells.iter_mut().for_each(|(_, c)| {
+                c.codes();
+            });
+            cells.sort_by(|a, b| a.0.cmp(&b.0));
+            out.push(Outbound::Sealed(Contribution { partition: id, pane: pane.start, stamp: self.position, cells, facts: pane.facts }));
+        }
+    }
+
+    fn open_pane(&mut self, start: Time) -> &mut OpenPane {
+        // The newest pane is nearly always the one: look from the back.
+        let at = self.open.iter().rposition(|pane| pane.start <= start);
+        match at {
+            Some(i) if self.open[i].start == start => &mut self.open[i],
+            _ => {
+                let i = at.map_or(0, |i| i + 1);
+                self.open.insert(i, OpenPane { start, cells: Vec::new(), facts: Vec::new() });
+                &mut self.open[i]
+            }
+        }
+    }
+
+    /// The leaf of an event; new values of segments are admitted within their budget, others become `other`.
+    fn leaf(&mut self, settings: &Settings, seen: &Observation<'_>, model: &str) -> u32 {
+        let e = &seen.envelope;
+        let environment = e.environment.as_deref().unwrap_or(UNKNOWN);
+        let version = e.version.as_deref().unwrap_or(UNKNOWN);
+        let value_of = |dimension: &str| e.segments.iter().find(|(d, _)| d == dimension).map(|(_, v)| v.as_ref());
+        let mut h = StableHash::new();
+        h.part(model.as_bytes()).part(environment.as_bytes()).part(version.as_bytes());
+        for d in &settings.dimensions {
+            h.part(value_of(d).unwrap_or("\u{1}").as_bytes());
+        }
+        let hash = h.finish();
+        let is_it = |leaf: &Leaf| {
+            &*leaf.model == model
+                && &*leaf.environment == environment
+                && &*leaf.version == version
+                && settings.dimensions.iter().filter_map(|d| value_of(d).map(|v| (d, v))).eq(leaf
+                    .segments
+                    .iter()
+                    .map(|s| (&s.dimension, &*s.value))
+                    .map(|(d, v)| (settings.dimensions.iter().find(|x| x.as_str() == &**d).unwrap_or(&settings.dimensions[0]), v)))
+        };
+        if let Some(i) = self.leaf_by_hash.get(&hash)
+            && is_it(&self.leaves[*i as usize])
+        {
+            return *i;
+        }
+        let mut segments = Vec::new();
+        for d in &settings.dimensions {
+            let Some(value) = value_of(d) else { continue };
+            let admitted = self.admit(settings, model, d, value);
+            segments.push(Segment { dimension: d.as_str().into(), value: admitted.as_ref().into() });
+        }
+        let full = self.leaves.len() >= settings.limits.leaves_max;
+        let leaf = if full {
+            Leaf { environment: environment.into(), model: model.into(), version: "other".into(), segments: vec![] }
+        } else {
+            Leaf { environment: environment.into(), model: model.into(), version: version.into(), segments }
+        };
+        let index = match self.leaves.iter().position(|l| **l == leaf) {
+            Some(i) => i as u32,
+            None => {
+                self.leaves.push(Arc::new(leaf));
+                (self.leaves.len() - 1) as u32
+            }
+        };
+        self.leaf_by_hash.insert(hash, index);
+        if self.leaf_by_hash.len() > 4 * settings.limits.leaves_max {
+            self.leaf_by_hash.clear();
+        }
+        index
+    }
+
+    fn admit<'v>(&mut self, settings: &Settings, model: &str, dimension: &str, value: &'v str) -> Cow<'v, str> {
+        let at = self.admitted.iter().position(|((m, d), _)| m == model && d == dimension);
+        let values = match at {
+            Some(i) => &mut self.admitted[i].1,
+            None => {
+                self.admitted.push(((model.to_owned(), dimension.to_owned()), Vec::new()));
+                &mut self.admitted.last_mut().expect("pushed in the line above").1
+            }
+        };
+        if values.iter().any(|v| v == value) {
+            return Cow::Borrowed(value);
+        }
+        if values.len() < settings.limits.segment_values_max {
+            values.push(value.to_owned());
+            return Cow::Borrowed(value);
+        }
+        self.counts.segments_as_other += 1;
+        Cow::Borrowed("other")
+    }
+
+    /// Adds an event to its pane. False when it does not enter one, so that it does not move the watermark either.
+    #[expect(clippy::too_many_arguments, reason = "disjoint parts of the watch, borrowed apart")]
+    fn add(
+        &mut self,
+        settings: &Settings,
+        slots: &mut Vec<SlotName>,
+        slot_by_name: &mut Map<SlotName, u16>,
+        shapes: &mut Map<Arc<str>, Vec<FeatureSlots>>,
+        start: Time,
+        time: Time,
+        seen: &Observation<'_>,
+        out: &mut Vec<Outbound>,
+    ) -> bool {
+        let dropped = &mut 0u64;
+        let mut slot_of = |name: SlotName, out: &mut Vec<Outbound>| -> Option<u16> {
+            if let Some(s) = slot_by_name.get(&name) {
+                return Some(*s);
+            }
+            if slots.len() >= usize::from(settings.limits.slots_max) {
+                *dropped += 1;
+                return None;
+            }
+            let s = slots.len() as u16;
+            slots.push(name.clone());
+            slot_by_name.insert(name.clone(), s);
+            out.push(Outbound::Slot(s, name));
+            Some(s)
+        };
+        let text = |t: &Option<Cow<'_, str>>| t.as_ref().map(|t| t.to_string());
+        let fact = |kind: FactKind| Fact {
+            time,
+            environment: text(&seen.envelope.environment),
+            model: text(&seen.envelope.model),
+            version: text(&seen.envelope.version),
+            kind,
+        };
+        let model = seen.envelope.model.as_deref();
+        match (&seen.body, model) {
+            (Body::Prediction(prediction), Some(model)) => {
+                let leaf = self.leaf(settings, seen, model);
+                let leaf_version = self.leaves[leaf as usize].clone();
+                let id = seen.envelope.id.as_deref().unwrap_or("");
+                let foreign = prediction.cost.as_ref().is_some_and(|c| c.currency.as_deref().is_some_and(|x| x != settings.currency));
+                self.counts.foreign_currency += u64::from(foreign);
+                let pane = self.open_pane(start);
+                let cell = cell_of(pane, leaf);
+                cell.predictions += 1;
+                cell.arrived(time, start, settings.pane_ms);
+                add_prediction(cell, prediction, foreign);
+                let shape = match shapes.get_mut(model) {
+                    Some(shape) => shape,
+                    None => shapes.entry(leaf_version.model.clone()).or_default(),
+                };
+                add_features(cell, prediction, shape, &mut slot_of, out);
+                for (name, flag) in &prediction.flags {
+                    let raised = match flag {
+                        Flag::Bool(b) => *b,
+                        Flag::Score(s) => *s >= 0.5,
+                        Flag::Confirmed => true,
+                    };
+                    if let Some(s) = slot_of(SlotName::Flag(name.as_ref().into()), out) {
+                        cell_of(pane, leaf).add(s, u16::from(raised));
+                    }
+                    if *flag == Flag::Confirmed {
+                        pane.facts.push(fact(FactKind::Confirmed { flag: name.to_string(), id: id.to_owned() }));
+                    }
+                }
+                if let (Some(scan), Some(output)) = (&settings.scan, &prediction.output)
+                    && let Some((rule, words)) = scan(model, output)
+                {
+                    pane.facts.push(fact(FactKind::Leak { rule, words, id: id.to_owned() }));
+                }
+                let cell = cell_of(pane, leaf);
+                let failed = !matches!(prediction.status, Status::Ok | Status::Cancelled);
+                if let Some(user) = seen.envelope.user {
+                    cell.users.add(user);
+                    if failed {
+                        cell.users_failed.add(user);
+                    }
+                }
+                let hash = StableHash::of(id.as_bytes());
+                let kept = if failed { &mut cell.failed } else { &mut cell.usual };
+                if kept.wants(hash) {
+                    kept.add(exemplar(settings, seen, prediction, id, hash, time));
+                }
+            }
+            (Body::Quality(quality), Some(model)) => {
+                let leaf = self.leaf(settings, seen, model);
+                let cell = cell_of(self.open_pane(start), leaf);
+                if let Some(value) = quality.value
+                    && let Some(s) = slot_of(SlotName::Quality(quality.name.as_ref().into()), out)
+                {
+                    cell.add(s, bin_of(value));
+                }
+                if let Some(label) = &quality.label
+                    && let Some(s) = slot_of(SlotName::QualityBad(quality.name.as_ref().into()), out)
+                {
+                    let good = matches!(label.as_ref(), "true" | "good" | "pass" | "passed" | "correct" | "yes");
+                    cell.add(s, u16::from(good != quality.higher_is_better.unwrap_or(true)));
+                }
+                let confirmed = quality.evaluator.as_deref() == Some("human") && quality.label.as_deref() == Some("true");
+                if confirmed && matches!(quality.name.as_ref(), "harmful" | "leak" | "injection") {
+                    let id = quality.prediction_id.as_deref().unwrap_or("").to_owned();
+                    self.open_pane(start).facts.push(fact(FactKind::Confirmed { flag: quality.name.to_string(), id }));
+                }
+            }
+            (Body::Feedback(feedback), Some(model)) => {
+                let negative = match feedback.kind_of {
+                    FeedbackKind::Complaint | FeedbackKind::Ticket => true,
+                    FeedbackKind::Thumb => feedback.value.is_some_and(|v| v <= 0.0),
+                    FeedbackKind::Rating | FeedbackKind::Correction => false,
+                };
+                let leaf = self.leaf(settings, seen, model);
+                let cell = cell_of(self.open_pane(start), leaf);
+                if negative {
+                    cell.add(slot::COMPLAINT, 1);
+                }
+            }
+            (Body::Quality(_) | Body::Feedback(_) | Body::Outcome(_) | Body::Prediction(_), _) => {
+                self.counts.unattributed += 1;
+                return false;
+            }
+            (Body::Deployment(d), _) => {
+                let kind = FactKind::Deployment {
+                    phase: d.phase.to_string(),
+                    target: d.target_name.to_string(),
+                    previous_version: text(&d.previous_version),
+                };
+                self.open_pane(start).facts.push(fact(kind));
+            }
+            (Body::Pipeline(p), _) => {
+                let state = match p.state {
+                    PipelineState::Started => "started",
+                    PipelineState::Running => "running",
+                    PipelineState::Succeeded => "succeeded",
+                    PipelineState::Failed => "failed",
+                    PipelineState::Aborted => "aborted",
+                    PipelineState::Skipped => "skipped",
+                };
+                self.open_pane(start).facts.push(fact(FactKind::Pipeline { job: p.job.to_string(), state: state.to_owned(), error: text(&p.error) }));
+            }
+            (Body::Report(r), _) => {
+                self.open_pane(start).facts.push(fact(FactKind::Report { summary: r.summary.to_string(), source: r.source_of_report.to_string() }));
+            }
+            (Body::Heartbeat(h), _) => {
+                let interval = h.expected_interval_s.unwrap_or(0.0).clamp(0.0, 86_400.0) as u32;
+                let producer = text(&h.producer).or_else(|| text(&seen.envelope.model)).unwrap_or_default();
+                self.open_pane(start).facts.push(fact(FactKind::Heartbeat { producer, expected_interval_s: interval }));
+            }
+        }
+        self.counts.slots_dropped += *dropped;
+        true
+    }
+}
+
+fn cell_of(pane: &mut OpenPane, leaf: u32) -> &mut Cell {
+    let leaf = leaf as usize;
+    if pane.cells.len() <= leaf {
+        pane.cells.resize_with(leaf + 1, || None);
+    }
+    pane.cells[leaf].get_or_insert_with(Box::default)
+}
+
+fn add_prediction(cell: &mut Cell, p: &Prediction<'_>, foreign_currency: bool) {
+    let status = match p.status {
+        Status::Ok => 0,
+        Status::Error => 1,
+        Status::Timeout => 2,
+        Status::Cancelled => 3,
+        Status::MissingResponse => 4,
+    };
+    cell.add(slot::STATUS, status);
+    if p.status == Status::Ok {
+        if let Some(v) = p.latency_ms {
+            cell.add(slot::LATENCY, bin_of(v));
+        }
+        if let Some(v) = p.first_token_ms {
+            cell.add(slot::FIRST_TOKEN, bin_of(v));
+        }
+        let empty = p.output_empty.or_else(|| p.output.as_ref().map(|o| o.trim().is_empty()));
+        if let Some(empty) = empty {
+            cell.add(slot::EMPTY, u16::from(empty));
+        }
+    }
+    if let Some(v) = p.input_tokens {
+        cell.add(slot::TOKENS_IN, bin_of(v));
+    }
+    if let Some(v) = p.output_tokens {
+        cell.add(slot::TOKENS_OUT, bin_of(v));
+    }
+    if let Some(cost) = p.cost.as_ref().filter(|_| !foreign_currency) {
+        cell.add(slot::COST, bin_of(cost.amount));
+        cell.cost_nano = cell.cost_nano.saturating_add((cost.amount * 1e9) as i64);
+    }
+    if let Some(v) = p.score {
+        cell.add(slot::SCORE, bin_of(v));
+    }
+    if let Some(label) = &p.label {
+        cell.add(slot::LABEL, class_of(label));
+    }
+}
+
+/// Class of a word: a bucket of its stable hash, so that no dictionary is needed and the order of arrival cannot matter.
+fn class_of(word: &str) -> u16 {
+    StableHash::of(word.as_bytes()) as u16
+}
+
+fn add_features(
+    cell: &mut Cell,
+    p: &Prediction<'_>,
+    shape: &mut Vec<FeatureSlots>,
+    slot_of: &mut impl FnMut(SlotName, &mut Vec<Outbound>) -> Option<u16>,
+    out: &mut Vec<Outbound>,
+) {
+    if !p.carries_features {
+        return;
+    }
+    cell.with_features += 1;
+    for (i, (name, value)) in p.features.iter().enumerate() {
+        let at = match shape.get(i) {
+            Some(known) if known.name == *name => i,
+            _ => match shape.iter().position(|known| known.name == *name) {
+                Some(at) => at,
+                None => {
+                    shape.push(FeatureSlots { name: name.to_string(), number: None, class: None, present: None });
+                    shape.len() - 1
+                }
+            },
+        };
+        let known = &mut shape[at];
+        let mut get = |slot: &mut Option<u16>, make: fn(Arc<str>) -> SlotName, out: &mut Vec<Outbound>| {
+            if slot.is_none() {
+                *slot = slot_of(make(name.as_ref().into()), out);
+            }
+            *slot
+        };
+        let present = get(&mut known.present, SlotName::Present, out);
+        if let Some(s) = present {
+            cell.add(s, u16::from(*value != FeatureValue::Null));
+        }
+        match value {
+            FeatureValue::Number(v) => {
+                if let Some(s) = get(&mut known.number, SlotName::Number, out) {
+                    cell.add(s, bin_of(*v));
+                }
+            }
+            FeatureValue::Text(t) => {
+                if let Some(s) = get(&mut known.class, SlotName::Class, out) {
+                    cell.add(s, class_of(t));
+                }
+            }
+            FeatureValue::Bool(b) => {
+                if let Some(s) = get(&mut known.class, SlotName::Class, out) {
+                    cell.add(s, u16::from(*b));
+                }
+            }
+            FeatureValue::Null | FeatureValue::Embedding(_) => {}
+        }
+    }
+}
+
+fn exemplar(settings: &Settings, seen: &Observation<'_>, p: &Prediction<'_>, id: &str, hash: u64, time: Time) -> Exemplar {
+    let allowed = |name: &str| settings.exemplar_allow.iter().any(|a| a == name);
+    let mut facts: Vec<(String, String)> = Vec::new();
+    if let Some(v) = p.latency_ms {
+        facts.push(("latency_ms".into(), format!("{v}")));
+    }
+    if let Some(code) = p.error.as_ref().and_then(|e| e.code.as_deref().or(e.kind.as_deref())) {
+        facts.push(("error".into(), code.chars().take(64).collect()));
+    }
+    for (dimension, value) in seen.envelope.segments.iter().filter(|(d, _)| settings.dimensions.iter().any(|x| x == d) || allowed(d)) {
+        facts.push((dimension.to_string(), value.chars().take(64).collect()));
+    }
+    for (name, value) in p.features.iter().filter(|(n, _)| allowed(n)) {
+        let told = match value {
+            FeatureValue::Number(v) => format!("{v}"),
+            FeatureValue::Text(t) => t.chars().take(64).collect(),
+            FeatureValue::Bool(b) => format!("{b}"),
+            FeatureValue::Null => "null".to_owned(),
+            FeatureValue::Embedding(e) => format!("[{} numbers]", e.len()),
+        };
+        facts.push((name.to_string(), told));
+    }
+    let status = match p.status {
+        Status::Ok => "ok",
+        Status::Error => "error",
+        Status::Timeout => "timeout",
+        Status::Cancelled => "cancelled",
+        Status::MissingResponse => "missing_response",
+    };
+    let version = seen.envelope.version.as_deref().unwrap_or(UNKNOWN).to_owned();
+    Exemplar { id: id.to_owned(), hash, time, version, status: status.to_owned(), facts }
+}
