@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::delivery::Notice;
 use crate::domain::incident::{Actor, Answer, CauseGuess, Estimate, Exemplar, Finding, Incident, IncidentKey, TimelineEntry};
-use crate::domain::{Category, ClosedAs, IncidentState, Onset, Segment, SeriesId, Severity, Time};
+use crate::domain::{ClosedAs, IncidentState, Onset, Segment, SeriesId, Severity, Time};
 
 /// The same key within this time of `resolved` is the same incident again.
 pub const REOPEN_WITHIN_MS: i64 = 24 * 3_600_000;
@@ -304,8 +304,8 @@ const FINDINGS_MAX: usize = 200;
 /// Takes findings and scope of a later happening in.
 fn absorb(incident: &mut Incident, h: &Happening) {
     for f in &h.findings {
-        match incident.findings.iter_mut().find(|g| g.series_id == f.series_id) {
-            Some(known) if known.recovered_at.is_some() => *known = f.clone(),
+        match incident.findings.iter().position(|g| g.series_id == f.series_id) {
+            Some(at) if incident.findings[at].recovered_at.is_some() => incident.findings[at] = f.clone(),
             Some(_) => {}
             None if incident.findings.len() < FINDINGS_MAX => incident.findings.push(f.clone()),
             None => {}
@@ -384,7 +384,7 @@ pub fn timeline_of(after: &Incident, event: &Event, ordinal: u32, at: Time) -> T
 mod tests {
     use super::*;
     use crate::domain::alarm::Unit;
-    use crate::domain::{GroupKey, SeriesKey, Signal};
+    use crate::domain::{Category, GroupKey, SeriesKey, Signal};
 
     fn finding(signal: Signal) -> Finding {
         let series = SeriesKey { group: GroupKey::roll_up("prod", "m"), signal };
