@@ -13,5 +13,23 @@
 
 // --- core: pure, `now` is an argument ---
 pub mod domain;
+pub mod decode;
 pub mod pane;
+pub mod judge;
+pub mod triage;
 pub mod incident;
+pub mod engine;
+// --- shell: input and output; no adaptor knows another ---
+pub mod telemetry;
+pub mod source;
+pub mod store;
+pub mod notify;
+pub mod serve;
+pub mod settings;
+// --- drivers ---
+pub mod dispatch;
+pub mod daemon;
+pub mod backtest;
+pub mod fleet;
+pub mod demo;
+pub mod cli;

@@ -106,12 +106,12 @@ impl Plan {
                 Some(member) => members.extend(compiler.member(member, value).map(|origin| (member, origin))),
                 None => {
                     let meant = Member::nearest(key).map(|name| format!("; did you mean {name:?}?")).unwrap_or_default();
-                    compiler.complain(key, format!("no event has a member {:?}{meant}", excerpt(key)));
+                    compiler.complain::<()>(key, format!("no event has a member {:?}{meant}", excerpt(key)));
                 }
             }
         }
         if mapping.0.is_empty() {
-            compiler.complain("mapping", "empty; it needs at least id and model, as in {kind: prediction, id: $.uid, model: $.m}");
+            compiler.complain::<()>("mapping", "empty; it needs at least id and model, as in {kind: prediction, id: $.uid, model: $.m}");
         }
         compiler.check_kind(mapping);
         if !compiler.faults.is_empty() {

@@ -1,0 +1,1 @@
+//! The same engine over history in files.

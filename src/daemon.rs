@@ -1,0 +1,1 @@
+//! The daemon: source, engine, store, dispatch and pages, joined.

@@ -1,0 +1,1 @@
+//! Everything in one process, to be tried in a minute.

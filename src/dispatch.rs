@@ -1,0 +1,1 @@
+//! The outbox is worked here: one lane per incident and receiver.

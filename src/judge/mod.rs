@@ -1,0 +1,1 @@
+//! Closed panes become alarms, or the reason why not.

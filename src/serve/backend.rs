@@ -1,0 +1,105 @@
+//! What the pages and the API ask of the daemon behind them.
+
+use async_trait::async_trait;
+use serde::Serialize;
+
+use crate::domain::incident::{Incident, TimelineEntry};
+use crate::domain::{ClosedAs, Time};
+use crate::engine::view::{EngineView, ModelView, SeriesPage, SeriesView};
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct IncidentFilter {
+    pub model: Option<String>,
+    pub category: Option<String>,
+    pub state: Option<String>,
+    /// Only those that hold their key.
+    pub live: bool,
+    pub limit: usize,
+    /// Opaque: the `next_cursor` of the page before.
+    pub cursor: Option<String>,
+}
+
+/// An incident with what happened to it and who was told.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct IncidentPage {
+    pub incident: Incident,
+    pub timeline: Vec<TimelineEntry>,
+    pub deliveries: Vec<DeliveryRow>,
+}
+
+/// Who was told what and when.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DeliveryRow {
+    pub id: String,
+    pub receiver: String,
+    pub notice: String,
+    pub state: String,
+    pub attempts: u32,
+    pub created_at: Time,
+    pub last_attempt_at: Option<Time>,
+    pub detail: String,
+}
+
+/// What a person may do to an incident.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PersonCommand {
+    Acknowledge { by: String, why: String },
+    Mitigate { by: String, why: String },
+    Resolve { by: String, closed_as: ClosedAs, why: String },
+    Reopen { by: String, why: String },
+    Note { by: String, text: String },
+}
+
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum CommandError {
+    #[error("no incident {0:?}")]
+    NotFound(String),
+    /// The caller saw an older revision.
+    #[error("the incident is at revision {at}, not {asked}")]
+    Conflict { at: u64, asked: u64 },
+    /// It does not fit the state, in words for the person.
+    #[error("{0}")]
+    Refused(String),
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Readiness {
+    pub ready: bool,
+    /// Works, but not all of it: the broker is away, a receiver refuses.
+    pub degraded: bool,
+    pub reasons: Vec<String>,
+}
+
+/// A fault of the demo's fleet that can be switched on the page.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct FaultButton {
+    pub name: String,
+    pub about: String,
+    pub on: bool,
+}
+
+#[async_trait]
+pub trait Backend: Send + Sync {
+    /// Incidents, newest first, and the cursor of the next page.
+    async fn incidents(&self, filter: IncidentFilter) -> Result<(Vec<Incident>, Option<String>), CommandError>;
+    async fn incident(&self, id: &str) -> Result<IncidentPage, CommandError>;
+    /// Durable when it returns. `revision`: what the caller saw (If-Match). The same idempotency key gives the same answer.
+    async fn command(&self, id: &str, command: PersonCommand, revision: Option<u64>, key: Option<String>) -> Result<Incident, CommandError>;
+    async fn models(&self) -> Result<Vec<ModelView>, CommandError>;
+    /// Series of a model, or all; at most `limit`.
+    async fn series(&self, model: Option<&str>, limit: usize) -> Result<Vec<SeriesView>, CommandError>;
+    async fn series_page(&self, id: &str) -> Result<SeriesPage, CommandError>;
+    async fn engine(&self) -> Result<EngineView, CommandError>;
+    fn is_healthy(&self) -> bool;
+    fn readiness(&self) -> Readiness;
+    /// Re-reads the configuration; the message says what was wrong.
+    async fn reload(&self) -> Result<(), String>;
+    /// Prometheus text format 0.0.4.
+    fn metrics(&self) -> String;
+    /// The configuration in force, secrets as `<secret>`.
+    fn config_text(&self) -> String;
+    fn faults(&self) -> Vec<FaultButton>;
+    fn switch_fault(&self, name: &str, on: bool) -> Result<(), CommandError>;
+}

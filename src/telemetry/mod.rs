@@ -1,0 +1,1 @@
+//! The run-time counters and gauges that Prometheus scrapes.

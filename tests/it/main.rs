@@ -1,0 +1,9 @@
+//! The one integration binary: the product through its front door, with real parts where they can be had.
+
+mod kafka;
+mod notify;
+mod oracle;
+mod parts;
+mod pages;
+mod settings;
+mod tidy;
