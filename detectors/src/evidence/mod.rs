@@ -5,7 +5,11 @@
 //! was lying. What he is given per pane is the share of false pages that this series may spend (Shiryaev-Roberts with injection).
 
 pub mod bins;
+pub mod classes;
+pub mod counts;
+pub mod gap;
 pub mod rate;
+pub mod seasonal_step;
 
 use serde::{Deserialize, Serialize};
 
