@@ -13,6 +13,8 @@ pub mod seasonal_step;
 
 use serde::{Deserialize, Serialize};
 
+use crate::verdict::Onset;
+
 /// The most that one pane may say, in nats. Real data are burstier than any model; one pane alone must never page.
 pub const NATS_PER_PANE_MAX: f64 = 3.0;
 /// False recoveries asked for: one in a hundred days.
@@ -163,6 +165,37 @@ impl Ladder {
     }
 }
 
+/// Where the evidence began: over recent panes, newest first, with the nats of the winning alternative, the start that explains
+/// most; the interval holds 5 to 95 % of the weight of all starts and is one pane wider on both sides.
+fn onset_of(newest_first: impl Iterator<Item = (i64, f64)>, pointer_ms: i64, pane_ms: i64) -> Onset {
+    let mut tail = 0.0;
+    let weights: Vec<(i64, f64)> = newest_first
+        .map(|(at, nats)| {
+            tail += nats;
+            (at, tail)
+        })
+        .collect();
+    let best = weights.iter().fold(f64::NEG_INFINITY, |m, w| m.max(w.1));
+    let total: f64 = weights.iter().map(|w| (w.1 - best).exp()).sum();
+    let (mut at, mut from, mut to) = (pointer_ms, pointer_ms, pointer_ms);
+    let mut cumulative = 0.0;
+    let mut low_found = false;
+    for (start, lp) in weights.iter().rev() {
+        if *lp == best {
+            at = *start;
+        }
+        cumulative += (lp - best).exp() / total;
+        if !low_found && cumulative >= 0.05 {
+            from = *start;
+            low_found = true;
+        }
+        if cumulative <= 0.95 {
+            to = *start;
+        }
+    }
+    Onset { at_ms: at, from_ms: from.min(at) - pane_ms, to_ms: to.max(at) + pane_ms }
+}
+
 /// What the recovery test may spend in a pane.
 fn recovery_injection(pane_ms: i64) -> f64 {
     RECOVERY_PER_DAY * pane_ms as f64 / DAY_MS
@@ -221,6 +254,37 @@ pub mod noise {
         }
         pub fn normal(&mut self) -> f64 {
             (-2.0 * (1.0 - self.unit()).ln()).sqrt() * (std::f64::consts::TAU * self.unit()).cos()
+        }
+        /// Gamma of mean 1 and the given shape (Marsaglia and Tsang 2000).
+        pub fn gamma(&mut self, shape: f64) -> f64 {
+            let boost = if shape < 1.0 { self.unit().max(1e-300).powf(1.0 / shape) } else { 1.0 };
+            let d = if shape < 1.0 { shape + 1.0 } else { shape } - 1.0 / 3.0;
+            loop {
+                let x = self.normal();
+                let v = (1.0 + x / (9.0 * d).sqrt()).powi(3);
+                if v > 0.0 && (1.0 - self.unit()).ln() < 0.5 * x * x + d - d * v + d * v.ln() {
+                    return boost * d * v / shape;
+                }
+            }
+        }
+        pub fn poisson(&mut self, mean: f64) -> f64 {
+            if mean > 200.0 {
+                return (mean + mean.sqrt() * self.normal()).round().max(0.0);
+            }
+            let (limit, mut product, mut k) = ((-mean).exp(), self.unit(), 0.0);
+            while product > limit {
+                product *= self.unit();
+                k += 1.0;
+            }
+            k
+        }
+        /// A count whose variance is `fano` times its mean.
+        pub fn count(&mut self, mean: f64, fano: f64) -> f64 {
+            if fano <= 1.0 || mean <= 0.0 {
+                return self.poisson(mean);
+            }
+            let level = self.gamma(mean / (fano - 1.0));
+            self.poisson(mean * level)
         }
         pub fn binomial(&mut self, n: u32, p: f64) -> u32 {
             let mean = f64::from(n) * p;
