@@ -1,0 +1,1 @@
+//! Cases by name, and what triage says of them.
