@@ -260,3 +260,9 @@ fn trend(scene: &Scene<'_>) -> Answer {
     };
     answer("Is it getting worse?", text.to_owned(), "course of the change since the onset".to_owned())
 }
+
+/// For the test that no signal was forgotten.
+#[cfg(test)]
+pub(super) fn is_listed(signal: &Signal) -> bool {
+    ASKS.iter().any(|(family, name, ..)| *family == signal.family() && name.is_none())
+}
