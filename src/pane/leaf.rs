@@ -39,6 +39,8 @@ pub enum SlotName {
     Label,
     Empty,
     Complaint,
+    /// Could every field be read: bin 1 no, bin 0 yes.
+    Schema,
     /// A numeric feature, in bins.
     Number(Arc<str>),
     /// A categorical feature, in classes.
@@ -65,12 +67,27 @@ pub mod slot {
     pub const LABEL: u16 = 7;
     pub const EMPTY: u16 = 8;
     pub const COMPLAINT: u16 = 9;
-    pub const FIXED: u16 = 10;
+    pub const SCHEMA: u16 = 10;
+    pub const FIXED: u16 = 11;
 }
 
 impl SlotName {
     pub fn fixed() -> Vec<SlotName> {
         use SlotName::*;
-        vec![Status, Latency, FirstToken, TokensIn, TokensOut, Cost, Score, Label, Empty, Complaint]
+        vec![Status, Latency, FirstToken, TokensIn, TokensOut, Cost, Score, Label, Empty, Complaint, Schema]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fixed_slots_stand_at_their_numbers() {
+        let fixed = SlotName::fixed();
+        assert_eq!(fixed.len(), usize::from(slot::FIXED));
+        let at = |number: u16| &fixed[usize::from(number)];
+        assert_eq!((at(slot::STATUS), at(slot::EMPTY), at(slot::COMPLAINT)), (&SlotName::Status, &SlotName::Empty, &SlotName::Complaint));
+        assert_eq!((at(slot::LABEL), at(slot::SCHEMA)), (&SlotName::Label, &SlotName::Schema));
     }
 }

@@ -5,6 +5,8 @@
 
 mod cell;
 mod leaf;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 pub use cell::{Cell, Code, Distinct, Exemplars, SLOTS_PER_PANE};

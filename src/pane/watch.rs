@@ -39,11 +39,20 @@ pub struct Limits {
     /// Ids remembered per partition for de-duplication, and for how long in event time.
     pub dedup_ids_max: usize,
     pub dedup_window_ms: i64,
+    /// Facts of one pane of one partition.
+    pub facts_max: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { segment_values_max: 100, leaves_max: 50_000, slots_max: 60_000, dedup_ids_max: 400_000, dedup_window_ms: 3_600_000 }
+        Limits {
+            segment_values_max: 100,
+            leaves_max: 50_000,
+            slots_max: 60_000,
+            dedup_ids_max: 400_000,
+            dedup_window_ms: 3_600_000,
+            facts_max: 10_000,
+        }
     }
 }
 
@@ -139,6 +148,9 @@ pub struct Counts {
     pub foreign_currency: u64,
     pub segments_as_other: u64,
     pub slots_dropped: u64,
+    /// Events whose leaf did not fit and was counted as `other`.
+    pub leaves_as_other: u64,
+    pub facts_dropped: u64,
     pub dedup_forgotten: u64,
     pub per_kind: [u64; 8],
     /// Accepted predictions and other events per model, in the order in which the models were met.
@@ -160,6 +172,10 @@ struct Partition {
     floor: Option<Time>,
     open: Vec<OpenPane>,
     leaves: Vec<Arc<Leaf>>,
+    /// Where a leaf stands in `leaves`.
+    #[serde(skip)]
+    leaf_index: Map<Arc<Leaf>, u32>,
+    /// The same by a hash of what the event says, so that the usual event builds no leaf to look for it. Only a cache.
     #[serde(skip)]
     leaf_by_hash: Map<u64, u32>,
     recent: Vec<u64>,
@@ -169,19 +185,40 @@ struct Partition {
     recent_set: HashSet<u64, FixedState>,
     #[serde(skip)]
     older_set: HashSet<u64, FixedState>,
-    admitted: Vec<((String, String), Vec<String>)>,
+    admitted: Vec<Admitted>,
+    /// Where the values of a model stand in `admitted`: few, one for each dimension.
+    #[serde(skip)]
+    admitted_of: Map<String, Vec<usize>>,
     counts: Counts,
     #[serde(skip)]
     model_index: Map<String, usize>,
 }
 
-/// Feature slots of the last event of a leaf's model, in the order of its fields: most producers never change it.
+/// Values of one dimension of one model that have series of their own.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Admitted {
+    model: String,
+    dimension: String,
+    values: Vec<String>,
+    #[serde(skip)]
+    set: HashSet<String, FixedState>,
+}
+
+/// Slots of what one model's events carry, so that the usual event looks up no name.
+#[derive(Clone, Debug, Default)]
+struct Shape {
+    /// In the order in which features were first met: most producers never change it, so position is tried first.
+    features: Vec<FeatureSlots>,
+    feature_index: Map<String, usize>,
+    flags: Vec<(String, u16)>,
+}
+
 #[derive(Clone, Debug)]
 struct FeatureSlots {
     name: String,
+    present: u16,
     number: Option<u16>,
     class: Option<u16>,
-    present: Option<u16>,
 }
 
 /// All partitions of this process.
@@ -190,7 +227,7 @@ pub struct Watch {
     partitions: Vec<Partition>,
     slots: Vec<SlotName>,
     slot_by_name: Map<SlotName, u16>,
-    shapes: Map<Arc<str>, Vec<FeatureSlots>>,
+    shapes: Map<Arc<str>, Shape>,
 }
 
 /// Saved state of a watch.
@@ -229,11 +266,19 @@ impl Watch {
     /// When the bytes are not a state of this version.
     pub fn restore(settings: Settings, bytes: &[u8]) -> Result<Watch, String> {
         let saved: Saved = postcard::from_bytes(bytes).map_err(|e| format!("saved panes cannot be read: {e}"))?;
+        if !saved.slots.starts_with(&SlotName::fixed()) {
+            return Err("saved panes are of another version: their fixed slots differ".to_owned());
+        }
         let mut watch = Watch::new(settings);
         watch.slot_by_name = saved.slots.iter().cloned().zip(0u16..).collect();
         watch.slots = saved.slots;
         watch.partitions = saved.partitions;
         for p in &mut watch.partitions {
+            p.leaf_index = p.leaves.iter().cloned().zip(0u32..).collect();
+            for (i, a) in p.admitted.iter_mut().enumerate() {
+                a.set = a.values.iter().cloned().collect();
+                p.admitted_of.entry(a.model.clone()).or_default().push(i);
+            }
             p.recent_set = p.recent.iter().copied().collect();
             p.older_set = p.older.iter().copied().collect();
             p.model_index = p.counts.per_model.iter().enumerate().map(|(i, (m, _))| (m.clone(), i)).collect();
@@ -276,6 +321,9 @@ impl Watch {
     /// A record that could not be decoded: its place in the log is passed.
     pub fn rejected(&mut self, partition: PartitionId, next_position: i64) {
         let p = self.partition(partition);
+        if next_position <= p.position {
+            return; // Read before, as in `handle`; going back would let the records after it count twice.
+        }
         p.position = next_position;
         p.counts.rejected += 1;
     }
@@ -284,6 +332,15 @@ impl Watch {
     pub fn wake(&mut self, partition: PartitionId, floor: Time) {
         let p = self.partition(partition);
         p.floor = p.floor.max(Some(floor));
+    }
+
+    /// The partition is idle and panes before `floor` close without waiting for it: what it has for them is sealed now, and
+    /// what comes for them later is late.
+    pub fn idle(&mut self, partition: PartitionId, floor: Time, out: &mut Vec<Outbound>) {
+        self.wake(partition, floor);
+        let p = &mut self.partitions[partition as usize];
+        p.seal_before(partition, floor, out);
+        out.push(Outbound::SealedThrough(partition, floor));
     }
 
     /// One decoded record. `next_position` is where reading would go on after it.
@@ -346,6 +403,13 @@ impl Watch {
     }
 }
 
+/// What does not fit its bound is counted under this name.
+const OTHER: &str = "other";
+/// Leaves beyond the bound that hold what did not fit, one for each model.
+const OTHER_LEAVES_MAX: usize = 1_000;
+/// Flags of a model that are found by walking; more are found by the table of all slots.
+const FLAGS_CACHED_MAX: usize = 32;
+
 // === impl Partition ===
 
 impl Partition {
@@ -406,19 +470,6 @@ impl Partition {
         }
     }
 
-    fn open_pane(&mut self, start: Time) -> &mut OpenPane {
-        // The newest pane is nearly always the one: look from the back.
-        let at = self.open.iter().rposition(|pane| pane.start <= start);
-        match at {
-            Some(i) if self.open[i].start == start => &mut self.open[i],
-            _ => {
-                let i = at.map_or(0, |i| i + 1);
-                self.open.insert(i, OpenPane { start, cells: Vec::new(), facts: Vec::new() });
-                &mut self.open[i]
-            }
-        }
-    }
-
     /// The leaf of an event; new values of segments are admitted within their budget, others become `other`.
     fn leaf(&mut self, settings: &Settings, seen: &Observation<'_>, model: &str) -> u32 {
         let e = &seen.envelope;
@@ -431,15 +482,12 @@ impl Partition {
             h.part(value_of(d).unwrap_or("\u{1}").as_bytes());
         }
         let hash = h.finish();
+        let said = || settings.dimensions.iter().filter_map(|d| value_of(d).map(|v| (d.as_str(), v)));
         let is_it = |leaf: &Leaf| {
-            &*leaf.model == model
-                && &*leaf.environment == environment
-                && &*leaf.version == version
-                && settings.dimensions.iter().filter_map(|d| value_of(d).map(|v| (d, v))).eq(leaf
-                    .segments
-                    .iter()
-                    .map(|s| (&s.dimension, &*s.value))
-                    .map(|(d, v)| (settings.dimensions.iter().find(|x| x.as_str() == &**d).unwrap_or(&settings.dimensions[0]), v)))
+            let same_name = &*leaf.model == model && &*leaf.environment == environment && &*leaf.version == version;
+            let mut segments = leaf.segments.iter();
+            let mut same = |(d, v): (&str, &str)| segments.next().is_some_and(|s| &*s.dimension == d && &*s.value == v);
+            same_name && said().all(&mut same) && segments.next().is_none()
         };
         if let Some(i) = self.leaf_by_hash.get(&hash)
             && is_it(&self.leaves[*i as usize])
@@ -447,49 +495,85 @@ impl Partition {
             return *i;
         }
         let mut segments = Vec::new();
-        for d in &settings.dimensions {
-            let Some(value) = value_of(d) else { continue };
-            let admitted = self.admit(settings, model, d, value);
-            segments.push(Segment { dimension: d.as_str().into(), value: admitted.as_ref().into() });
+        for (dimension, value) in said() {
+            let admitted = self.admit(settings, model, dimension, value);
+            segments.push(Segment { dimension: dimension.into(), value: admitted.as_ref().into() });
         }
-        let full = self.leaves.len() >= settings.limits.leaves_max;
-        let leaf = if full {
-            Leaf { environment: environment.into(), model: model.into(), version: "other".into(), segments: vec![] }
-        } else {
-            Leaf { environment: environment.into(), model: model.into(), version: version.into(), segments }
-        };
-        let index = match self.leaves.iter().position(|l| **l == leaf) {
-            Some(i) => i as u32,
-            None => {
-                self.leaves.push(Arc::new(leaf));
-                (self.leaves.len() - 1) as u32
-            }
-        };
-        self.leaf_by_hash.insert(hash, index);
-        if self.leaf_by_hash.len() > 4 * settings.limits.leaves_max {
+        let leaf = Leaf { environment: environment.into(), model: model.into(), version: version.into(), segments };
+        let index = self.place(settings, leaf);
+        if self.leaf_by_hash.len() >= 4 * settings.limits.leaves_max {
             self.leaf_by_hash.clear();
         }
+        self.leaf_by_hash.insert(hash, index);
+        index
+    }
+
+    /// The index of a leaf. When all are given out, a new one is counted with its model's `other` version; and when even those
+    /// have grown too many, with a model `other`. A leaf that is known keeps its place, full or not: else a restart, which
+    /// forgets the cache, would count differently.
+    fn place(&mut self, settings: &Settings, leaf: Leaf) -> u32 {
+        let limits = &settings.limits;
+        if let Some(i) = self.leaf_index.get(&leaf) {
+            return *i;
+        }
+        if self.leaves.len() < limits.leaves_max {
+            return self.push_leaf(leaf);
+        }
+        self.counts.leaves_as_other += 1;
+        let of_model = Leaf { environment: leaf.environment, model: leaf.model, version: OTHER.into(), segments: vec![] };
+        if let Some(i) = self.leaf_index.get(&of_model) {
+            return *i;
+        }
+        if self.leaves.len() < limits.leaves_max + OTHER_LEAVES_MAX {
+            return self.push_leaf(of_model);
+        }
+        let of_none = Leaf { environment: OTHER.into(), model: OTHER.into(), version: OTHER.into(), segments: vec![] };
+        match self.leaf_index.get(&of_none) {
+            Some(i) => *i,
+            None => self.push_leaf(of_none),
+        }
+    }
+
+    fn push_leaf(&mut self, leaf: Leaf) -> u32 {
+        let leaf = Arc::new(leaf);
+        let index = self.leaves.len() as u32;
+        self.leaf_index.insert(leaf.clone(), index);
+        self.leaves.push(leaf);
         index
     }
 
     fn admit<'v>(&mut self, settings: &Settings, model: &str, dimension: &str, value: &'v str) -> Cow<'v, str> {
-        let at = self.admitted.iter().position(|((m, d), _)| m == model && d == dimension);
-        let values = match at {
-            Some(i) => &mut self.admitted[i].1,
+        let known = self.admitted_of.get(model).and_then(|all| all.iter().copied().find(|i| self.admitted[*i].dimension == dimension));
+        let at = match known {
+            Some(i) => i,
+            // A producer that invents models would fill the memory with their segments.
+            None if self.admitted.len() >= settings.limits.leaves_max => {
+                self.counts.segments_as_other += 1;
+                return Cow::Borrowed(OTHER);
+            }
             None => {
-                self.admitted.push(((model.to_owned(), dimension.to_owned()), Vec::new()));
-                &mut self.admitted.last_mut().expect("pushed in the line above").1
+                let i = self.admitted.len();
+                self.admitted.push(Admitted {
+                    model: model.to_owned(),
+                    dimension: dimension.to_owned(),
+                    values: Vec::new(),
+                    set: HashSet::default(),
+                });
+                self.admitted_of.entry(model.to_owned()).or_default().push(i);
+                i
             }
         };
-        if values.iter().any(|v| v == value) {
+        let admitted = &mut self.admitted[at];
+        if admitted.set.contains(value) {
             return Cow::Borrowed(value);
         }
-        if values.len() < settings.limits.segment_values_max {
-            values.push(value.to_owned());
+        if admitted.values.len() < settings.limits.segment_values_max {
+            admitted.values.push(value.to_owned());
+            admitted.set.insert(value.to_owned());
             return Cow::Borrowed(value);
         }
         self.counts.segments_as_other += 1;
-        Cow::Borrowed("other")
+        Cow::Borrowed(OTHER)
     }
 
     /// Adds an event to its pane. False when it does not enter one, so that it does not move the watermark either.
@@ -499,7 +583,7 @@ impl Partition {
         settings: &Settings,
         slots: &mut Vec<SlotName>,
         slot_by_name: &mut Map<SlotName, u16>,
-        shapes: &mut Map<Arc<str>, Vec<FeatureSlots>>,
+        shapes: &mut Map<Arc<str>, Shape>,
         start: Time,
         time: Time,
         seen: &Observation<'_>,
@@ -528,6 +612,7 @@ impl Partition {
             version: text(&seen.envelope.version),
             kind,
         };
+        let mut facts: Vec<Fact> = Vec::new();
         let model = seen.envelope.model.as_deref();
         match (&seen.body, model) {
             (Body::Prediction(prediction), Some(model)) => {
@@ -536,11 +621,12 @@ impl Partition {
                 let id = seen.envelope.id.as_deref().unwrap_or("");
                 let foreign = prediction.cost.as_ref().is_some_and(|c| c.currency.as_deref().is_some_and(|x| x != settings.currency));
                 self.counts.foreign_currency += u64::from(foreign);
-                let pane = self.open_pane(start);
+                let pane = open_pane(&mut self.open, start);
                 let cell = cell_of(pane, leaf);
                 cell.predictions += 1;
                 cell.arrived(time, start, settings.pane_ms);
                 add_prediction(cell, prediction, foreign);
+                cell.add(slot::SCHEMA, u16::from(seen.faults.iter().any(|f| f.fault == Fault::Invalid)));
                 let shape = match shapes.get_mut(model) {
                     Some(shape) => shape,
                     None => shapes.entry(leaf_version.model.clone()).or_default(),
@@ -552,19 +638,18 @@ impl Partition {
                         Flag::Score(s) => *s >= 0.5,
                         Flag::Confirmed => true,
                     };
-                    if let Some(s) = slot_of(SlotName::Flag(name.as_ref().into()), out) {
-                        cell_of(pane, leaf).add(s, u16::from(raised));
+                    if let Some(s) = flag_slot(&mut shape.flags, name, &mut slot_of, out) {
+                        cell.add(s, u16::from(raised));
                     }
                     if *flag == Flag::Confirmed {
-                        pane.facts.push(fact(FactKind::Confirmed { flag: name.to_string(), id: id.to_owned() }));
+                        facts.push(fact(FactKind::Confirmed { flag: name.to_string(), id: id.to_owned() }));
                     }
                 }
                 if let (Some(scan), Some(output)) = (&settings.scan, &prediction.output)
                     && let Some((rule, words)) = scan(model, output)
                 {
-                    pane.facts.push(fact(FactKind::Leak { rule, words, id: id.to_owned() }));
+                    facts.push(fact(FactKind::Leak { rule, words, id: id.to_owned() }));
                 }
-                let cell = cell_of(pane, leaf);
                 let failed = !matches!(prediction.status, Status::Ok | Status::Cancelled);
                 if let Some(user) = seen.envelope.user {
                     cell.users.add(user);
@@ -580,7 +665,7 @@ impl Partition {
             }
             (Body::Quality(quality), Some(model)) => {
                 let leaf = self.leaf(settings, seen, model);
-                let cell = cell_of(self.open_pane(start), leaf);
+                let cell = cell_of(open_pane(&mut self.open, start), leaf);
                 if let Some(value) = quality.value
                     && let Some(s) = slot_of(SlotName::Quality(quality.name.as_ref().into()), out)
                 {
@@ -595,7 +680,7 @@ impl Partition {
                 let confirmed = quality.evaluator.as_deref() == Some("human") && quality.label.as_deref() == Some("true");
                 if confirmed && matches!(quality.name.as_ref(), "harmful" | "leak" | "injection") {
                     let id = quality.prediction_id.as_deref().unwrap_or("").to_owned();
-                    self.open_pane(start).facts.push(fact(FactKind::Confirmed { flag: quality.name.to_string(), id }));
+                    facts.push(fact(FactKind::Confirmed { flag: quality.name.to_string(), id }));
                 }
             }
             (Body::Feedback(feedback), Some(model)) => {
@@ -605,7 +690,7 @@ impl Partition {
                     FeedbackKind::Rating | FeedbackKind::Correction => false,
                 };
                 let leaf = self.leaf(settings, seen, model);
-                let cell = cell_of(self.open_pane(start), leaf);
+                let cell = cell_of(open_pane(&mut self.open, start), leaf);
                 if negative {
                     cell.add(slot::COMPLAINT, 1);
                 }
@@ -620,7 +705,7 @@ impl Partition {
                     target: d.target_name.to_string(),
                     previous_version: text(&d.previous_version),
                 };
-                self.open_pane(start).facts.push(fact(kind));
+                facts.push(fact(kind));
             }
             (Body::Pipeline(p), _) => {
                 let state = match p.state {
@@ -631,20 +716,55 @@ impl Partition {
                     PipelineState::Aborted => "aborted",
                     PipelineState::Skipped => "skipped",
                 };
-                self.open_pane(start).facts.push(fact(FactKind::Pipeline { job: p.job.to_string(), state: state.to_owned(), error: text(&p.error) }));
+                facts.push(fact(FactKind::Pipeline { job: p.job.to_string(), state: state.to_owned(), error: text(&p.error) }));
             }
             (Body::Report(r), _) => {
-                self.open_pane(start).facts.push(fact(FactKind::Report { summary: r.summary.to_string(), source: r.source_of_report.to_string() }));
+                facts.push(fact(FactKind::Report { summary: r.summary.to_string(), source: r.source_of_report.to_string() }));
             }
             (Body::Heartbeat(h), _) => {
                 let interval = h.expected_interval_s.unwrap_or(0.0).clamp(0.0, 86_400.0) as u32;
                 let producer = text(&h.producer).or_else(|| text(&seen.envelope.model)).unwrap_or_default();
-                self.open_pane(start).facts.push(fact(FactKind::Heartbeat { producer, expected_interval_s: interval }));
+                facts.push(fact(FactKind::Heartbeat { producer, expected_interval_s: interval }));
             }
         }
         self.counts.slots_dropped += *dropped;
+        // Every event opens its pane, also one that only says a fact.
+        let pane = open_pane(&mut self.open, start);
+        let room = settings.limits.facts_max.saturating_sub(pane.facts.len());
+        self.counts.facts_dropped += facts.len().saturating_sub(room) as u64;
+        pane.facts.extend(facts.into_iter().take(room));
         true
     }
+}
+
+fn open_pane(open: &mut Vec<OpenPane>, start: Time) -> &mut OpenPane {
+    // The newest pane is nearly always the one: look from the back.
+    let at = open.iter().rposition(|pane| pane.start <= start);
+    match at {
+        Some(i) if open[i].start == start => &mut open[i],
+        _ => {
+            let i = at.map_or(0, |i| i + 1);
+            open.insert(i, OpenPane { start, cells: Vec::new(), facts: Vec::new() });
+            &mut open[i]
+        }
+    }
+}
+
+/// The slot of a flag; the few flags of a model are looked up by their names.
+fn flag_slot(
+    flags: &mut Vec<(String, u16)>,
+    name: &str,
+    slot_of: &mut impl FnMut(SlotName, &mut Vec<Outbound>) -> Option<u16>,
+    out: &mut Vec<Outbound>,
+) -> Option<u16> {
+    if let Some((_, s)) = flags.iter().find(|(known, _)| known == name) {
+        return Some(*s);
+    }
+    let s = slot_of(SlotName::Flag(name.into()), out)?;
+    if flags.len() < FLAGS_CACHED_MAX {
+        flags.push((name.to_owned(), s));
+    }
+    Some(s)
 }
 
 fn cell_of(pane: &mut OpenPane, leaf: u32) -> &mut Cell {
@@ -684,7 +804,7 @@ fn add_prediction(cell: &mut Cell, p: &Prediction<'_>, foreign_currency: bool) {
     }
     if let Some(cost) = p.cost.as_ref().filter(|_| !foreign_currency) {
         cell.add(slot::COST, bin_of(cost.amount));
-        cell.cost_nano = cell.cost_nano.saturating_add((cost.amount * 1e9) as i64);
+        cell.cost_nano = cell.cost_nano.saturating_add((cost.amount * 1e9).round() as i64);
     }
     if let Some(v) = p.score {
         cell.add(slot::SCORE, bin_of(v));
@@ -702,7 +822,7 @@ fn class_of(word: &str) -> u16 {
 fn add_features(
     cell: &mut Cell,
     p: &Prediction<'_>,
-    shape: &mut Vec<FeatureSlots>,
+    shape: &mut Shape,
     slot_of: &mut impl FnMut(SlotName, &mut Vec<Outbound>) -> Option<u16>,
     out: &mut Vec<Outbound>,
 ) {
@@ -711,27 +831,28 @@ fn add_features(
     }
     cell.with_features += 1;
     for (i, (name, value)) in p.features.iter().enumerate() {
-        let at = match shape.get(i) {
+        let at = match shape.features.get(i) {
             Some(known) if known.name == *name => i,
-            _ => match shape.iter().position(|known| known.name == *name) {
-                Some(at) => at,
+            _ => match shape.feature_index.get(name.as_ref()) {
+                Some(at) => *at,
                 None => {
-                    shape.push(FeatureSlots { name: name.to_string(), number: None, class: None, present: None });
-                    shape.len() - 1
+                    // A name without a slot is not remembered: a producer may invent names for ever.
+                    let Some(present) = slot_of(SlotName::Present(name.as_ref().into()), out) else { continue };
+                    let at = shape.features.len();
+                    shape.features.push(FeatureSlots { name: name.to_string(), present, number: None, class: None });
+                    shape.feature_index.insert(name.to_string(), at);
+                    at
                 }
             },
         };
-        let known = &mut shape[at];
+        let known = &mut shape.features[at];
         let mut get = |slot: &mut Option<u16>, make: fn(Arc<str>) -> SlotName, out: &mut Vec<Outbound>| {
             if slot.is_none() {
                 *slot = slot_of(make(name.as_ref().into()), out);
             }
             *slot
         };
-        let present = get(&mut known.present, SlotName::Present, out);
-        if let Some(s) = present {
-            cell.add(s, u16::from(*value != FeatureValue::Null));
-        }
+        cell.add(known.present, u16::from(*value != FeatureValue::Null));
         match value {
             FeatureValue::Number(v) => {
                 if let Some(s) = get(&mut known.number, SlotName::Number, out) {

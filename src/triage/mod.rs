@@ -1,8 +1,24 @@
 //! How bad is it, for whom, why, and what is to be done: each answer with its reasons. Pure; the facts come as an argument.
+//!
+//! The picture is the nurse at the door of an emergency ward. She does not cure; she asks the same few questions of everybody,
+//! writes each answer down with who said so, and decides who is woken. So each of the five answers is one file with one table:
+//! [`severity`], [`cause`], [`title`], [`action`]; this one puts them together. A learned ranking was not taken: a person who is
+//! woken must be able to see which fact moved the answer, and to argue with it.
 
 use crate::domain::incident::{Answer, CauseGuess, Estimate, Finding, IncidentKey};
-use crate::domain::{Segment, Severity, Time};
-use crate::pane::Fact;
+use crate::domain::series::UNKNOWN;
+use crate::domain::time::{DAY_MS, HOUR_MS};
+use crate::domain::{Segment, Severity, Signal, Time};
+use crate::pane::{Fact, FactKind};
+
+mod action;
+mod cause;
+mod severity;
+#[cfg(test)]
+mod tests;
+mod title;
+
+pub use severity::{category_of, severity_of};
 
 /// Everything that is known when findings of one key are assessed.
 #[derive(Clone, Debug)]
@@ -42,4 +58,213 @@ pub struct Assessment {
     /// Is this worth a page, and why (not).
     pub pages: bool,
     pub page_reason: String,
+}
+
+/// Everything that triage has to say of a case. Total: an odd case gets a dull answer, never a panic.
+pub fn assess(case: &Case<'_>) -> Assessment {
+    let scene = Scene::of(case);
+    let (severity, severity_reasons) = severity::judge(&scene);
+    let (pages, page_reason) = worth_a_page(&scene, severity);
+    Assessment {
+        severity,
+        severity_reasons,
+        title: title::say(&scene),
+        cause: cause::guess(&scene),
+        action: action::propose(&scene, severity),
+        pages,
+        page_reason,
+    }
+}
+
+/// Drift alone is listed; all else calls.
+fn worth_a_page(scene: &Scene<'_>, severity: Severity) -> (bool, String) {
+    let Some(lead) = scene.case.findings.first() else {
+        return (false, "nothing was found".to_owned());
+    };
+    let inputs_only = scene.case.findings.iter().all(|f| matches!(f.series.signal, Signal::Feature(_) | Signal::Unseen(_) | Signal::Embedding(_)));
+    if inputs_only && severity == Severity::MINOR {
+        return (false, "drift alone is listed, not paged".to_owned());
+    }
+    let rule = scene.case.findings.iter().find(|f| f.by_rule);
+    match rule {
+        Some(f) => (true, format!("{} is a rule, which waits for no statistics", f.series.signal.words())),
+        None => (true, format!("{} is beyond tolerance with evidence within the budget", lead.series.signal.words())),
+    }
+}
+
+/// A case with what all four answers ask of it: when it began, and what went before.
+struct Scene<'a> {
+    case: &'a Case<'a>,
+    /// The earliest onset of the finding that names the incident, and the latest that is still likely.
+    onset: Time,
+    onset_to: Time,
+    /// The newest deployment within an hour before the onset.
+    deployed: Option<Deployed<'a>>,
+    /// The newest pipeline run of the day before that failed and was not made good before the onset.
+    failed_run: Option<FailedRun<'a>>,
+}
+
+struct Deployed<'a> {
+    time: Time,
+    version: Option<&'a str>,
+    previous: Option<&'a str>,
+    target: &'a str,
+    phase: &'a str,
+}
+
+struct FailedRun<'a> {
+    time: Time,
+    job: &'a str,
+    state: &'a str,
+    error: Option<&'a str>,
+}
+
+/// A deployment may explain what begins within this time after it.
+const DEPLOYMENT_EXPLAINS_MS: i64 = HOUR_MS;
+/// A failed run may explain what begins within this time after it: pipelines run daily.
+const FAILED_RUN_EXPLAINS_MS: i64 = DAY_MS;
+/// Longest a name of a stranger is quoted in a sentence, in characters.
+const NAME_CHARS_MAX: usize = 64;
+
+// === impl Scene ===
+
+impl<'a> Scene<'a> {
+    fn of(case: &'a Case<'a>) -> Scene<'a> {
+        let lead = case.findings.first().map(|f| f.onset);
+        let onset = lead.map_or(case.now, |o| o.at);
+        let onset_to = lead.map_or(case.now, |o| o.at.max(o.to)).min(case.now.max(onset));
+        let mut scene = Scene { case, onset, onset_to, deployed: None, failed_run: None };
+        scene.deployed = scene.last_deployment();
+        scene.failed_run = scene.last_failed_run();
+        scene
+    }
+
+    /// Facts of this environment, or of none in particular.
+    fn facts(&self) -> impl Iterator<Item = &'a Fact> {
+        let case = self.case;
+        case.facts.iter().filter(move |f| match f.environment.as_deref() {
+            None | Some(UNKNOWN) => true,
+            Some(other) => other == case.key.environment || case.key.environment == UNKNOWN,
+        })
+    }
+
+    /// A deployment that has come into force, also in part: the newest, unless a version in which the change is concentrated
+    /// was deployed too. The onset is an estimate, so up to its latest likely value counts as before.
+    fn last_deployment(&self) -> Option<Deployed<'a>> {
+        let all = self.facts().filter_map(|f| match &f.kind {
+            FactKind::Deployment { phase, target, previous_version } if !matches!(phase.as_str(), "paused" | "failed") => {
+                let version = f.version.as_deref().filter(|v| !v.is_empty() && *v != UNKNOWN);
+                let previous = previous_version.as_deref().filter(|v| !v.is_empty());
+                let in_time = f.time <= self.onset_to && self.onset.since_ms(f.time) <= DEPLOYMENT_EXPLAINS_MS;
+                in_time.then_some(Deployed { time: f.time, version, previous, target, phase })
+            }
+            _ => None,
+        });
+        all.max_by_key(|d| (d.version.is_some_and(|v| self.hits_version(v)), d.time))
+    }
+
+    fn last_failed_run(&self) -> Option<FailedRun<'a>> {
+        let runs = || {
+            self.facts().filter_map(|f| match &f.kind {
+                FactKind::Pipeline { job, state, error } if f.time <= self.onset_to => Some((f.time, job, state, error)),
+                _ => None,
+            })
+        };
+        let bad = runs().filter(|(time, job, state, _)| {
+            let failed = matches!(state.as_str(), "failed" | "aborted") && self.onset.since_ms(*time) <= FAILED_RUN_EXPLAINS_MS;
+            failed && !runs().any(|(later, j, s, _)| j == *job && s == "succeeded" && later > *time)
+        });
+        bad.max_by_key(|(time, ..)| *time).map(|(time, job, state, error)| FailedRun { time, job, state, error: error.as_deref() })
+    }
+
+    /// Is the change concentrated in this version?
+    fn hits_version(&self, version: &str) -> bool {
+        let lead = self.case.findings.first().and_then(|f| f.series.group.version.as_deref());
+        lead == Some(version) || self.case.versions.iter().any(|v| v == version)
+    }
+
+    fn signals(&self) -> impl Iterator<Item = &'a Signal> {
+        self.case.findings.iter().map(|f| &f.series.signal)
+    }
+
+    /// The model for a sentence; the incident about ourselves names none.
+    fn model(&self) -> String {
+        if self.case.key.model.is_empty() { "the fleet".to_owned() } else { quoted(&self.case.key.model) }
+    }
+
+    /// Where the change sits, narrowest first: `region=eu`, `3 values of region`. Empty when it is everywhere.
+    fn segments(&self) -> Vec<String> {
+        let mut segments: Vec<&Segment> = self.case.segments.iter().collect();
+        if let Some(own) = self.case.findings.first().and_then(|f| f.series.group.segment.as_ref())
+            && !segments.contains(&own)
+        {
+            segments.insert(0, own);
+        }
+        let mut out: Vec<String> = Vec::new();
+        for (i, s) in segments.iter().enumerate() {
+            let alike = segments.iter().filter(|o| o.dimension == s.dimension).count();
+            let first = segments.iter().position(|o| o.dimension == s.dimension) == Some(i);
+            if alike <= 2 {
+                out.push(quoted(&s.to_string()));
+            } else if first {
+                out.push(format!("{alike} values of {}", quoted(&s.dimension)));
+            }
+        }
+        out
+    }
+
+    /// Versions in which the change sits. Empty when it is everywhere.
+    fn versions(&self) -> Vec<&'a str> {
+        let mut versions: Vec<&str> = self.case.versions.iter().map(String::as_str).collect();
+        if let Some(own) = self.case.findings.first().and_then(|f| f.series.group.version.as_deref())
+            && !versions.contains(&own)
+        {
+            versions.insert(0, own);
+        }
+        versions
+    }
+}
+
+impl Deployed<'_> {
+    /// `version v7`, `prompt greeting`.
+    fn name(&self) -> String {
+        match self.version {
+            Some(v) => format!("version {}", quoted(v)),
+            None if self.target.is_empty() => "a deployment".to_owned(),
+            None => format!("a deployment of {}", quoted(self.target)),
+        }
+    }
+}
+
+/// A stranger's word, short enough for a sentence and harmless when read aloud or printed.
+fn quoted(text: &str) -> String {
+    let clean = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let mut out: String = clean.take(NAME_CHARS_MAX + 1).collect();
+    if out.chars().count() > NAME_CHARS_MAX {
+        out = out.chars().take(NAME_CHARS_MAX - 1).collect();
+        out.push('…');
+    }
+    out
+}
+
+/// `40 s`, `9 min`, `3 h`, `2 days`.
+fn span(ms: i64) -> String {
+    let seconds = ms.max(0) / 1_000;
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+/// `09:12 UTC`, with the day when it is another than today's.
+fn clock(time: Time, now: Time) -> String {
+    if time.floor(DAY_MS) == now.floor(DAY_MS) {
+        return time.clock();
+    }
+    match time.rfc3339().get(..10) {
+        Some(day) => format!("{day} {}", time.clock()),
+        None => time.clock(),
+    }
 }
