@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::alarm::{Change, Unit};
 use crate::domain::{Category, DetectorState, SeriesId, SeriesKey, Time};
+pub use crate::judge::Point;
 
 /// One model in one environment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -53,20 +54,6 @@ pub struct SeriesView {
     /// False pages in 30 days that this series may spend.
     pub budget_share: f64,
     pub change: Option<Change>,
-}
-
-/// One pane of one series, for the chart.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Point {
-    /// Start of the pane.
-    pub time: Time,
-    /// Events behind the value.
-    pub n: f64,
-    pub value: f64,
-    /// Edges of tolerance around the baseline at that time.
-    pub low: f64,
-    pub high: f64,
-    pub log_evidence: f64,
 }
 
 /// One series with its recent past.

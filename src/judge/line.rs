@@ -1,0 +1,395 @@
+//! One line of the judge's book: a series, the bank that gathers its evidence, and its recent past.
+
+use std::collections::VecDeque;
+
+use bellwether_detectors::evidence::bins::{BinsBank, BinsSettings, Told};
+use bellwether_detectors::evidence::classes::{ClassBank, ClassSettings};
+use bellwether_detectors::evidence::counts::{CountsBank, CountsSettings};
+use bellwether_detectors::evidence::gap::{GapBank, GapSettings};
+use bellwether_detectors::evidence::rate::{CountPane, Direction, RateBank, RateSettings};
+use bellwether_detectors::evidence::seasonal_step::{SeasonalSettings, SeasonalStepBank};
+use bellwether_detectors::evidence::{Band, Sees};
+use bellwether_detectors::sketch::log_linear::middle;
+use bellwether_detectors::{Call, Reading, Release, State};
+use serde::{Deserialize, Serialize};
+
+use crate::domain::alarm::Unit;
+use crate::domain::series::StableHash;
+use crate::domain::{DetectorState, SeriesId, SeriesKey, Signal, Time};
+
+/// Panes kept of every line, for charts and for comparing siblings.
+pub const POINTS_MAX: usize = 120;
+/// Decisions kept of every line.
+pub const DECISIONS_MAX: usize = 12;
+/// An absolute limit is a rate known from so many events that nothing can teach it otherwise.
+const LIMIT_EVENTS: f64 = 1e12;
+
+/// One pane of one series.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// Start of the pane.
+    pub time: Time,
+    /// Events behind the value.
+    pub n: f64,
+    pub value: f64,
+    /// The baseline and the edges of tolerance around it at that time.
+    pub baseline: f64,
+    pub low: f64,
+    pub high: f64,
+    pub log_evidence: f64,
+    pub threshold: f64,
+}
+
+/// A decision about one series, for people.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Decided {
+    pub at: Time,
+    /// `raised`, `held`, `listed`, `recovered`.
+    pub what: String,
+    pub why: String,
+}
+
+/// The bank behind a line.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Bank {
+    Rate(RateBank),
+    /// A rate against an absolute limit that learning does not move.
+    Limit(RateBank),
+    Bins(BinsBank),
+    Classes(ClassBank),
+    Counts(CountsBank),
+    Seasonal(SeasonalStepBank),
+    Gap(GapBank),
+}
+
+/// What a line is fed with at a pane close.
+pub enum Feed<'a> {
+    Share { hits: f64, total: f64 },
+    Grid(&'a [(u16, u32)]),
+    Classes(&'a [(u16, u32)]),
+    Count { count: f64, exposure: f64 },
+    /// The sum over one finished interval that began at `start`.
+    Interval { value: f64, start: Time },
+    Arrivals { at_ms: &'a [i64], alive: bool },
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Line {
+    pub series: SeriesKey,
+    pub id: SeriesId,
+    pub unit: Unit,
+    pub bank: Bank,
+    /// False pages that this line may spend on one pane.
+    pub injection: f64,
+    /// Its part of the budget before division: features weigh less than failures.
+    pub weight: f64,
+    /// Born since the budget was last divided.
+    pub is_new: bool,
+    pub points: VecDeque<Point>,
+    pub decisions: VecDeque<Decided>,
+    pub onset: Option<Time>,
+    /// Its alarm belongs to a live incident.
+    pub is_out: bool,
+    pub held: bool,
+    pub half_recovered: bool,
+    pub last_evidence: f64,
+    pub change: Option<bellwether_detectors::Change>,
+}
+
+// === impl Bank ===
+
+impl Bank {
+    pub fn rate(tolerance: f64, at_least: f64) -> Bank {
+        Bank::Rate(RateBank::new(RateSettings { direction: Direction::Up, tolerance, at_least }))
+    }
+
+    pub fn limit(limit: f64) -> Bank {
+        let mut bank = RateBank::new(RateSettings { direction: Direction::Up, tolerance: 0.0, at_least: 0.0 });
+        bank.import(limit * LIMIT_EVENTS, LIMIT_EVENTS);
+        Bank::Limit(bank)
+    }
+
+    pub fn bins(tolerance_sigma: f64) -> Bank {
+        Bank::Bins(BinsBank::new(BinsSettings { tolerance_sigma }))
+    }
+
+    pub fn classes(tolerance: f64) -> Bank {
+        Bank::Classes(ClassBank::new(ClassSettings { tolerance }))
+    }
+
+    pub fn counts(tolerance: f64, at_least: f64) -> Bank {
+        Bank::Counts(CountsBank::new(CountsSettings { tolerance, at_least, both: false }))
+    }
+
+    pub fn seasonal(tolerance: f64) -> Bank {
+        Bank::Seasonal(SeasonalStepBank::new(SeasonalSettings { tolerance, ..SeasonalSettings::default() }))
+    }
+
+    pub fn gap(settings: GapSettings) -> Bank {
+        Bank::Gap(GapBank::new(settings))
+    }
+
+    /// The detector's name, as alarms carry it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Bank::Rate(_) => "rate",
+            Bank::Limit(_) => "limit",
+            Bank::Bins(_) => "bins",
+            Bank::Classes(_) => "classes",
+            Bank::Counts(_) => "counts",
+            Bank::Seasonal(_) => "seasonal_step",
+            Bank::Gap(_) => "gap",
+        }
+    }
+
+    pub fn judge(&mut self, feed: &Feed<'_>, at: Time, pane_ms: i64, injection: f64) -> Option<Reading> {
+        match (self, feed) {
+            (Bank::Rate(b) | Bank::Limit(b), Feed::Share { hits, total }) => {
+                Some(b.judge(CountPane { hits: *hits, total: *total }, at.0, pane_ms, injection))
+            }
+            (Bank::Bins(b), Feed::Grid(pane)) => Some(b.judge(pane, at.0, pane_ms, injection)),
+            (Bank::Classes(b), Feed::Classes(pane)) => Some(b.judge(pane, at.0, pane_ms, injection)),
+            (Bank::Counts(b), Feed::Count { count, exposure }) => Some(b.judge(*count, *exposure, at.0, pane_ms, injection)),
+            (Bank::Seasonal(b), Feed::Interval { value, start }) => Some(b.judge(*value, start.0, injection)),
+            (Bank::Gap(b), Feed::Arrivals { at_ms, alive }) => Some(b.judge(at_ms, at.0, pane_ms, *alive, injection)),
+            _ => None,
+        }
+    }
+
+    pub fn release(&mut self, how: Release) {
+        match self {
+            Bank::Rate(b) | Bank::Limit(b) => b.release(how),
+            Bank::Bins(b) => b.release(how),
+            Bank::Classes(b) => b.release(how),
+            Bank::Counts(b) => b.release(how),
+            Bank::Seasonal(b) => b.release(how),
+            Bank::Gap(b) => b.release(how),
+        }
+    }
+
+    pub fn start_live(&mut self) {
+        match self {
+            Bank::Rate(b) | Bank::Limit(b) => b.start_live(),
+            Bank::Bins(b) => b.start_live(),
+            Bank::Classes(b) => b.start_live(),
+            Bank::Counts(b) => b.start_live(),
+            Bank::Seasonal(b) => b.start_live(),
+            Bank::Gap(b) => b.start_live(),
+        }
+    }
+
+    pub fn state(&self) -> State {
+        match self {
+            Bank::Rate(b) | Bank::Limit(b) => b.state(),
+            Bank::Bins(b) => b.state(),
+            Bank::Classes(b) => b.state(),
+            Bank::Counts(b) => b.state(),
+            Bank::Seasonal(b) => b.state(),
+            Bank::Gap(b) => b.state(),
+        }
+    }
+
+    pub fn sees(&self, injection: f64) -> Sees {
+        match self {
+            Bank::Rate(b) | Bank::Limit(b) => b.sees(injection),
+            Bank::Bins(b) => b.sees(injection),
+            Bank::Classes(b) => b.sees(injection),
+            Bank::Counts(b) => b.sees(injection),
+            Bank::Seasonal(b) => b.sees(injection),
+            Bank::Gap(b) => b.sees(injection),
+        }
+    }
+
+    pub fn baseline(&self) -> Option<Band> {
+        match self {
+            Bank::Rate(b) | Bank::Limit(b) => b.baseline(),
+            Bank::Bins(b) => b.baseline(),
+            Bank::Classes(b) => b.baseline(),
+            Bank::Counts(b) => b.baseline(),
+            Bank::Seasonal(b) => b.baseline(),
+            Bank::Gap(b) => b.baseline(),
+        }
+    }
+
+    /// The bank of a new version, which starts from what its model is like, with a bounded weight.
+    pub fn succeed(&self, weight_max: f64) -> Bank {
+        match self {
+            Bank::Rate(b) => Bank::Rate(b.succeed(weight_max)),
+            Bank::Limit(b) => Bank::Limit(b.clone()),
+            Bank::Bins(b) => Bank::Bins(b.succeed(weight_max)),
+            Bank::Classes(b) => Bank::Classes(b.succeed(weight_max)),
+            Bank::Counts(b) => Bank::Counts(b.succeed(weight_max)),
+            Bank::Seasonal(b) => Bank::Seasonal(b.succeed(weight_max)),
+            Bank::Gap(b) => Bank::Gap(b.succeed(weight_max)),
+        }
+    }
+}
+
+// === impl Line ===
+
+impl Line {
+    pub fn new(series: SeriesKey, bank: Bank, weight: f64) -> Line {
+        let unit = unit_of(&series.signal, &bank);
+        Line {
+            id: line_id(&series, &bank),
+            series,
+            unit,
+            bank,
+            injection: 0.0,
+            weight,
+            is_new: true,
+            points: VecDeque::new(),
+            decisions: VecDeque::new(),
+            onset: None,
+            is_out: false,
+            held: false,
+            half_recovered: false,
+            last_evidence: 0.0,
+            change: None,
+        }
+    }
+
+    pub fn state(&self) -> DetectorState {
+        match self.bank.state() {
+            State::Warming => DetectorState::Warming,
+            State::Armed => DetectorState::Armed,
+            State::Starved => DetectorState::Starved,
+            State::Frozen => DetectorState::Frozen,
+            State::Off => DetectorState::Off,
+        }
+    }
+
+    /// The quantile by which values of this line are told.
+    fn told(&self) -> f64 {
+        match &self.bank {
+            Bank::Bins(b) if b.told() == Told::P95 => 0.95,
+            _ => 0.5,
+        }
+    }
+
+    /// Judges one pane and remembers it for the chart.
+    pub fn judge(&mut self, feed: &Feed<'_>, at: Time, pane_ms: i64) -> Option<Call> {
+        let reading = self.bank.judge(feed, at, pane_ms, self.injection)?;
+        self.last_evidence = reading.log_evidence;
+        let (n, value) = match feed {
+            Feed::Share { hits, total } => (*total, if *total > 0.0 { hits / total } else { 0.0 }),
+            Feed::Grid(pane) => {
+                let n = pane.iter().map(|p| f64::from(p.1)).sum();
+                (n, quantile_of(pane, self.told()))
+            }
+            Feed::Classes(pane) => {
+                let n: f64 = pane.iter().map(|p| f64::from(p.1)).sum();
+                let told = match &self.bank {
+                    Bank::Classes(b) => b.told(),
+                    _ => None,
+                };
+                let most = pane.iter().filter(|p| told.is_none_or(|t| t == p.0)).map(|p| f64::from(p.1)).fold(0.0, f64::max);
+                (n, if n > 0.0 { most / n } else { 0.0 })
+            }
+            Feed::Count { count, exposure } => (*exposure, if *exposure > 0.0 { count / exposure } else { 0.0 }),
+            Feed::Interval { value, .. } => (1.0, *value),
+            Feed::Arrivals { at_ms, .. } => (at_ms.len() as f64, at_ms.len() as f64 * 1_000.0 / pane_ms as f64),
+        };
+        if n > 0.0 {
+            let band = match (&self.bank, feed) {
+                (Bank::Seasonal(b), Feed::Interval { start, .. }) => b.band_at(start.0),
+                (bank, _) => bank.baseline(),
+            };
+            let (baseline, low, high) = band.map_or((f64::NAN, f64::NAN, f64::NAN), |b| (b.value, b.low, b.high));
+            if self.points.len() == POINTS_MAX {
+                self.points.pop_front();
+            }
+            let (log_evidence, threshold) = (reading.log_evidence, reading.threshold);
+            self.points.push_back(Point { time: at, n, value, baseline, low, high, log_evidence, threshold });
+        }
+        Some(reading.call)
+    }
+
+    /// Is the recovery test half way to its threshold?
+    pub fn is_half_recovered(&self) -> bool {
+        self.state() == DetectorState::Frozen && self.points.back().is_some_and(|p| p.threshold.is_finite() && p.log_evidence > 0.5 * p.threshold)
+    }
+
+    pub fn decided(&mut self, at: Time, what: &str, why: String) {
+        if self.decisions.len() == DECISIONS_MAX {
+            self.decisions.pop_back();
+        }
+        self.decisions.push_front(Decided { at, what: what.to_owned(), why });
+    }
+
+    /// In words why this series pages or does not.
+    pub fn words(&self) -> String {
+        match self.state() {
+            DetectorState::Warming => {
+                let sees = self.bank.sees(self.injection);
+                if sees.needs_events > 0.0 && sees.needs_events.is_finite() {
+                    format!("learning: can see a change worth a page after about {} more events", thousands(sees.needs_events))
+                } else {
+                    "learning what is normal".to_owned()
+                }
+            }
+            DetectorState::Starved => "too few events in the last hour to say anything".to_owned(),
+            DetectorState::Frozen if self.is_out => {
+                let (e, t) = self.points.back().map_or((0.0, 0.0), |p| (p.log_evidence.max(0.0), p.threshold));
+                format!("an incident is open; evidence that it is over: {e:.1} of {t:.1} nats")
+            }
+            DetectorState::Frozen => "a change was found in history; its baseline is frozen until it is over".to_owned(),
+            DetectorState::Off => "not judged".to_owned(),
+            DetectorState::Armed if self.held => "does not page: there is evidence of a change, but it is within tolerance".to_owned(),
+            DetectorState::Armed if self.injection <= 0.0 => "learning: no part of the budget yet".to_owned(),
+            DetectorState::Armed => {
+                format!("does not page: {:.1} of {:.1} nats of evidence for a change beyond tolerance", self.last_evidence.max(0.0), -self.injection.ln())
+            }
+        }
+    }
+}
+
+/// `12,400`.
+pub fn thousands(number: f64) -> String {
+    let digits = format!("{:.0}", number.max(0.0));
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
+fn quantile_of(grid: &[(u16, u32)], q: f64) -> f64 {
+    let total: f64 = grid.iter().map(|g| f64::from(g.1)).sum();
+    let mut below = 0.0;
+    for (bin, c) in grid {
+        below += f64::from(*c);
+        if below >= q * total {
+            return middle(*bin);
+        }
+    }
+    0.0
+}
+
+fn unit_of(signal: &Signal, bank: &Bank) -> Unit {
+    match (signal, bank) {
+        (_, Bank::Rate(_) | Bank::Limit(_) | Bank::Classes(_)) => Unit::Ratio,
+        (Signal::ComplaintRate, _) => Unit::Ratio,
+        (Signal::Silence, _) => Unit::Seconds,
+        (Signal::Traffic, _) => Unit::Count,
+        (Signal::Latency | Signal::FirstTokenLatency, _) => Unit::Milliseconds,
+        (Signal::TokensIn | Signal::TokensOut, _) => Unit::Tokens,
+        (Signal::Cost, _) => Unit::Currency,
+        _ => Unit::Score,
+    }
+}
+
+/// The id of a line: that of its series, or one of its own where a second detector watches the same series.
+fn line_id(series: &SeriesKey, bank: &Bank) -> SeriesId {
+    match bank {
+        Bank::Limit(_) | Bank::Seasonal(_) if series.signal != Signal::Traffic => {
+            let mut h = StableHash::new();
+            h.part(&series.id().0.to_be_bytes()).part(bank.name().as_bytes());
+            SeriesId(h.finish())
+        }
+        _ => series.id(),
+    }
+}
