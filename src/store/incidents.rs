@@ -322,3 +322,122 @@ fn put_entry(c: &Connection, e: &TimelineEntry, doc: &Document) -> Result<(), Fa
         Err(error) => Err(error.into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::{alarm, delivery, entry, incident};
+    use super::*;
+    use crate::domain::IncidentState::{Acknowledged, Open, Resolved};
+    use crate::domain::delivery::{DeliveryState, Notice};
+
+    fn of(i: &Incident, notice: Notice) -> Commit {
+        Commit {
+            timeline: vec![entry(i, 0, notice.as_str()), entry(i, 1, "paged")],
+            deliveries: vec![delivery(i, notice, "pager"), delivery(i, notice, "chat")],
+            alarms: vec![(format!("a-{}-{}", i.id, i.revision), alarm(&i.key.model, i.updated_at.0))],
+            incidents: vec![i.clone()],
+            now: Time(77),
+        }
+    }
+
+    /// Two lives of one key, one after the other.
+    fn story() -> Vec<Commit> {
+        vec![
+            of(&incident("m", 0, 1, Open), Notice::Opened),
+            of(&incident("m", 0, 2, Acknowledged), Notice::Acknowledged),
+            of(&incident("m", 0, 3, Resolved), Notice::Resolved),
+            of(&incident("m", 90_000_000, 1, Open), Notice::Opened),
+        ]
+    }
+
+    fn everything(store: &Store) -> String {
+        let (incidents, _) = store.incidents(&Filter::default()).unwrap();
+        let rest: Vec<_> = incidents.iter().map(|i| (store.timeline(&i.id).unwrap(), store.deliveries_of(&i.id).unwrap())).collect();
+        format!("{incidents:?} {rest:?} {:?}", store.alarms(None, 100).unwrap())
+    }
+
+    #[test]
+    fn a_replay_changes_nothing() {
+        let store = Store::memory().unwrap();
+        for commit in story() {
+            assert_eq!(store.commit(commit).unwrap(), Committed { incidents_changed: 1, new_deliveries: 2, new_alarms: 1 });
+        }
+        let c = store.claim(Time(80), 30_000, 1).unwrap().remove(0);
+        store.settle(&c.delivery.id, 1, DeliveryState::Accepted, "202", None, Time(81)).unwrap();
+        let before = everything(&store);
+        for start in 0..4 {
+            for commit in story().into_iter().skip(start) {
+                assert_eq!(store.commit(commit).unwrap(), Committed::default(), "an old revision does not meet today's incident either");
+            }
+        }
+        assert_eq!(everything(&store), before);
+    }
+
+    #[test]
+    fn one_key_has_one_live_incident() {
+        let store = Store::memory().unwrap();
+        let (first, second) = (incident("m", 0, 1, Open), incident("m", 5, 1, Open));
+        store.commit(of(&first, Notice::Opened)).unwrap();
+        let before = everything(&store);
+        match store.commit(of(&second, Notice::Opened)) {
+            Err(Error::Conflict { live, refused, .. }) => assert_eq!((live, refused), (first.id.clone(), second.id.clone())),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(everything(&store), before, "nothing of a refused commit stays");
+        // The one ends and the other begins in the same commit, in whatever order they are named.
+        let incidents = vec![second.clone(), incident("m", 0, 2, Resolved)];
+        assert_eq!(store.commit(Commit { incidents, ..Commit::default() }).unwrap().incidents_changed, 2);
+        assert_eq!(store.live_incidents().unwrap(), [second]);
+        assert_eq!(store.resolved_since(Time(1_000)).unwrap().len(), 1);
+        assert_eq!(store.resolved_since(Time(1_001)).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn lists_are_newest_first_and_come_in_pages() {
+        let store = Store::memory().unwrap();
+        for n in 0..25 {
+            let state = if n % 2 == 0 { Open } else { Resolved };
+            store.commit(Commit { incidents: vec![incident(&format!("m{n}"), n / 3, 1, state)], ..Commit::default() }).unwrap();
+        }
+        let mut filter = Filter { limit: 10, ..Filter::default() };
+        let mut seen = Vec::new();
+        loop {
+            let (page, next) = store.incidents(&filter).unwrap();
+            seen.extend(page.into_iter().map(|i| (i.opened_at, i.id)));
+            filter.cursor = next;
+            if filter.cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!(seen.len(), 25);
+        assert!(seen.is_sorted_by(|a, b| a > b));
+        let count = |f: Filter| store.incidents(&f).unwrap().0.len();
+        assert_eq!(count(Filter { live: Some(true), ..Filter::default() }), 13);
+        assert_eq!(count(Filter { live: Some(false), ..Filter::default() }), 12);
+        assert_eq!(count(Filter { state: Some(Resolved), ..Filter::default() }), 12);
+        assert_eq!(count(Filter { model: Some("m3".to_owned()), category: Some(Category::ModelFailure), ..Filter::default() }), 1);
+        assert!(matches!(store.incidents(&Filter { cursor: Some("x".to_owned()), ..Filter::default() }), Err(Error::BadCursor { .. })));
+    }
+
+    #[test]
+    fn alarms_are_found_by_series_and_forgotten_by_age() {
+        let store = Store::memory().unwrap();
+        let alarms = (0..10).map(|n| (format!("a{n}"), alarm(if n % 2 == 0 { "even" } else { "odd" }, n * 100))).collect();
+        store.commit(Commit { alarms, ..Commit::default() }).unwrap();
+        let even = store.alarms(Some(alarm("even", 0).series.id()), 3).unwrap();
+        assert_eq!(even.iter().map(|a| a.id.as_str()).collect::<Vec<_>>(), ["a8", "a6", "a4"]);
+        assert_eq!(store.prune_alarms(Time(500)).unwrap(), 5);
+        assert_eq!(store.alarms(None, 100).unwrap().len(), 5);
+    }
+
+    #[test]
+    fn what_cannot_be_read_back_is_refused_at_writing() {
+        let store = Store::memory().unwrap();
+        let mut bad = alarm("m", 0);
+        bad.change = Some(crate::domain::Change { before: f64::NAN, after: 1.0, low: 0.0, high: 1.0 });
+        let commit = Commit { alarms: vec![("a".to_owned(), bad)], ..Commit::default() };
+        assert!(matches!(store.commit(commit), Err(Error::Document { table: "alarm", .. })));
+        let orphan = Commit { timeline: vec![entry(&incident("m", 0, 1, Open), 0, "opened")], ..Commit::default() };
+        assert!(matches!(store.commit(orphan), Err(Error::UnknownIncident { .. })));
+    }
+}

@@ -40,7 +40,7 @@ impl Store {
     /// # Errors
     /// The store cannot be written.
     pub fn journal_append(&self, at: Time, body: &[u8], idempotency_key: Option<&str>, now: Time) -> Result<Appended, Error> {
-        let (body, key, hash) = (body.to_owned(), idempotency_key.map(str::to_owned), hash_of(body));
+        let (body, key, hash) = (body.to_owned(), idempotency_key.map(str::to_owned), hash_of(idempotency_key.unwrap_or_default(), body));
         self.write("writing the journal of", move |c| {
             if let Some(key) = &key {
                 let known: Option<Option<i64>> = c
@@ -73,7 +73,7 @@ impl Store {
             let mut rows = Vec::new();
             while let Some(r) = found.next()? {
                 let row = JournalRow { seq: r.get::<_, i64>(0)?.cast_unsigned(), at: Time(r.get(1)?), key: r.get(2)?, body: r.get(3)? };
-                if hash_of(&row.body) != r.get::<_, i64>(4)? {
+                if hash_of(row.key.as_deref().unwrap_or_default(), &row.body) != r.get::<_, i64>(4)? {
                     return Err(Fault::Flipped { table: "journal row", id: row.seq.to_string() });
                 }
                 rows.push(row);
@@ -126,4 +126,37 @@ impl Store {
 fn forget_keys(c: &rusqlite::Connection, now: Time) -> Result<(), Fault> {
     c.prepare_cached("DELETE FROM journal_keys WHERE written_at <= ?1")?.execute([now.0.saturating_sub(KEYS_KEPT_MS)])?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_key_gets_the_same_number_and_answer_for_a_day() {
+        let store = Store::memory().unwrap();
+        let first = store.journal_append(Time(60_000), b"mute", Some("k"), Time(0)).unwrap();
+        assert_eq!(first, Appended { seq: 1, is_new: true });
+        store.set_answer("k", b"done", Time(1)).unwrap();
+        assert_eq!(store.journal_append(Time(120_000), b"mute", Some("k"), Time(2)).unwrap(), Appended { seq: 1, is_new: false });
+        assert_eq!(store.journal_append(Time(60_000), b"note", None, Time(3)).unwrap(), Appended { seq: 2, is_new: true });
+        assert_eq!(store.answer("k", Time(4)).unwrap().as_deref(), Some(&b"done"[..]));
+        assert_eq!(store.journal_prune(3).unwrap(), 2);
+        assert_eq!(store.journal_append(Time(0), b"mute", Some("k"), Time(5)).unwrap().seq, 1, "the key outlives its row");
+        assert_eq!(store.answer("k", Time(DAY_MS + 1)).unwrap(), None);
+        let later = store.journal_append(Time(0), b"mute", Some("k"), Time(DAY_MS + 1)).unwrap();
+        assert_eq!(later, Appended { seq: 3, is_new: true }, "and numbers are never given twice");
+        assert_eq!(store.answer("k", Time(DAY_MS + 2)).unwrap(), None, "an old answer is not the answer to a new input");
+    }
+
+    #[test]
+    fn rows_come_back_in_order_after_a_number() {
+        let store = Store::memory().unwrap();
+        for n in 0..5u8 {
+            store.journal_append(Time(i64::from(n)), &[n], None, Time(0)).unwrap();
+        }
+        let rows = store.journal_after(3).unwrap();
+        assert_eq!(rows[0], JournalRow { seq: 4, at: Time(3), body: vec![3], key: None });
+        assert_eq!(rows.len(), 2);
+    }
 }

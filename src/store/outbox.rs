@@ -145,13 +145,30 @@ impl Store {
         })
     }
 
-    /// When the next pending delivery may be due; `None` when nothing waits. A lease that runs out counts.
+    /// When the next delivery is due that is the first of its lane; `None` when nothing waits. A lease that runs out counts.
     ///
     /// # Errors
     /// The store cannot be read.
     pub fn next_due(&self) -> Result<Option<Time>, Error> {
-        let sql = format!("SELECT min(coalesce(lease_until, next_at)) FROM deliveries WHERE {PENDING}");
+        let sql = format!(
+            "SELECT min(coalesce(lease_until, next_at)) FROM deliveries AS head WHERE {PENDING} AND NOT EXISTS (
+                SELECT 1 FROM deliveries AS older WHERE older.incident_id = head.incident_id AND older.receiver = head.receiver
+                AND older.seq < head.seq AND older.state IN ('waiting', 'sending', 'uncertain'))"
+        );
         self.read("reading the outbox of", |c| Ok(c.prepare_cached(&sql)?.query_row([], |r| r.get::<_, Option<i64>>(0))?.map(Time)))
+    }
+
+    /// Reads everything that is still to be sent, for the sake of its hashes.
+    pub(super) fn examine_outbox(&self) -> Result<(), Error> {
+        let sql = format!("SELECT {SHOWN} FROM deliveries WHERE {PENDING}");
+        self.inner.readers.read_unbounded("examining the outbox of", |c| {
+            let mut statement = c.prepare(&sql)?;
+            let mut found = statement.query([])?;
+            while let Some(r) = found.next()? {
+                shown(r)?;
+            }
+            Ok(())
+        })
     }
 
     /// The deliveries of one incident in order of creation.
@@ -350,4 +367,123 @@ fn take(c: &Connection, seq: i64, was_uncertain: bool, now: Time, lease_ms: i64)
         was_uncertain,
         created_at: Time(created),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::{delivery, incident};
+    use super::*;
+    use crate::domain::IncidentState::Open;
+    use crate::domain::delivery::Notice::{self, Opened, Resolved, Updated};
+
+    const LEASE: i64 = 30_000;
+
+    /// Messages of one incident, one revision each, to each receiver.
+    fn store_with(model: &str, notices: &[Notice], receivers: &[&str]) -> Store {
+        let store = Store::memory().unwrap();
+        add(&store, model, notices, receivers);
+        store
+    }
+
+    fn add(store: &Store, model: &str, notices: &[Notice], receivers: &[&str]) {
+        for (n, notice) in notices.iter().enumerate() {
+            for receiver in receivers {
+                assert!(store.add_delivery(&delivery(&incident(model, 0, n as u64 + 1, Open), *notice, receiver), Time(0)).unwrap());
+            }
+        }
+    }
+
+    /// What a claim takes, as `notice>receiver`.
+    fn claimed(store: &Store, now: i64, max: usize) -> Vec<String> {
+        let claimed = store.claim(Time(now), LEASE, max).unwrap();
+        claimed.iter().map(|c| format!("{}>{}", c.delivery.message.notice.as_str(), c.delivery.receiver)).collect()
+    }
+
+    fn states(store: &Store, model: &str) -> Vec<&'static str> {
+        store.deliveries_of(&incident(model, 0, 1, Open).id).unwrap().iter().map(|d| d.state.as_str()).collect()
+    }
+
+    #[test]
+    fn a_lane_is_served_in_order_and_one_at_a_time() {
+        let store = store_with("m", &[Opened, Resolved], &["pager", "chat"]);
+        assert_eq!(claimed(&store, 1, 10), ["opened>pager", "opened>chat"]);
+        assert_eq!(claimed(&store, 2, 10), [""; 0], "both lanes are being served");
+        let id = delivery(&incident("m", 0, 1, Open), Opened, "pager").id;
+        assert!(store.settle(&id, 1, DeliveryState::Accepted, "202", None, Time(3)).unwrap());
+        assert_eq!(claimed(&store, 4, 10), ["resolved>pager"]);
+        let row = store.delivery(&id).unwrap().unwrap();
+        assert_eq!((row.state, row.attempts, row.settled_at, row.detail.as_str()), (DeliveryState::Accepted, 1, Some(Time(3)), "202"));
+    }
+
+    #[test]
+    fn a_retry_waits_for_its_time_and_holds_its_lane() {
+        let store = store_with("m", &[Opened, Resolved], &["pager"]);
+        let c = store.claim(Time(1), LEASE, 1).unwrap().remove(0);
+        assert!(store.settle(&c.delivery.id, 1, DeliveryState::Waiting, "503", Some(Time(500)), Time(2)).unwrap());
+        assert_eq!(store.next_due().unwrap(), Some(Time(500)), "what stands behind the first is not due");
+        assert_eq!(claimed(&store, 499, 10), [""; 0]);
+        let c = store.claim(Time(500), LEASE, 10).unwrap().remove(0);
+        assert_eq!((c.attempts, c.first_attempt_at, c.was_uncertain), (2, Some(Time(1)), false));
+    }
+
+    #[test]
+    fn a_newer_message_supersedes_an_update_but_never_an_opening() {
+        let store = store_with("m", &[Opened, Updated, Updated, Updated], &["chat"]);
+        assert_eq!(claimed(&store, 1, 10), ["opened>chat"]);
+        let id = delivery(&incident("m", 0, 1, Open), Opened, "chat").id;
+        store.settle(&id, 1, DeliveryState::Accepted, "", None, Time(2)).unwrap();
+        assert_eq!(claimed(&store, 3, 10), ["updated>chat"]);
+        assert_eq!(states(&store, "m"), ["accepted", "superseded", "superseded", "sending"]);
+    }
+
+    #[test]
+    fn an_update_that_must_wait_is_not_superseded_before_its_time() {
+        let store = store_with("m", &[Updated], &["chat"]);
+        let c = store.claim(Time(1), LEASE, 1).unwrap().remove(0);
+        store.settle(&c.delivery.id, 1, DeliveryState::Waiting, "429", Some(Time(900)), Time(2)).unwrap();
+        store.add_delivery(&delivery(&incident("m", 0, 2, Open), Resolved, "chat"), Time(3)).unwrap();
+        assert_eq!(claimed(&store, 4, 10), [""; 0], "the receiver asked us to wait");
+        assert_eq!(claimed(&store, 900, 10), ["resolved>chat"]);
+    }
+
+    #[test]
+    fn a_lease_that_runs_out_leaves_it_uncertain_and_a_late_answer_is_harmless() {
+        let store = store_with("m", &[Opened], &["pager"]);
+        let first = store.claim(Time(0), LEASE, 1).unwrap().remove(0);
+        assert_eq!(claimed(&store, LEASE - 1, 1), [""; 0]);
+        let second = store.claim(Time(LEASE), LEASE, 1).unwrap().remove(0);
+        assert_eq!((second.attempts, second.was_uncertain, second.first_attempt_at), (2, true, Some(Time(0))));
+        assert!(!store.settle(&first.delivery.id, first.attempts, DeliveryState::Refused, "late", None, Time(LEASE + 1)).unwrap());
+        assert!(store.settle(&second.delivery.id, second.attempts, DeliveryState::Accepted, "202", None, Time(LEASE + 2)).unwrap());
+        assert!(!store.settle(&second.delivery.id, second.attempts, DeliveryState::Waiting, "again", None, Time(LEASE + 3)).unwrap());
+        assert_eq!(states(&store, "m"), ["accepted"]);
+    }
+
+    #[test]
+    fn after_a_restart_nobody_knows_what_arrived() {
+        let store = store_with("m", &[Opened], &["pager"]);
+        assert_eq!(claimed(&store, 0, 1), ["opened>pager"]);
+        assert_eq!(store.after_restart().unwrap(), 1);
+        let again = store.claim(Time(1), LEASE, 1).unwrap().remove(0);
+        assert_eq!((again.attempts, again.was_uncertain), (2, true));
+    }
+
+    #[test]
+    fn receivers_take_turns() {
+        let store = Store::memory().unwrap();
+        for n in 0..50 {
+            add(&store, &format!("model {n}"), &[Opened], &["slow"]);
+        }
+        add(&store, "other", &[Opened], &["quick"]);
+        assert_eq!(claimed(&store, 1, 2), ["opened>slow", "opened>quick"]);
+        assert_eq!(store.claim_from("quick", Time(1), LEASE, 9).unwrap().len(), 0);
+        let backlog: Vec<_> = store.outbox_stats().unwrap().into_iter().map(|b| (b.receiver, b.pending)).collect();
+        assert_eq!(backlog, [("quick".to_owned(), 1), ("slow".to_owned(), 50)]);
+    }
+
+    #[test]
+    fn sending_is_not_an_outcome() {
+        let store = Store::memory().unwrap();
+        assert!(matches!(store.settle("x", 1, DeliveryState::Sending, "", None, Time(0)), Err(Error::NotAnOutcome { .. })));
+    }
 }

@@ -76,6 +76,28 @@ pub(super) fn refuse_lost_database(path: &Path, reserve: &Reserve) -> Result<(),
     }
 }
 
+/// SQLite's log needs memory shared between processes and locks that are kept, which file systems over a network do not give.
+pub(super) fn warn_of_network(dir: &Path) {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    if let Ok(dir) = dir.canonicalize()
+        && let Some(kind) = network_kind(&mounts, &dir)
+    {
+        tracing::warn!(dir = %dir.display(), file_system = kind, "the data directory lies on a network file system: use a local disk");
+    }
+}
+
+/// The kind of the file system that holds `dir`, if it is one of the network's. Only Linux tells.
+fn network_kind<'m>(mounts: &'m str, dir: &Path) -> Option<&'m str> {
+    const NETWORK: &[&str] = &["nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "ceph", "fuse.glusterfs", "afs", "lustre"];
+    let of_line = |line: &'m str| {
+        let (mount, kind) = line.split_once(" - ")?;
+        let at = Path::new(mount.split(' ').nth(4)?);
+        dir.starts_with(at).then_some((at.components().count(), kind.split(' ').next()?))
+    };
+    let (_, kind) = mounts.lines().filter_map(of_line).max_by_key(|(depth, _)| *depth)?;
+    NETWORK.contains(&kind).then_some(kind)
+}
+
 /// Room on the disk that is ours to give up.
 pub(super) struct Reserve {
     path: PathBuf,
@@ -129,5 +151,29 @@ impl Reserve {
     /// Gives the room up. False when there was none.
     pub(super) fn release(&self) -> bool {
         fs::remove_file(&self.path).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_file_system_is_recognised_by_the_deepest_mount() {
+        let mounts = "22 1 254:0 / / rw - ext4 /dev/vda rw\n40 22 0:35 / /srv rw,relatime shared:1 - nfs4 host:/x rw\n41 40 0:36 / /srv/fast rw - xfs /dev/vdb rw\n";
+        assert_eq!(network_kind(mounts, Path::new("/srv/bellwether")), Some("nfs4"));
+        assert_eq!(network_kind(mounts, Path::new("/srv/fast/bellwether")), None);
+        assert_eq!(network_kind(mounts, Path::new("/var/lib/bellwether")), None);
+    }
+
+    #[test]
+    fn a_reserve_is_taken_given_up_and_taken_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let reserve = Reserve::new(dir.path(), 3_000_000);
+        assert!(!reserve.release());
+        assert!(reserve.fill());
+        assert_eq!(fs::metadata(dir.path().join("reserve")).unwrap().len(), 3_000_000);
+        assert!(reserve.release());
+        assert!(reserve.fill());
     }
 }

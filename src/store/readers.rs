@@ -168,3 +168,52 @@ impl Drop for Readers {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    #[test]
+    fn many_readers_see_whole_commits_while_somebody_writes() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open_with(dir.path(), 0).unwrap();
+        let put = |n: i32| {
+            store.write("counting", move |c| {
+                for key in ["left", "right"] {
+                    c.execute("INSERT OR REPLACE INTO meta VALUES (?1, ?2)", [key, &n.to_string()])?;
+                }
+                Ok(())
+            })
+        };
+        put(0).unwrap();
+        thread::scope(|s| {
+            for _ in 0..12 {
+                s.spawn(|| {
+                    for _ in 0..50 {
+                        let pair = |c: &Connection| {
+                            let get = |key: &str| c.query_row("SELECT value FROM meta WHERE key = ?1", [key], |r| r.get::<_, String>(0));
+                            Ok((get("left")?, get("right")?))
+                        };
+                        let (left, right) = store.read("reading", pair).unwrap();
+                        assert_eq!(left, right);
+                    }
+                });
+            }
+            for n in 1..50 {
+                put(n).unwrap();
+            }
+        });
+    }
+
+    #[test]
+    fn who_stays_too_long_is_interrupted() {
+        let store = Store::memory().unwrap();
+        let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
+        let start = Instant::now();
+        let result = store.read("counting", |c| Ok(c.query_row(endless, [], |r| r.get::<_, i64>(0))?));
+        assert!(matches!(result, Err(Error::TooSlow { doing: "counting", .. })), "{result:?}");
+        assert!(start.elapsed() < TURN * 2);
+        assert_eq!(store.get_meta("k").unwrap(), None, "and the next one is served");
+    }
+}

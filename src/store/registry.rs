@@ -65,3 +65,25 @@ fn find(c: &Connection, source: &str, partition: i32) -> Result<Option<u32>, Fau
     let mut statement = c.prepare_cached("SELECT id FROM partitions WHERE source = ?1 AND partition = ?2")?;
     Ok(statement.query_row(params![source, partition], |r| r.get(0)).optional()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_keeps_its_number() {
+        let store = Store::memory().unwrap();
+        let ids = [("events", 0), ("events", 1), ("other", 0), ("events", 0)].map(|(s, p)| store.partition_id(s, p).unwrap());
+        assert_eq!(ids, [1, 2, 3, 1]);
+        assert_eq!(store.partitions().unwrap()[1], (2, "events".to_owned(), 1));
+    }
+
+    #[test]
+    fn meta_is_replaced() {
+        let store = Store::memory().unwrap();
+        assert_eq!(store.get_meta("k").unwrap(), None);
+        store.set_meta("k", "1").unwrap();
+        store.set_meta("k", "2").unwrap();
+        assert_eq!(store.get_meta("k").unwrap().as_deref(), Some("2"));
+    }
+}

@@ -46,13 +46,8 @@ impl Store {
             .rows
             .into_iter()
             .map(|(name, body)| {
-                (
-                    name,
-                    body.map(|b| {
-                        let hash = hash_of(&b);
-                        (b, hash)
-                    }),
-                )
+                let hashed = body.map(|b| (hash_of(&name, &b), b)).map(|(hash, b)| (b, hash));
+                (name, hashed)
             })
             .collect();
         let Snapshot { positions, journal_seq, judged_through, version, .. } = Snapshot { rows: Vec::new(), ..snapshot };
@@ -96,7 +91,7 @@ impl Store {
             let mut found = statement.query([])?;
             while let Some(r) = found.next()? {
                 let (name, body, hash): (String, Vec<u8>, i64) = (r.get(0)?, r.get(1)?, r.get(2)?);
-                if hash_of(&body) != hash {
+                if hash_of(&name, &body) != hash {
                     return Err(Fault::Flipped { table: "snapshot row", id: name });
                 }
                 rows.push((name, body));
@@ -105,5 +100,30 @@ impl Store {
             let positions = statement.query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?.collect::<Result<_, _>>()?;
             Ok(Some(LoadedSnapshot { rows, positions, journal_seq: journal_seq.cast_unsigned(), judged_through: Time(judged_through), version }))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_holds_what_changed_and_what_did_not() {
+        let store = Store::memory().unwrap();
+        assert_eq!(store.load_snapshot().unwrap(), None);
+        let row = |name: &str, body: &[u8]| (name.to_owned(), Some(body.to_owned()));
+        let rows = vec![row("a", b"1"), row("b", b"2"), row("c", b"")];
+        store.save_snapshot(Snapshot { rows, positions: vec![(1, 10), (2, 20)], ..Snapshot::default() }).unwrap();
+        let rows = vec![("a".to_owned(), None), row("b", b"3"), ("unknown".to_owned(), None)];
+        let second = Snapshot { rows, positions: vec![(2, 25)], journal_seq: 7, judged_through: Time(60_000), version: 4 };
+        store.save_snapshot(second).unwrap();
+        let expected = LoadedSnapshot {
+            rows: vec![("b".to_owned(), b"3".to_vec()), ("c".to_owned(), Vec::new())],
+            positions: vec![(2, 25)],
+            journal_seq: 7,
+            judged_through: Time(60_000),
+            version: 4,
+        };
+        assert_eq!(store.load_snapshot().unwrap(), Some(expected));
     }
 }

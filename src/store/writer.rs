@@ -141,6 +141,11 @@ impl Clerk {
         }
         match outcome {
             Ok(results) => {
+                if let Some(Fault::Flipped { table, id }) =
+                    results.iter().filter_map(|r| r.as_ref().err()).find(|f| matches!(f, Fault::Flipped { .. }))
+                {
+                    self.die(&format!("{table} {id} is not what was written"));
+                }
                 for (job, result) in batch.iter_mut().zip(results) {
                     let doing = job.doing();
                     job.answer(result.map_err(|f| f.told(doing, &self.path)));
@@ -160,7 +165,7 @@ impl Clerk {
         }
     }
 
-    fn die(&self, error: &rusqlite::Error) {
+    fn die(&self, error: &dyn std::fmt::Display) {
         self.dead.store(true, Ordering::Release);
         tracing::error!(path = %self.path.display(), %error, "the store has stopped");
     }
@@ -210,19 +215,13 @@ fn attempt_open(c: &Connection, batch: &mut [Box<dyn Job>]) -> rusqlite::Result<
     let mut results = Vec::with_capacity(batch.len());
     for job in batch.iter_mut() {
         c.prepare_cached("SAVEPOINT job")?.execute([])?;
-        let result = job.run(c);
-        match &result {
-            Ok(()) => {}
-            // The disk's failure is everybody's.
-            Err(Fault::Sql(e)) if c.is_autocommit() || matches!(kind_of(e), Kind::Full | Kind::Disk | Kind::Damage) => {
-                return match result {
-                    Err(Fault::Sql(e)) => Err(e),
-                    Ok(()) | Err(_) => Ok(results),
-                };
-            }
-            Err(_) => {
-                c.prepare_cached("ROLLBACK TO job")?.execute([])?;
-            }
+        let result = match job.run(c) {
+            // The disk's failure is everybody's; so is one after which SQLite has rolled all of it back.
+            Err(Fault::Sql(e)) if c.is_autocommit() || matches!(kind_of(&e), Kind::Full | Kind::Disk | Kind::Damage) => return Err(e),
+            other => other,
+        };
+        if result.is_err() {
+            c.prepare_cached("ROLLBACK TO job")?.execute([])?;
         }
         c.prepare_cached("RELEASE job")?.execute([])?;
         results.push(result);
@@ -251,5 +250,97 @@ impl Drop for Writer {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use rusqlite::ffi;
+
+    use super::*;
+    use crate::store::Store;
+
+    #[test]
+    fn a_caller_who_offends_does_not_spoil_the_others_of_his_batch() {
+        let store = Store::memory().unwrap();
+        let all = Barrier::new(33);
+        std::thread::scope(|s| {
+            // Holds the writer until all the others wait.
+            let hold = s.spawn(|| {
+                let (go, wait) = sync_channel::<()>(1);
+                let held = s.spawn({
+                    let store = store.clone();
+                    move || {
+                        store.write("holding", move |_| {
+                            let _ = wait.recv_timeout(Duration::from_secs(5));
+                            Ok(())
+                        })
+                    }
+                });
+                all.wait();
+                drop(go);
+                held.join().unwrap().unwrap();
+            });
+            for n in 0..32 {
+                let (store, all) = (store.clone(), &all);
+                s.spawn(move || {
+                    all.wait();
+                    let result = store.write("putting", move |c| {
+                        c.execute("INSERT INTO meta VALUES (?1, 'half done')", [format!("key {n}")])?;
+                        if n % 4 == 0 {
+                            c.execute("INSERT INTO meta VALUES (?1, 'again')", [format!("key {n}")])?;
+                        }
+                        Ok(n)
+                    });
+                    match result {
+                        Ok(value) => assert!(n % 4 != 0 && value == n),
+                        Err(e) => assert!(n % 4 == 0 && matches!(e, Error::Sql { .. }), "{e}"),
+                    }
+                });
+            }
+            hold.join().unwrap();
+        });
+        for n in 0..32 {
+            assert_eq!(store.get_meta(&format!("key {n}")).unwrap().is_some(), n % 4 != 0, "key {n}");
+        }
+        assert!(!store.is_dead());
+    }
+
+    #[test]
+    fn a_failed_fsync_stops_the_store() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open_with(dir.path(), 0).unwrap();
+        store.set_meta("before", "1").unwrap();
+        let failed: Result<(), Error> = store.write("writing", |c| {
+            c.execute("INSERT INTO meta VALUES ('during', '1')", [])?;
+            Err(Fault::Sql(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR_FSYNC), None)))
+        });
+        match failed {
+            Err(Error::Io { path, .. }) => assert_eq!(path, store.path()),
+            other => panic!("{other:?}"),
+        }
+        assert!(store.is_dead());
+        assert!(matches!(store.set_meta("after", "1"), Err(Error::Dead { .. })));
+        drop(store);
+        let store = Store::open_with(dir.path(), 0).unwrap();
+        let found = ["before", "during", "after"].map(|k| store.get_meta(k).unwrap().is_some());
+        assert_eq!(found, [true, false, false]);
+    }
+
+    #[test]
+    fn a_full_disk_takes_the_reserve_and_is_not_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open_with(dir.path(), 100_000).unwrap();
+        let limit = |pages: i64| store.write("limiting", move |c| Ok(c.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?));
+        limit(1).unwrap();
+        assert!(dir.path().join("reserve").exists());
+        let large = "x".repeat(100_000);
+        assert!(matches!(store.set_meta("large", &large), Err(Error::Full { .. })));
+        assert!(!dir.path().join("reserve").exists());
+        assert!(!store.is_dead());
+        limit(1_000_000).unwrap();
+        store.set_meta("large", &large).unwrap();
     }
 }
