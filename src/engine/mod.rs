@@ -1,3 +1,312 @@
-//! The engine: records in, incidents and effects out; pure, so that the daemon and the backtest are two drivers of one thing.
+//! The engine: records in, incidents and what has to be said out; pure, so that the daemon and the backtest are two drivers of
+//! one thing.
+//!
+//! It holds two halves. The *watch* makes panes of each partition's records and knows nothing of the others; the *desk* judges
+//! the panes of all partitions together. What reaches them from elsewhere than the log (a person's act, a partition at rest, the
+//! end of history) is an [`Entry`] of the input journal, written before it is applied, so that replaying log and journal after
+//! a kill arrives at the same state, byte for byte.
 
+use std::collections::BTreeMap;
+
+use crate::decode::{Decoder, Reject};
+use crate::domain::alarm::Alarm;
+use crate::domain::delivery::Delivery;
+use crate::domain::incident::{Incident, TimelineEntry};
+use crate::domain::{Observation, SeriesId, Time};
+use crate::pane::{self, Counts, Outbound, PartitionId, Watch};
+use crate::{judge, triage};
+
+mod control;
+mod desk;
+mod show;
 pub mod view;
+
+pub use control::{Control, Entry};
+use desk::{Desk, State};
+
+/// Version of everything that a snapshot holds. Another one is not read but rebuilt from the log.
+pub const STATE_VERSION: u32 = 1;
+
+/// What an incident's way depends on beside the evidence.
+#[derive(Clone)]
+pub struct Settings {
+    pub pane: pane::Settings,
+    pub judge: judge::Settings,
+    pub models: BTreeMap<String, ModelSettings>,
+    /// First match wins.
+    pub routes: Vec<Route>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ModelSettings {
+    pub owner: Option<String>,
+    pub exposure: Vec<String>,
+}
+
+/// Whom to tell: every condition that is not empty must hold.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Route {
+    pub severity: Vec<u8>,
+    pub model: Vec<String>,
+    pub owner: Vec<String>,
+    pub category: Vec<String>,
+    pub environment: Vec<String>,
+    pub segment: Vec<(String, String)>,
+    pub to: Vec<String>,
+}
+
+/// What came of it: to be written in one transaction.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    pub incidents: Vec<Incident>,
+    pub timeline: Vec<TimelineEntry>,
+    pub deliveries: Vec<Delivery>,
+    pub alarms: Vec<(String, Alarm)>,
+    /// Incident and what happened to it, in order.
+    pub happened: Vec<(String, &'static str)>,
+    /// What became of acts, by the number of their journal entry.
+    pub answers: Vec<(u64, Result<Option<Incident>, String>)>,
+    /// Panes judged.
+    pub panes: u64,
+}
+
+pub struct Engine {
+    settings: Settings,
+    watch: Watch,
+    desk: Desk,
+    /// Turns of partitions known from the journal whose position has not been read yet.
+    turns: Vec<Entry>,
+    outbound: Vec<Outbound>,
+}
+
+/// State as rows: only those that changed.
+pub struct Saved {
+    pub rows: Vec<(String, Vec<u8>)>,
+    pub judged_through: Time,
+    pub journal_seq: u64,
+}
+
+// === impl Outcome ===
+
+impl Outcome {
+    pub fn is_empty(&self) -> bool {
+        self.incidents.is_empty() && self.timeline.is_empty() && self.deliveries.is_empty() && self.alarms.is_empty() && self.answers.is_empty()
+    }
+}
+
+// === impl Engine ===
+
+impl Engine {
+    pub fn new(settings: Settings) -> Engine {
+        let watch = Watch::new(settings.pane.clone());
+        let desk = Desk::new(settings.clone());
+        Engine { settings, watch, desk, turns: Vec::new(), outbound: Vec::new() }
+    }
+
+    /// A partition that will be read: nothing is judged without it until it rests.
+    pub fn declare(&mut self, partition: PartitionId) {
+        self.desk.declare(partition);
+    }
+
+    pub fn knows(&self, partition: PartitionId) -> bool {
+        self.desk.knows(partition)
+    }
+
+    pub fn rests(&self, partition: PartitionId) -> bool {
+        self.desk.rests(partition)
+    }
+
+    /// One record as it came.
+    ///
+    /// # Errors
+    /// Why nothing of it can be used; its place in the log is passed all the same.
+    pub fn record(
+        &mut self,
+        partition: PartitionId,
+        next_position: i64,
+        record_time: Time,
+        payload: &[u8],
+        decoder: &Decoder,
+        kind: Option<&str>,
+    ) -> Result<usize, Reject> {
+        self.turn(partition, next_position - 1);
+        match decoder.decode(payload, record_time, kind) {
+            Ok(seen) => {
+                let kind = seen.body.kind();
+                self.handle(partition, next_position, record_time, &seen);
+                Ok(kind)
+            }
+            Err(reject) => {
+                self.watch.rejected(partition, next_position);
+                Err(reject)
+            }
+        }
+    }
+
+    fn handle(&mut self, partition: PartitionId, next_position: i64, record_time: Time, seen: &Observation<'_>) {
+        self.watch.handle(partition, next_position, record_time, seen, &mut self.outbound);
+        if !self.outbound.is_empty() {
+            self.carry();
+        }
+    }
+
+    /// A record that could not even be given to a decoder.
+    pub fn rejected(&mut self, partition: PartitionId, next_position: i64) {
+        self.turn(partition, next_position - 1);
+        self.watch.rejected(partition, next_position);
+    }
+
+    fn carry(&mut self) {
+        for out in self.outbound.drain(..) {
+            self.desk.take(out);
+        }
+    }
+
+    /// Applies turns of this partition that stand at or before `position`.
+    fn turn(&mut self, partition: PartitionId, position: i64) {
+        while let Some(at) = self.turns.iter().position(|e| match e.control {
+            Control::Rest { partition: p, position: q } | Control::Wake { partition: p, position: q, .. } => p == partition && q <= position,
+            Control::Live | Control::Act { .. } | Control::Blind { .. } | Control::Sighted { .. } => false,
+        }) {
+            let entry = self.turns.remove(at);
+            self.turn_now(&entry.control);
+        }
+    }
+
+    fn turn_now(&mut self, control: &Control) {
+        match control {
+            Control::Rest { partition, .. } => {
+                self.watch.rest(*partition, &mut self.outbound);
+                self.carry();
+                self.desk.rest(*partition);
+            }
+            Control::Wake { partition, floor, .. } => {
+                self.watch.wake(*partition, *floor);
+                self.desk.wake(*partition, *floor);
+            }
+            Control::Live | Control::Act { .. } | Control::Blind { .. } | Control::Sighted { .. } => {}
+        }
+    }
+
+    /// An entry of the journal, new or replayed; in the order of their numbers.
+    pub fn enter(&mut self, entry: Entry) {
+        self.desk.state.journal_seq = self.desk.state.journal_seq.max(entry.seq);
+        match entry.control {
+            Control::Rest { partition, position } | Control::Wake { partition, position, .. } => {
+                self.turns.push(entry);
+                let reached = self.watch.next_position(partition).unwrap_or(0);
+                if position <= reached || !self.has_read(partition) {
+                    self.turn(partition, position.max(reached));
+                }
+            }
+            Control::Live | Control::Act { .. } | Control::Blind { .. } | Control::Sighted { .. } => self.desk.enter(entry),
+        }
+    }
+
+    /// A partition of which nothing was ever read turns at once: there is no record whose order could matter.
+    fn has_read(&self, partition: PartitionId) -> bool {
+        self.watch.next_position(partition).is_some()
+    }
+
+    /// Judges every pane that is ready.
+    pub fn advance(&mut self, out: &mut Outcome) {
+        self.desk.advance(out);
+    }
+
+    /// Nothing more will come of this partition (the end of a file).
+    pub fn finish(&mut self, partition: PartitionId) {
+        self.watch.rest(partition, &mut self.outbound);
+        self.carry();
+        self.desk.rest(partition);
+    }
+
+    /// The boundary at which an entry applies that is made now.
+    pub fn boundary(&self) -> Time {
+        self.desk.state.judged_through.unwrap_or(Time::MIN)
+    }
+
+    /// The pane boundary after everything read so far.
+    pub fn horizon(&self) -> Time {
+        let newest = self.desk_partitions().filter_map(|p| self.watch.watermark(p)).max();
+        let pane_ms = self.settings.judge.pane_ms;
+        newest.map_or(self.boundary(), |w| w.floor(pane_ms).plus_ms(pane_ms).max(self.boundary()))
+    }
+
+    fn desk_partitions(&self) -> impl Iterator<Item = PartitionId> + '_ {
+        (0..self.watch.counts_len() as PartitionId).filter(|p| self.desk.knows(*p))
+    }
+
+    /// How far this partition has read ahead of the slowest one that is waited for, in panes.
+    pub fn panes_ahead(&self, partition: PartitionId) -> i64 {
+        self.desk.slowest().map_or_else(
+            || if self.watch.watermark(partition).is_some() { self.watch.panes_open(partition) } else { 0 },
+            |slowest| self.watch.panes_ahead(partition, slowest),
+        )
+    }
+
+    pub fn next_position(&self, partition: PartitionId) -> Option<i64> {
+        self.watch.next_position(partition)
+    }
+
+    pub fn is_live(&self) -> bool {
+        self.desk.judge.is_live()
+    }
+
+    pub fn is_blind(&self) -> bool {
+        self.desk.is_blind()
+    }
+
+    pub fn has_waiting(&self) -> bool {
+        self.desk.has_waiting()
+    }
+
+    pub fn counts(&self) -> Vec<Counts> {
+        self.watch.counts()
+    }
+
+    pub fn incidents(&self) -> impl Iterator<Item = &Incident> {
+        self.desk.incidents()
+    }
+
+    /// The detector state of a series, for tests and explanations.
+    pub fn line_words(&self, id: SeriesId) -> Option<String> {
+        self.desk.judge.line(id).map(|(_, l)| l.words())
+    }
+
+    // --- state ---
+
+    /// Rows that changed since the last call.
+    ///
+    /// # Errors
+    /// A value cannot be encoded, which is a bug; told in words.
+    pub fn save(&mut self) -> Result<Saved, String> {
+        let mut rows = vec![("watch".to_owned(), self.watch.save()?)];
+        let encoded = |what: &str, bytes: Result<Vec<u8>, postcard::Error>| bytes.map_err(|e| format!("{what} cannot be saved: {e}"));
+        rows.push(("desk".to_owned(), encoded("the desk", postcard::to_stdvec(&self.desk.state))?));
+        rows.push(("judge".to_owned(), encoded("the judge", postcard::to_stdvec(&self.desk.judge.core()))?));
+        rows.push(("turns".to_owned(), encoded("turns", postcard::to_stdvec(&self.turns))?));
+        rows.extend(self.desk.judge.take_dirty());
+        Ok(Saved { rows, judged_through: self.boundary(), journal_seq: self.desk.state.journal_seq })
+    }
+
+    /// # Errors
+    /// When a row is missing or is not of this version.
+    pub fn restore(settings: Settings, rows: &[(String, Vec<u8>)]) -> Result<Engine, String> {
+        let row = |name: &str| rows.iter().find(|r| r.0 == name).map(|r| r.1.as_slice()).ok_or_else(|| format!("the snapshot has no row {name:?}"));
+        let read = |what: &str, e: postcard::Error| format!("the saved {what} cannot be read: {e}");
+        let watch = Watch::restore(settings.pane.clone(), row("watch")?)?;
+        let state: State = postcard::from_bytes(row("desk")?).map_err(|e| read("desk", e))?;
+        let core: judge::Core = postcard::from_bytes(row("judge")?).map_err(|e| read("judge", e))?;
+        let turns: Vec<Entry> = postcard::from_bytes(row("turns")?).map_err(|e| read("turns", e))?;
+        let mut groups: Vec<(&str, &[u8])> = rows.iter().filter(|r| r.0.starts_with("group/")).map(|r| (r.0.as_str(), r.1.as_slice())).collect();
+        groups.sort();
+        let groups: Vec<&[u8]> = groups.into_iter().map(|g| g.1).collect();
+        let judge = judge::Judge::restore(settings.judge.clone(), core, &groups)?;
+        Ok(Engine { desk: Desk::with(settings.clone(), judge, state), settings, watch, turns, outbound: Vec::new() })
+    }
+
+    /// Category of a series, as incidents of it are keyed.
+    fn category(signal: &crate::domain::Signal) -> crate::domain::Category {
+        triage::category_of(signal)
+    }
+}

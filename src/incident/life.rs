@@ -105,6 +105,24 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// One word for logs and metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Event::Opened(_) => "opened",
+            Event::Updated(_) => "updated",
+            Event::Escalated(_) => "escalated",
+            Event::Reopened { .. } => "reopened",
+            Event::SeriesRecovered { .. } => "series_recovered",
+            Event::RecoveryBegan { .. } => "monitoring_recovery",
+            Event::Acknowledged { .. } => "acknowledged",
+            Event::Mitigated { .. } => "mitigated",
+            Event::Resolved { .. } => "resolved",
+            Event::Noted { .. } => "noted",
+        }
+    }
+}
+
 /// What an event wants done outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {

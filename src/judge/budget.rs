@@ -34,6 +34,11 @@ impl Budget {
         self.per_pane = false_pages * pane_ms as f64 / MONTH_MS;
     }
 
+    /// False pages that one pane of the whole fleet may cost.
+    pub fn per_pane(&self) -> f64 {
+        self.per_pane
+    }
+
     pub fn day(&self) -> Option<i64> {
         self.day
     }

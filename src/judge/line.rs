@@ -64,13 +64,25 @@ pub enum Bank {
 
 /// What a line is fed with at a pane close.
 pub enum Feed<'a> {
-    Share { hits: f64, total: f64 },
+    Share {
+        hits: f64,
+        total: f64,
+    },
     Grid(&'a [(u16, u32)]),
     Classes(&'a [(u16, u32)]),
-    Count { count: f64, exposure: f64 },
+    Count {
+        count: f64,
+        exposure: f64,
+    },
     /// The sum over one finished interval that began at `start`.
-    Interval { value: f64, start: Time },
-    Arrivals { at_ms: &'a [i64], alive: bool },
+    Interval {
+        value: f64,
+        start: Time,
+    },
+    Arrivals {
+        at_ms: &'a [i64],
+        alive: bool,
+    },
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -338,7 +350,11 @@ impl Line {
             DetectorState::Armed if self.held => "does not page: there is evidence of a change, but it is within tolerance".to_owned(),
             DetectorState::Armed if self.injection <= 0.0 => "learning: no part of the budget yet".to_owned(),
             DetectorState::Armed => {
-                format!("does not page: {:.1} of {:.1} nats of evidence for a change beyond tolerance", self.last_evidence.max(0.0), -self.injection.ln())
+                format!(
+                    "does not page: {:.1} of {:.1} nats of evidence for a change beyond tolerance",
+                    self.last_evidence.max(0.0),
+                    -self.injection.ln()
+                )
             }
         }
     }

@@ -341,21 +341,22 @@ impl Judge {
             grid.clear();
             grid.extend(part.iter().map(|c| (c.0.bin(), c.1)));
             // Values never met are told by the classes of the same slot, before those learn.
-            let unseen: f64 = fed.iter().find_map(|l| classes_of(&lines[usize::from(*l)])).map_or(f64::NAN, |bank| {
-                grid.iter().filter(|(class, _)| !bank.is_known(*class)).map(|c| f64::from(c.1)).sum()
-            });
+            let unseen: f64 = fed
+                .iter()
+                .find_map(|l| classes_of(&lines[usize::from(*l)]))
+                .map_or(f64::NAN, |bank| grid.iter().filter(|(class, _)| !bank.is_known(*class)).map(|c| f64::from(c.1)).sum());
             for l in fed {
                 let line = &mut lines[usize::from(*l)];
                 let served = all - count(3);
                 let feed = match (&line.series.signal, &line.bank) {
                     (Signal::ErrorRate, _) => Feed::Share { hits: count(1) + count(4), total: served },
                     (Signal::TimeoutRate, _) => Feed::Share { hits: count(2), total: served },
-                    (Signal::Missing(_), _) => {
-                        Feed::Share { hits: (f64::from(with_features) - count(1)).max(0.0), total: f64::from(with_features) }
-                    }
+                    (Signal::Missing(_), _) => Feed::Share { hits: (f64::from(with_features) - count(1)).max(0.0), total: f64::from(with_features) },
                     (Signal::Unseen(_), _) if unseen.is_nan() => continue,
                     (Signal::Unseen(_), _) => Feed::Share { hits: unseen, total: all },
-                    (Signal::ComplaintRate, _) => Feed::Count { count: count(1), exposure: exposure * pane_ms as f64 / (EXPOSURE_MINUTES * 60_000) as f64 },
+                    (Signal::ComplaintRate, _) => {
+                        Feed::Count { count: count(1), exposure: exposure * pane_ms as f64 / (EXPOSURE_MINUTES * 60_000) as f64 }
+                    }
                     (_, Bank::Bins(_)) => Feed::Grid(&grid),
                     (_, Bank::Classes(_)) => Feed::Classes(&grid),
                     (_, Bank::Rate(_) | Bank::Limit(_)) => Feed::Share { hits: count(1), total: all },
@@ -486,7 +487,9 @@ impl Judge {
         if !group.key.is_roll_up() || !has_predictions {
             return;
         }
-        let has = |signal: &Signal, seasonal: bool| group.lines.iter().any(|l| l.series.signal == *signal && matches!(l.bank, Bank::Seasonal(_)) == seasonal);
+        let has = |signal: &Signal, seasonal: bool| {
+            group.lines.iter().any(|l| l.series.signal == *signal && matches!(l.bank, Bank::Seasonal(_)) == seasonal)
+        };
         let mut more = Vec::new();
         if !has(&Signal::Traffic, true) {
             more.push((Signal::Traffic, Bank::seasonal(self.limits(&Signal::Traffic).tolerance.unwrap_or(0.05))));

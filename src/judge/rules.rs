@@ -136,7 +136,8 @@ impl Rules {
             let of_model = |leaf: &Leaf| leaf.model == out.series.group.model && leaf.environment == out.series.group.environment;
             let is_total = out.series.signal == Signal::Rule("total_failure".to_owned());
             if is_total {
-                let recent = totals.iter().find(|t| t.group == out.series.group).map(|t| t.recent.iter().fold((0.0, 0.0), |s, r| (s.0 + r.0, s.1 + r.1)));
+                let recent =
+                    totals.iter().find(|t| t.group == out.series.group).map(|t| t.recent.iter().fold((0.0, 0.0), |s, r| (s.0 + r.0, s.1 + r.1)));
                 let Some((failed, all)) = recent else { return true };
                 if all >= TOTAL_EVENTS && failed < USUAL_FAILED_MAX * all {
                     over.push((out.series.id(), format!("{:.0} of the last {all:.0} predictions succeeded", all - failed)));
@@ -172,7 +173,9 @@ fn words(kind: &FactKind) -> Option<(&'static str, String)> {
             };
             Some((rule, format!("{flag} output confirmed in prediction {id}")))
         }
-        FactKind::Leak { rule, words, id } => Some((if rule == "canary" { "canary" } else { "secret" }, format!("{words} in the output of prediction {id}"))),
+        FactKind::Leak { rule, words, id } => {
+            Some((if rule == "canary" { "canary" } else { "secret" }, format!("{words} in the output of prediction {id}")))
+        }
         FactKind::Deployment { .. } | FactKind::Pipeline { .. } | FactKind::Heartbeat { .. } | FactKind::Report { .. } => None,
     }
 }

@@ -300,6 +300,15 @@ impl Watch {
         self.partitions.iter().map(|p| p.counts.clone()).collect()
     }
 
+    pub fn counts_len(&self) -> usize {
+        self.partitions.len()
+    }
+
+    /// Panes between the oldest open one and the newest event of a partition.
+    pub fn panes_open(&self, partition: PartitionId) -> i64 {
+        self.partitions.get(partition as usize).map_or(0, |p| p.open.len() as i64)
+    }
+
     /// How far ahead of `slowest` this partition's open panes reach, in panes.
     pub fn panes_ahead(&self, partition: PartitionId, slowest: Time) -> i64 {
         let newest = self.partitions.get(partition as usize).and_then(|p| p.watermark);
@@ -326,6 +335,16 @@ impl Watch {
         }
         p.position = next_position;
         p.counts.rejected += 1;
+    }
+
+    /// Nothing has come for long: seals all that is open; what still comes for those panes is late.
+    pub fn rest(&mut self, id: PartitionId, out: &mut Vec<Outbound>) {
+        self.partition(id);
+        self.finish(id, out);
+        if let Some(Outbound::SealedThrough(_, through)) = out.last() {
+            let through = *through;
+            self.wake(id, through);
+        }
     }
 
     /// The partition was idle and wakes: panes before `floor` were closed without it.

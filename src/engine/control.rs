@@ -1,0 +1,48 @@
+//! What reaches the engine from elsewhere than the log: written to the input journal first, and applied where it was written.
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::Time;
+use crate::incident::Command;
+use crate::pane::PartitionId;
+
+/// One row of the input journal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    pub seq: u64,
+    /// The pane boundary at which it applies: everything before is judged, nothing after.
+    pub at: Time,
+    pub control: Control,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Control {
+    /// History ends: from here on findings page.
+    Live,
+    /// Nothing has come from the partition for long: what is open is sealed, and nobody waits for it. Applies at its position.
+    Rest {
+        partition: PartitionId,
+        position: i64,
+    },
+    /// It speaks again (or for the first time): panes before `floor` were closed without it. Applies at its position.
+    Wake {
+        partition: PartitionId,
+        position: i64,
+        floor: Time,
+    },
+    /// A person's act on an incident; `wall` is the clock on the wall when it was given.
+    Act {
+        incident: String,
+        command: Command,
+        wall: Time,
+    },
+    /// We cannot see: `words` say why. Silence findings are held while it lasts.
+    Blind {
+        words: String,
+        wall: Time,
+    },
+    Sighted {
+        words: String,
+        wall: Time,
+    },
+}

@@ -1,0 +1,675 @@
+//! The desk: sealed panes of all partitions meet here, are judged in order, and become incidents.
+//!
+//! A pane is judged when every partition that is not at rest has sealed it. What people and the shell do (acts, the end of
+//! history) is applied at pane boundaries. So everything here is a function of the panes and the journal, whatever the order in
+//! which partitions were read.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bellwether_detectors::Release;
+use serde::{Deserialize, Serialize};
+
+use super::control::{Control, Entry};
+use super::{Outcome, Route, Settings};
+use crate::domain::alarm::{Alarm, Unit};
+use crate::domain::delivery::{Delivery, Message};
+use crate::domain::incident::{Estimate, Exemplar, Finding, Incident, IncidentKey};
+use crate::domain::time::{DAY_MS, HOUR_MS};
+use crate::domain::{ClosedAs, Decision, GroupKey, Onset, Segment, SeriesId, SeriesKey, Severity, Signal, Time};
+use crate::incident::{Command, Effect, Event, Happening, Refusal, decide, effects, evolve, timeline_of};
+use crate::judge::{Judge, RuleFired, Rules, Said, Spoken};
+use crate::pane::{Cell, Contribution, Fact, FactKind, Leaf, Outbound, PartitionId};
+use crate::triage::{self, Case};
+
+/// Deployments and pipeline runs remembered.
+const FACTS_MAX: usize = 2_000;
+/// Exemplars that an incident shows.
+const EXEMPLARS_MAX: usize = 6;
+/// A segment names the incident if it explains this share of the excess.
+const EXPLAINS: f64 = 0.8;
+/// A version or segment with nearly all of the traffic narrows nothing down, unless it is new.
+const NEARLY_ALL: f64 = 0.9;
+
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+struct Source {
+    sealed: Option<Time>,
+    rests: bool,
+}
+
+/// Findings wait one pane for their siblings: the whole usually speaks before its segments.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Waiting {
+    pane: Time,
+    spoken: Vec<WaitingAlarm>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct WaitingAlarm {
+    alarm: Alarm,
+    id: SeriesId,
+    exemplars: Vec<Exemplar>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct State {
+    sources: BTreeMap<PartitionId, Source>,
+    /// Panes that some partition has sealed and that are not judged yet.
+    sealed: BTreeMap<Time, Vec<Contribution>>,
+    pub judged_through: Option<Time>,
+    waiting: Option<Waiting>,
+    /// The newest incident of every key.
+    incidents: BTreeMap<IncidentKey, Incident>,
+    facts: VecDeque<Fact>,
+    rules: Rules,
+    blind: Option<Time>,
+    pub alarms_raised: u64,
+    pub alarms_held: u64,
+    pub pages: u64,
+    pub budget_spent: f64,
+    /// Entries whose boundary has not come yet.
+    pending: Vec<Entry>,
+    pub journal_seq: u64,
+}
+
+pub struct Desk {
+    settings: Settings,
+    pub judge: Judge,
+    pub state: State,
+}
+
+// === impl Desk ===
+
+impl Desk {
+    pub fn new(settings: Settings) -> Desk {
+        Desk { judge: Judge::new(settings.judge.clone()), settings, state: State::default() }
+    }
+
+    pub fn with(settings: Settings, judge: Judge, state: State) -> Desk {
+        Desk { settings, judge, state }
+    }
+
+    /// Nobody waits for a partition before it is declared.
+    pub fn declare(&mut self, partition: PartitionId) {
+        self.state.sources.entry(partition).or_default();
+    }
+
+    pub fn knows(&self, partition: PartitionId) -> bool {
+        self.state.sources.contains_key(&partition)
+    }
+
+    pub fn rests(&self, partition: PartitionId) -> bool {
+        self.state.sources.get(&partition).is_some_and(|s| s.rests)
+    }
+
+    pub fn take(&mut self, out: Outbound) {
+        match out {
+            Outbound::Slot(number, name) => self.judge.slot(number, name),
+            Outbound::Sealed(c) => {
+                // Judged without it: the watch's floor makes this impossible, and counting twice would be worse than dropping.
+                if self.state.judged_through.is_none_or(|t| c.pane >= t) {
+                    self.state.sealed.entry(c.pane).or_default().push(c);
+                }
+            }
+            Outbound::SealedThrough(partition, through) => {
+                let source = self.state.sources.entry(partition).or_default();
+                source.sealed = source.sealed.max(Some(through));
+            }
+        }
+    }
+
+    pub fn rest(&mut self, partition: PartitionId) {
+        self.state.sources.entry(partition).or_default().rests = true;
+    }
+
+    pub fn wake(&mut self, partition: PartitionId, floor: Time) {
+        let source = self.state.sources.entry(partition).or_default();
+        source.rests = false;
+        source.sealed = source.sealed.max(Some(floor));
+    }
+
+    /// An entry of the journal that applies at a pane boundary.
+    pub fn enter(&mut self, entry: Entry) {
+        let at = self.state.pending.partition_point(|e| (e.at, e.seq) <= (entry.at, entry.seq));
+        self.state.pending.insert(at, entry);
+    }
+
+    /// Everything before this is sealed by all that is waited for.
+    fn boundary(&self) -> Option<Time> {
+        let awake = self.state.sources.values().filter(|s| !s.rests);
+        let mut least: Option<Time> = None;
+        let mut any = false;
+        for source in awake {
+            any = true;
+            let sealed = source.sealed?;
+            least = Some(least.map_or(sealed, |l| l.min(sealed)));
+        }
+        if any { least } else { self.state.sources.values().filter_map(|s| s.sealed).max() }
+    }
+
+    /// The slowest partition that is waited for, for whoever holds back the fast ones.
+    pub fn slowest(&self) -> Option<Time> {
+        self.boundary()
+    }
+
+    /// Judges every pane that is ready and applies what is due.
+    pub fn advance(&mut self, out: &mut Outcome) {
+        loop {
+            let boundary = self.boundary();
+            let next = self.state.sealed.first_key_value().map(|(p, _)| *p).filter(|p| boundary.is_some_and(|b| *p < b));
+            let Some(pane) = next else {
+                if let Some(b) = boundary {
+                    self.state.judged_through = self.state.judged_through.max(Some(b));
+                }
+                let now = self.state.judged_through.unwrap_or(Time::MIN);
+                self.apply_due(now, out);
+                let all_rest = !self.state.sources.is_empty() && self.state.sources.values().all(|s| s.rests);
+                if all_rest {
+                    self.flush(out);
+                }
+                return;
+            };
+            self.apply_due(pane, out);
+            self.judge_pane(pane, out);
+        }
+    }
+
+    fn apply_due(&mut self, at: Time, out: &mut Outcome) {
+        while self.state.pending.first().is_some_and(|e| e.at <= at) {
+            let entry = self.state.pending.remove(0);
+            self.apply(entry, out);
+        }
+    }
+
+    fn apply(&mut self, entry: Entry, out: &mut Outcome) {
+        match entry.control {
+            Control::Live => {
+                self.state.waiting = None;
+                self.judge.start_live(entry.at);
+            }
+            // At its partition's position, by the engine.
+            Control::Rest { .. } | Control::Wake { .. } => {}
+            Control::Act { incident, command, wall } => {
+                let key = self.state.incidents.values().find(|i| i.id == incident).map(|i| i.key.clone());
+                let result = match key {
+                    Some(key) => self.command(&key, command, wall, out),
+                    None => Err(Refusal(format!("there is no incident {incident:?}"))),
+                };
+                out.answers.push((entry.seq, result.map_err(|r| r.0)));
+            }
+            Control::Blind { words, wall } => {
+                if self.state.blind.replace(wall).is_none() {
+                    let series = SeriesKey { group: GroupKey::roll_up("", ""), signal: Signal::Rule("blind".to_owned()) };
+                    let fired = RuleFired { series, at: wall, why: words, shares: None };
+                    self.rule_fired(fired, wall, Vec::new(), out);
+                }
+            }
+            Control::Sighted { words, wall } => {
+                if self.state.blind.take().is_some() {
+                    let series = SeriesKey { group: GroupKey::roll_up("", ""), signal: Signal::Rule("blind".to_owned()) };
+                    self.recovered(series.id(), words, wall, out);
+                }
+            }
+        }
+    }
+
+    fn judge_pane(&mut self, pane: Time, out: &mut Outcome) {
+        let pane_ms = self.settings.judge.pane_ms;
+        let now = pane.plus_ms(pane_ms);
+        if self.state.waiting.as_ref().is_some_and(|w| pane > w.pane.plus_ms(pane_ms)) {
+            self.flush(out);
+        }
+        let mut parts = self.state.sealed.remove(&pane).unwrap_or_default();
+        parts.sort_by_key(|c| c.partition);
+        let mut facts: Vec<Fact> = Vec::new();
+        let mut cells: Vec<(Arc<Leaf>, Cell)> = Vec::new();
+        for part in parts {
+            facts.extend(part.facts);
+            cells.extend(part.cells);
+        }
+        facts.sort();
+        cells.sort_by(|a, b| a.0.cmp(&b.0));
+        // A leaf that several partitions carry is one leaf.
+        let mut merged: Vec<(Arc<Leaf>, Cell)> = Vec::with_capacity(cells.len());
+        for (leaf, mut cell) in cells {
+            match merged.last_mut() {
+                Some((last, sum)) if *last == leaf => sum.merge(&mut cell),
+                _ => merged.push((leaf, cell)),
+            }
+        }
+        let heartbeats = facts.iter().any(|f| matches!(f.kind, FactKind::Heartbeat { .. }));
+        self.remember(&facts, &merged, now);
+
+        let (fired, over) = self.state.rules.pane(pane, pane_ms, &mut merged, &facts);
+        if self.judge.is_live() {
+            for rule in fired {
+                let shown = exemplars_of(&rule.series.group, &merged);
+                self.rule_fired(rule, now, shown, out);
+            }
+            for (series, words) in over {
+                self.recovered(series, words, now, out);
+            }
+        }
+
+        let mut said = Vec::new();
+        self.judge.pane(pane, &mut merged, heartbeats, &mut said);
+        self.state.judged_through = Some(now);
+        out.panes += 1;
+        self.state.budget_spent += if self.judge.is_live() { self.judge.budget.per_pane() } else { 0.0 };
+        for s in said {
+            match s {
+                Said::Alarm(spoken) => self.wait(pane, now, *spoken, out),
+                Said::Held { series, why } => {
+                    self.state.alarms_held += 1;
+                    if let Some((_, line)) = self.judge.line(series) {
+                        let alarm = Alarm {
+                            series: line.series.clone(),
+                            time: now,
+                            onset: Onset::sharp(line.onset.unwrap_or(pane)),
+                            detector: line.bank.name().to_owned(),
+                            decision: Decision::Held,
+                            reason: why,
+                            change: line.change.map(change),
+                            unit: line.unit,
+                            log_evidence: Some(line.last_evidence),
+                            threshold: Some(-line.injection.max(1e-300).ln()),
+                            category: triage::category_of(&line.series.signal),
+                            severity: Severity::MINOR,
+                            by_rule: false,
+                        };
+                        out.alarms.push((alarm_id(series, pane), alarm));
+                    }
+                }
+                Said::Recovered { series, change } => {
+                    let words = match self.judge.line(series) {
+                        Some((_, l)) => {
+                            format!("{} of {} is back at {}", l.series.signal.words(), l.series.group.words(), l.unit.words(change.after))
+                        }
+                        None => "back within tolerance".to_owned(),
+                    };
+                    if let Some(w) = &mut self.state.waiting {
+                        w.spoken.retain(|a| a.id != series);
+                    }
+                    self.recovered(series, words, now, out);
+                }
+                Said::Recovering { series } => {
+                    if let Some(key) = self.key_of(series) {
+                        let _ = self.command(&key, Command::Recovering { series }, now, out);
+                    }
+                }
+            }
+        }
+        if self.state.waiting.as_ref().is_some_and(|w| pane >= w.pane.plus_ms(pane_ms)) {
+            self.flush(out);
+        }
+    }
+
+    /// Keeps what changed for the question "what happened before the onset".
+    fn remember(&mut self, facts: &[Fact], cells: &[(Arc<Leaf>, Cell)], now: Time) {
+        for (leaf, _) in cells {
+            let version =
+                GroupKey { environment: leaf.environment.clone(), model: leaf.model.clone(), version: Some(leaf.version.clone()), segment: None };
+            let whole = GroupKey { version: None, ..version.clone() };
+            let is_new = self.judge.group(&version).is_none() && self.judge.group(&whole).is_some_and(|g| now.since_ms(g.born) > 10 * 60_000);
+            let known = |f: &Fact| f.version.as_deref() == Some(&*leaf.version) && matches!(f.kind, FactKind::Deployment { .. });
+            if is_new && !self.state.facts.iter().any(known) && !facts.iter().any(known) {
+                let kind = FactKind::Deployment { phase: "finished".to_owned(), target: leaf.model.to_string(), previous_version: None };
+                let time = now.plus_ms(-self.settings.judge.pane_ms);
+                let (environment, model, version) = (leaf.environment.to_string(), leaf.model.to_string(), leaf.version.to_string());
+                self.state.facts.push_back(Fact { time, environment: Some(environment), model: Some(model), version: Some(version), kind });
+            }
+        }
+        self.state.facts.extend(facts.iter().filter(|f| matches!(f.kind, FactKind::Deployment { .. } | FactKind::Pipeline { .. })).cloned());
+        while self.state.facts.len() > FACTS_MAX || self.state.facts.front().is_some_and(|f| now.since_ms(f.time) > DAY_MS) {
+            self.state.facts.pop_front();
+        }
+    }
+
+    fn wait(&mut self, pane: Time, now: Time, spoken: Spoken, out: &mut Outcome) {
+        if self.state.blind.is_some() && spoken.series.signal == Signal::Silence {
+            self.state.alarms_held += 1;
+            self.judge.release(spoken.id, Release::Fixed);
+            return;
+        }
+        let told = change(spoken.change);
+        let alarm = Alarm {
+            time: now,
+            onset: onset(spoken.onset),
+            detector: spoken.detector.to_owned(),
+            decision: Decision::Raised,
+            reason: format!(
+                "{} {} → {} with {:.1} nats of evidence where {:.1} are asked",
+                spoken.series.signal.words(),
+                spoken.unit.words(told.before),
+                spoken.unit.words(told.after),
+                spoken.log_evidence,
+                spoken.threshold
+            ),
+            change: Some(told),
+            unit: spoken.unit,
+            log_evidence: Some(spoken.log_evidence),
+            threshold: Some(spoken.threshold),
+            category: triage::category_of(&spoken.series.signal),
+            severity: triage::severity_of(&spoken.series.signal, Some(&told), false),
+            by_rule: false,
+            series: spoken.series,
+        };
+        self.state.alarms_raised += 1;
+        out.alarms.push((alarm_id(spoken.id, pane), alarm.clone()));
+        let waiting = self.state.waiting.get_or_insert_with(|| Waiting { pane, spoken: Vec::new() });
+        waiting.spoken.push(WaitingAlarm { alarm, id: spoken.id, exemplars: spoken.exemplars });
+    }
+
+    /// The siblings have had their pane: what waits becomes incidents.
+    fn flush(&mut self, out: &mut Outcome) {
+        let Some(waiting) = self.state.waiting.take() else { return };
+        let now = waiting.pane.plus_ms(2 * self.settings.judge.pane_ms);
+        let mut by_key: BTreeMap<IncidentKey, Vec<WaitingAlarm>> = BTreeMap::new();
+        for a in waiting.spoken {
+            let group = &a.alarm.series.group;
+            let key = IncidentKey { environment: group.environment.to_string(), model: group.model.to_string(), category: a.alarm.category };
+            by_key.entry(key).or_default().push(a);
+        }
+        for (key, alarms) in by_key {
+            let mut findings: Vec<Finding> = Vec::new();
+            let mut shown: Vec<Exemplar> = Vec::new();
+            for a in &alarms {
+                findings.push(finding(&a.alarm, a.id, now));
+                shown.extend(a.exemplars.iter().cloned());
+            }
+            self.narrow(&mut findings);
+            shown.sort_by(|a, b| (a.hash, &a.id).cmp(&(b.hash, &b.id)));
+            shown.dedup_by(|a, b| a.id == b.id);
+            shown.truncate(EXEMPLARS_MAX);
+            self.happen(key, findings, shown, now, out);
+        }
+    }
+
+    /// Puts the narrowest series that explains the change first. It need not have spoken itself: its counts tell.
+    fn narrow(&self, findings: &mut Vec<Finding>) {
+        findings.sort_by_key(|f| (!f.series.group.is_roll_up(), f.series_id));
+        let Some(lead) = findings.first().cloned() else { return };
+        let Some((group, whole)) = self.judge.group(&GroupKey { version: None, segment: None, ..lead.series.group.clone() }).and_then(|g| {
+            let line = g.lines.iter().find(|l| l.series.signal == lead.series.signal && l.bank.name() == lead.detector)?;
+            Some((g, line))
+        }) else {
+            return;
+        };
+        let from = lead.onset.at;
+        let usual = whole.bank.baseline().map_or(0.0, |b| b.value);
+        let sums = |line: &crate::judge::Line, usual: f64| -> (f64, f64) {
+            let points = line.points.iter().filter(|p| p.time >= from);
+            points.fold((0.0, 0.0), |(excess, n), p| (excess + p.n * (p.value - usual), n + p.n))
+        };
+        let (excess, n) = sums(whole, usual);
+        let mut best: Option<(f64, &crate::judge::Line)> = None;
+        for sibling in self.judge.siblings(&group.key).filter(|s| !s.key.is_roll_up()) {
+            let Some(line) = sibling.lines.iter().find(|l| l.series.signal == lead.series.signal && l.bank.name() == lead.detector) else { continue };
+            let own = line.bank.baseline().map_or(usual, |b| b.value);
+            let (part, part_n) = sums(line, own);
+            let is_new = sibling.key.version.is_some() && from.since_ms(sibling.born) < HOUR_MS && sibling.born > group.born.plus_ms(60_000);
+            let explains = excess != 0.0 && part / excess >= EXPLAINS;
+            if explains && (part_n <= NEARLY_ALL * n || is_new) && best.is_none_or(|(least, _)| part_n < least) {
+                best = Some((part_n, line));
+            }
+        }
+        if let Some((_, line)) = best {
+            match findings.iter().position(|f| f.series_id == line.id) {
+                Some(at) => findings[..=at].rotate_right(1),
+                None => {
+                    // It explains the change but has not crossed its own threshold: it names the incident, the evidence is the whole's.
+                    let mut named = lead.clone();
+                    named.series.group = line.series.group.clone();
+                    named.reason = format!("{}; {} explains it", lead.reason, line.series.group.words());
+                    findings[0] = named;
+                }
+            }
+        }
+    }
+
+    fn rule_fired(&mut self, fired: RuleFired, now: Time, shown: Vec<Exemplar>, out: &mut Outcome) {
+        let id = fired.series.id();
+        let category = triage::category_of(&fired.series.signal);
+        let told = fired.shares.map(|(before, after)| crate::domain::Change { before, after, low: after, high: after });
+        let alarm = Alarm {
+            time: now,
+            onset: Onset::sharp(fired.at),
+            detector: "rule".to_owned(),
+            decision: Decision::Raised,
+            reason: fired.why,
+            change: told,
+            unit: Unit::Ratio,
+            log_evidence: None,
+            threshold: None,
+            category,
+            severity: triage::severity_of(&fired.series.signal, told.as_ref(), true),
+            by_rule: true,
+            series: fired.series,
+        };
+        self.state.alarms_raised += 1;
+        let group = &alarm.series.group;
+        let key = IncidentKey { environment: group.environment.to_string(), model: group.model.to_string(), category };
+        let findings = vec![finding(&alarm, id, now)];
+        out.alarms.push((alarm_id(id, now), alarm));
+        self.happen(key, findings, shown, now, out);
+    }
+
+    /// Findings of one key: assessed, then put to the incident.
+    fn happen(&mut self, key: IncidentKey, findings: Vec<Finding>, exemplars: Vec<Exemplar>, now: Time, out: &mut Outcome) {
+        let Some(lead) = findings.first() else { return };
+        let asked: Vec<Severity> = findings.iter().map(|f| triage::severity_of(&f.series.signal, f.change.as_ref(), f.by_rule)).collect();
+        let of_model = |f: &&Fact| f.model.as_deref().is_none_or(|m| m == key.model);
+        let facts: Vec<Fact> = self.state.facts.iter().filter(of_model).cloned().collect();
+        let mut versions: Vec<String> = Vec::new();
+        let mut segments: Vec<Segment> = Vec::new();
+        for f in &findings {
+            if let Some(v) = f.series.group.version.as_deref().map(str::to_owned)
+                && !versions.contains(&v)
+            {
+                versions.push(v);
+            }
+            if let Some(s) = &f.series.group.segment
+                && !segments.contains(s)
+            {
+                segments.push(s.clone());
+            }
+        }
+        // Where the narrowest is known, the others of its kind are its shadows.
+        if lead.series.group.segment.is_some() {
+            segments.truncate(1);
+        }
+        let recent = |i: &&Incident| i.state.is_live() || i.resolved_at.is_some_and(|r| now.since_ms(r) < HOUR_MS);
+        let companions: Vec<String> = (self.state.incidents.values().filter(recent))
+            .filter(|i| i.key.model == key.model && i.key.category != key.category)
+            .flat_map(|i| i.findings.iter().map(|f| f.series.signal.to_string()))
+            .collect();
+        let mut hit: Vec<&str> = (self.state.incidents.values())
+            .filter(|i| i.state.is_live() && i.onset.at.since_ms(lead.onset.at).abs() < 10 * 60_000 && i.key.category == key.category)
+            .map(|i| i.key.model.as_str())
+            .collect();
+        hit.push(&key.model);
+        hit.sort_unstable();
+        hit.dedup();
+        let users = self.judge.users(&lead.series.group).map(|(all, failed)| {
+            let fails = matches!(lead.series.signal, Signal::ErrorRate | Signal::TimeoutRate | Signal::Rule(_));
+            let (estimate, low, high) = if fails { failed } else { all };
+            Estimate { estimate, low, high }
+        });
+        let getting_worse = self.judge.line(lead.series_id).and_then(|(_, line)| {
+            let values: Vec<f64> = line.points.iter().filter(|p| p.time >= lead.onset.at).map(|p| p.value).collect();
+            let (first, last) = (values.first_chunk::<3>()?, values.last_chunk::<3>()?);
+            let (a, b) = (first.iter().sum::<f64>() / 3.0, last.iter().sum::<f64>() / 3.0);
+            let usual = lead.change.map_or(0.0, |c| c.before);
+            (values.len() >= 6).then(|| (b - usual).abs() > 1.2 * (a - usual).abs())
+        });
+        let model = self.settings.models.get(&key.model);
+        let case = Case {
+            key: &key,
+            findings: &findings,
+            asked: &asked,
+            facts: &facts,
+            models_hit: hit.len(),
+            models_all: self.judge.groups().iter().filter(|g| g.key.is_roll_up()).count(),
+            versions: &versions,
+            segments: &segments,
+            users_affected: users,
+            exposure: model.map_or(&[], |m| &m.exposure),
+            owner: model.and_then(|m| m.owner.as_deref()),
+            getting_worse,
+            companions: &companions,
+            now,
+        };
+        let a = triage::assess(&case);
+        let happening = Happening {
+            severity: a.severity,
+            severity_reasons: a.severity_reasons,
+            title: a.title,
+            onset: lead.onset,
+            versions,
+            segments,
+            users_affected: users,
+            cause: a.cause,
+            action: a.action,
+            exemplars,
+            pages: a.pages,
+            page_reason: a.page_reason,
+            findings,
+            key: key.clone(),
+        };
+        // Nothing refuses a finding.
+        let _ = self.command(&key, Command::Find(Box::new(happening)), now, out);
+    }
+
+    fn recovered(&mut self, series: SeriesId, words: String, now: Time, out: &mut Outcome) {
+        if let Some(key) = self.key_of(series) {
+            let _ = self.command(&key, Command::Recover { series, words }, now, out);
+        }
+    }
+
+    /// The live incident in which a series speaks.
+    fn key_of(&self, series: SeriesId) -> Option<IncidentKey> {
+        let speaks = |i: &&Incident| i.state.is_live() && i.findings.iter().any(|f| f.series_id == series && f.recovered_at.is_none());
+        self.state.incidents.values().find(speaks).map(|i| i.key.clone())
+    }
+
+    fn command(&mut self, key: &IncidentKey, command: Command, now: Time, out: &mut Outcome) -> Result<Option<Incident>, Refusal> {
+        let mut state = self.state.incidents.get(key).cloned();
+        let events = decide(state.as_ref(), command, now)?;
+        for (ordinal, event) in events.iter().enumerate() {
+            // A new incident of an old key begins a life of its own.
+            let before = if matches!(event, Event::Opened(_)) { None } else { state.take() };
+            let Some(after) = evolve(before.clone(), event, now) else { continue };
+            out.timeline.push(timeline_of(&after, event, ordinal as u32, now));
+            for effect in effects(before.as_ref(), &after, event) {
+                match effect {
+                    Effect::Tell(notice) => {
+                        if matches!(event, Event::Opened(_) | Event::Escalated(_) | Event::Reopened { .. }) {
+                            self.state.pages += 1;
+                        }
+                        for receiver in self.settings.receivers_of(&after) {
+                            out.deliveries.push(Delivery::new(&receiver, Message { notice, at: now, incident: after.clone() }));
+                        }
+                    }
+                    Effect::Release(how) => self.release(&after, how),
+                }
+            }
+            out.happened.push((after.id.clone(), event.name()));
+            out.incidents.push(after.clone());
+            state = Some(after);
+        }
+        if let Some(incident) = &state {
+            self.state.incidents.insert(key.clone(), incident.clone());
+        }
+        Ok(state)
+    }
+
+    fn release(&mut self, incident: &Incident, how: ClosedAs) {
+        let release = match how {
+            ClosedAs::Fixed => Release::Fixed,
+            ClosedAs::NewNormal => Release::NewNormal,
+            ClosedAs::FalseAlarm => Release::FalseAlarm,
+            ClosedAs::Expected => Release::Expected,
+        };
+        for f in &incident.findings {
+            self.judge.release(f.series_id, release);
+            self.state.rules.release(f.series_id);
+        }
+    }
+
+    pub fn incidents(&self) -> impl Iterator<Item = &Incident> {
+        self.state.incidents.values()
+    }
+
+    pub fn facts(&self) -> impl Iterator<Item = &Fact> {
+        self.state.facts.iter()
+    }
+
+    pub fn is_blind(&self) -> bool {
+        self.state.blind.is_some()
+    }
+
+    pub fn has_waiting(&self) -> bool {
+        self.state.waiting.is_some()
+    }
+}
+
+// === impl Settings ===
+
+impl Settings {
+    /// Names of the receivers that hear of an incident: those of the first route that fits.
+    fn receivers_of(&self, incident: &Incident) -> Vec<String> {
+        self.routes.iter().find(|r| r.fits(incident, self)).map(|r| r.to.clone()).unwrap_or_default()
+    }
+}
+
+impl Route {
+    fn fits(&self, incident: &Incident, settings: &Settings) -> bool {
+        let any = |list: &[String], word: &str| list.is_empty() || list.iter().any(|w| w == word);
+        let owner = settings.models.get(&incident.key.model).and_then(|m| m.owner.as_deref()).unwrap_or("");
+        (self.severity.is_empty() || self.severity.contains(&incident.severity.level()))
+            && any(&self.model, &incident.key.model)
+            && any(&self.owner, owner)
+            && any(&self.category, incident.key.category.as_str())
+            && any(&self.environment, &incident.key.environment)
+            && self.segment.iter().all(|(d, v)| incident.segments.iter().any(|s| *s.dimension == **d && *s.value == **v))
+    }
+}
+
+fn change(c: bellwether_detectors::Change) -> crate::domain::Change {
+    crate::domain::Change { before: c.before, after: c.after, low: c.low, high: c.high }
+}
+
+fn onset(o: bellwether_detectors::Onset) -> Onset {
+    Onset { at: Time(o.at_ms), from: Time(o.from_ms), to: Time(o.to_ms) }
+}
+
+/// Derived from series and pane, so that a replay writes the same row.
+fn alarm_id(series: SeriesId, pane: Time) -> String {
+    format!("{series}-{}", pane.0)
+}
+
+fn finding(alarm: &Alarm, series_id: SeriesId, now: Time) -> Finding {
+    Finding {
+        series: alarm.series.clone(),
+        series_id,
+        detector: alarm.detector.clone(),
+        reason: alarm.reason.clone(),
+        headline: alarm.headline(),
+        change: alarm.change,
+        unit: alarm.unit,
+        onset: alarm.onset,
+        found_at: now,
+        log_evidence: alarm.log_evidence,
+        threshold: alarm.threshold,
+        by_rule: alarm.by_rule,
+        recovered_at: None,
+    }
+}
+
+fn exemplars_of(group: &GroupKey, cells: &[(Arc<Leaf>, Cell)]) -> Vec<Exemplar> {
+    let mut kept = crate::pane::Exemplars::default();
+    for (_, cell) in cells.iter().filter(|(l, _)| l.model == group.model && l.environment == group.environment) {
+        kept.merge(&cell.failed);
+    }
+    kept.0
+}
