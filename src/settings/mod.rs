@@ -12,7 +12,20 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use check::Checker;
+use node::{Data, Place};
+
 use crate::{decode, notify};
+
+mod build;
+mod check;
+mod form;
+mod layers;
+mod node;
+mod show;
+mod table;
+
+pub use show::{redacted, sample, schema, schema_for};
 
 /// Everything that the file, the environment and the defaults say, checked. Plain data: durations are milliseconds.
 #[derive(Clone, Debug, PartialEq)]
@@ -144,7 +157,7 @@ pub struct Problems(pub Vec<Problem>);
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The file as it was named, or `environment`.
+    /// The file as it was named, or `environment variable NAME`.
     pub file: String,
     /// From 1; 0 where the place is not in a file.
     pub line: u32,
@@ -184,9 +197,40 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>, kinds: &[&notify:
 ///
 /// # Errors
 /// Everything that is wrong with it.
-pub fn parse(_text: &str, name: &str, _env: &dyn Fn(&str) -> Option<String>, _kinds: &[&notify::Kind]) -> Result<Loaded, Problems> {
-    let message = "not served yet".to_owned();
-    Err(Problems(vec![Problem { file: name.to_owned(), line: 1, column: 1, key: String::new(), found: String::new(), message, hint: None }]))
+pub fn parse(text: &str, name: &str, env: &dyn Fn(&str) -> Option<String>, kinds: &[&notify::Kind]) -> Result<Loaded, Problems> {
+    let mut checker = Checker { file: name, env, kinds, problems: Vec::new(), warnings: Vec::new() };
+    let mut file = match node::read(text) {
+        Ok(file) => file,
+        Err(error) => {
+            let at = Place { line: error.line, column: error.column, variable: None };
+            checker.complain(&at, "", String::new(), error.message, None);
+            return Err(Problems(checker.problems));
+        }
+    };
+    match &file.data {
+        Data::Table(_) => {}
+        // Nothing but comments: an empty table.
+        Data::Null => file.data = Data::Table(Vec::new()),
+        _ => {
+            let message = format!("expected a table with keys such as kafka and receivers, found {}", file.shown());
+            checker.complain(&file.at, "", file.found(), message, None);
+            return Err(Problems(checker.problems));
+        }
+    }
+    checker.prepare(&mut file, "");
+    let root = match layers::join(&file, env, kinds) {
+        Ok(root) => root,
+        Err(message) => {
+            checker.complain(&file.at, "", String::new(), message, None);
+            return Err(Problems(checker.problems));
+        }
+    };
+    checker.root(&root);
+    let settings = build::settings(&mut checker, &root);
+    match checker.problems.is_empty() {
+        true => Ok(Loaded { settings, warnings: Checker::sorted(checker.warnings).0 }),
+        false => Err(Checker::sorted(checker.problems)),
+    }
 }
 
 // === impl traits ===
