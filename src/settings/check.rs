@@ -70,6 +70,10 @@ impl Checker<'_> {
                         }
                         None => {
                             self.prepare(&mut entry.value, &below);
+                            if let Data::Null = entry.value.data {
+                                // Nothing is nowhere; what can be seen is its key.
+                                entry.value.at = entry.key_at.clone();
+                            }
                             kept.push(entry);
                         }
                     }
@@ -289,9 +293,8 @@ impl Checker<'_> {
             match (knob, secret) {
                 (Some(knob), _) => self.knob_value(&entry.value, knob.form, &below),
                 (None, Some(knob)) => {
-                    if let Some(beside) = node.get(knob.name).filter(|n| !n.is_broken()) {
+                    if node.get(knob.name).is_some_and(|n| !n.is_broken()) {
                         let message = format!("both {:?} and {:?} are given; keep one", knob.name, entry.name);
-                        let _ = beside;
                         self.complain(&entry.key_at, &below, entry.name.clone(), message, None);
                     } else {
                         self.secret_file(&entry.value, &below);
@@ -304,7 +307,7 @@ impl Checker<'_> {
                     let near = form::nearest(&entry.name, known.iter().copied()).map(str::to_owned);
                     let message = match near {
                         Some(_) => format!("unknown key {}", quoted(&entry.name)),
-                        None => format!("unknown key {} of a {} receiver (known: {})", quoted(&entry.name), kind.name, known.join(", ")),
+                        None => format!("unknown key {} for type {} (known: {})", quoted(&entry.name), kind.name, known.join(", ")),
                     };
                     self.complain(&entry.key_at, &below, entry.name.clone(), message, near);
                 }
@@ -319,7 +322,7 @@ impl Checker<'_> {
                     Form::Secret => format!("{:?} or {file:?}", knob.name),
                     Form::Text | Form::Url | Form::Duration | Form::Bool | Form::Map => format!("{:?}", knob.name),
                 };
-                self.complain(owner_at, &join(path, knob.name), String::new(), format!("missing; a {} receiver needs {what}", kind.name), None);
+                self.complain(owner_at, &join(path, knob.name), String::new(), format!("missing; type {} needs {what}", kind.name), None);
             }
         }
     }

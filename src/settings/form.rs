@@ -133,7 +133,7 @@ pub fn duration_ms(text: &str) -> Read<i64> {
             }
         };
         if unit_ms >= last_unit {
-            return fault(format!("{}: {spelt:?} stands after a unit that is no longer than it", wrong()));
+            return fault(format!("{}: {spelt} stands behind a unit that is not longer; write one such as 1h30m", super::node::quoted(text)));
         }
         last_unit = unit_ms;
         let ms = number * unit_ms as f64;
@@ -156,7 +156,7 @@ pub fn tolerance(node: &Node) -> Read<f64> {
             let text = text.trim();
             if let Some(factor) = text.strip_suffix(['x', 'X']) {
                 match plain_number(factor) {
-                    Some(f) if f > 1.0 => f - 1.0,
+                    Some(f) if f > 1.0 => trimmed(f - 1.0),
                     Some(f) if f > 0.0 => {
                         return meant(format!("the factor {} is not above 1", node.shown()), format!("{}%", trimmed((1.0 - f) * 100.0)));
                     }
@@ -230,8 +230,9 @@ fn plain_number(text: &str) -> Option<f64> {
     text.parse::<f64>().ok().filter(|n| n.is_finite())
 }
 
-fn trimmed(n: f64) -> f64 {
-    (n * 1e6).round() / 1e6
+/// Without the last digits that subtraction leaves: 1.2x is 0.2.
+pub fn trimmed(n: f64) -> f64 {
+    (n * 1e9).round() / 1e9
 }
 
 // === checks of texts ===

@@ -28,7 +28,8 @@ mod table;
 pub use show::{redacted, sample, schema, schema_for};
 
 /// Everything that the file, the environment and the defaults say, checked. Plain data: durations are milliseconds.
-#[derive(Clone, Debug, PartialEq)]
+/// `Debug` shows what [`redacted`] shows.
+#[derive(Clone, PartialEq)]
 pub struct Settings {
     /// Absent where `files` are read instead.
     pub kafka: Option<Kafka>,
@@ -120,7 +121,7 @@ pub struct ModelSettings {
 pub struct ReceiverSettings {
     /// A name of `notify::KINDS`.
     pub kind: String,
-    /// Without `type`; `<secret>_file` is the path to read at use. `Debug` hides secrets.
+    /// Without `type`; `<secret>_file` is the path to read at use. `Debug` shows the keys only.
     pub table: notify::Table,
     /// Keys of `table` that must never be printed.
     pub secrets: Vec<String>,
@@ -266,6 +267,12 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&redacted(self))
+    }
+}
+
 impl fmt::Debug for Kafka {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.properties.keys().collect();
@@ -285,9 +292,10 @@ impl fmt::Debug for ModelSettings {
 
 impl fmt::Debug for ReceiverSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown: BTreeMap<_, _> = self.table.iter().filter(|(key, _)| !self.secrets.contains(key)).collect();
+        // Even what is no secret by itself, a URL or a header, may carry one.
+        let keys: Vec<_> = self.table.keys().collect();
         let mut out = f.debug_struct("ReceiverSettings");
-        out.field("kind", &self.kind).field("table", &shown).field("secrets", &self.secrets);
+        out.field("kind", &self.kind).field("table", &keys).field("secrets", &self.secrets);
         out.field("line", &self.line).field("column", &self.column).finish()
     }
 }

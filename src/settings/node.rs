@@ -64,6 +64,8 @@ pub fn read(text: &str) -> Result<Node, SyntaxError> {
     let options = serde_saphyr::options! {
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
         non_finite_float_policy: NonFiniteFloatPolicy::PassThrough,
+        // `no` is a country and a model's name before it is a boolean.
+        strict_booleans: true,
         with_snippet: false,
     };
     serde_saphyr::from_str_with_options::<Spanned<Data>>(text, options).map(node).map_err(|error| {
@@ -72,6 +74,9 @@ pub fn read(text: &str) -> Result<Node, SyntaxError> {
         if let Some(tab) = indentation.find('\t') {
             let message = "a tab in the indentation; YAML takes spaces only".to_owned();
             return SyntaxError { line, column: narrow(tab as u64) + 1, message };
+        }
+        if let serde_saphyr::Error::MultipleDocuments { .. } = error.without_snippet() {
+            return SyntaxError { line, column, message: "a second YAML document begins here; keep one".to_owned() };
         }
         let full = error.without_snippet().to_string();
         let first = full.lines().next().unwrap_or_default();
@@ -145,7 +150,15 @@ impl Node {
             (Data::Null | Data::Broken, None) => "nothing".to_owned(),
             (Data::Bool(b), None) => b.to_string(),
             (Data::Int(n), None) => n.to_string(),
-            (Data::Float(n), None) => n.to_string(),
+            (Data::Float(n), None) if n.is_finite() => n.to_string(),
+            (Data::Float(n), None) => if n.is_nan() {
+                ".nan"
+            } else if *n > 0.0 {
+                ".inf"
+            } else {
+                "-.inf"
+            }
+            .to_owned(),
             (Data::List(_), None) => "a list".to_owned(),
             (Data::Table(_), None) => "a table".to_owned(),
         }

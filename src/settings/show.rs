@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value, json};
 
 use super::Settings;
-use super::form::shown_duration;
+use super::form::{shown_duration, trimmed};
 use super::table::{Key, ROOT, Shape};
 use crate::decode::Mapping;
 use crate::domain::Signal;
@@ -143,7 +143,7 @@ fn show(out: &mut String, keys: &[Key], indent: &str, is_off: bool) {
             out.push('\n');
         }
         let about = key.about.replace('\n', " ");
-        let _ = writeln!(out, "{}## {about}", if is_off { "" } else { indent });
+        let _ = if is_off { writeln!(out, "# {indent}## {about}") } else { writeln!(out, "{indent}## {about}") };
         let mut line = |is_active: bool, text: &str| {
             let _ = match (is_active, is_off) {
                 (true, false) => writeln!(out, "{indent}{text}"),
@@ -160,9 +160,8 @@ fn show(out: &mut String, keys: &[Key], indent: &str, is_off: bool) {
             _ => match key.sample.strip_prefix('\n') {
                 Some(block) => {
                     line(key.active, &format!("{}:", key.name));
-                    let base = if indent.is_empty() { 0 } else { indent.len() };
                     for text in block.lines() {
-                        line(key.active, text.get(base..).unwrap_or(text));
+                        line(key.active, text.get(indent.len()..).unwrap_or(text));
                     }
                 }
                 None if key.sample.is_empty() => line(false, &format!("{}: {}", key.name, key.default.unwrap_or_default())),
@@ -220,7 +219,7 @@ pub fn redacted(settings: &Settings) -> String {
         put("signals:".to_owned());
         for (name, signal) in &settings.signals {
             let parts = [
-                signal.tolerance.map(|t| format!("tolerance: {}x", rounded(1.0 + t))),
+                signal.tolerance.map(|t| format!("tolerance: {}x", trimmed(1.0 + t))),
                 signal.at_least.map(|v| format!("at_least: {v}")),
                 signal.never_above.map(|v| format!("never_above: {v}")),
             ];
@@ -297,10 +296,6 @@ pub fn redacted(settings: &Settings) -> String {
     dead.extend(settings.dead_letter_file.as_ref().map(|file| format!("file: {}", text(&file.display().to_string()))));
     put(format!("dead_letters: {{{}}}", dead.join(", ")));
     out
-}
-
-fn rounded(n: f64) -> f64 {
-    (n * 1e9).round() / 1e9
 }
 
 fn is_secret_property(name: &str) -> bool {
