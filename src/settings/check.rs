@@ -47,8 +47,9 @@ impl Checker<'_> {
                 let written = text.clone();
                 match expand(&written, self.env) {
                     Ok(full) => *text = full,
-                    Err(message) => {
-                        self.complain(&node.at, path, written.clone(), message, None);
+                    // The reference alone: what stands beside it may be a secret.
+                    Err((reference, message)) => {
+                        self.complain(&node.at, path, reference, message, None);
                         node.data = Data::Broken;
                     }
                 }
@@ -353,7 +354,11 @@ impl Checker<'_> {
                 }
                 return;
             }
-            Form::Url => form::text(node).and_then(form::url),
+            // One, or all members of a cluster separated by commas.
+            Form::Url => form::text(node).and_then(|text| match form::url(text) {
+                Err(_) if text.contains(',') => text.split(',').try_for_each(|one| form::url(one.trim())),
+                checked => checked,
+            }),
             Form::Duration => form::duration(node).map(|_| ()),
             Form::Bool => form::boolean(node).map(|_| ()),
             Form::Map => match &node.data {
@@ -476,7 +481,7 @@ fn hint_apart(message: String) -> (String, Option<String>) {
 }
 
 /// `${VAR}`, `${VAR:-default}`, `${VAR:?message}`; `$$` is a dollar, and any other `$` stays.
-fn expand(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+fn expand(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, (String, String)> {
     let mut out = String::new();
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -492,29 +497,30 @@ fn expand(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, St
             continue;
         };
         let Some((inside, after)) = after.split_once('}') else {
-            return Err("\"${\" without \"}\"; write $${ for the two characters themselves".to_owned());
+            return Err(("${".to_owned(), "\"${\" without \"}\"; write $${ for the two characters themselves".to_owned()));
         };
         rest = after;
+        let fail = |message: String| Err((format!("${{{inside}}}"), message));
         let end = inside.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(inside.len());
         let (name, rule) = inside.split_at(end);
         if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
-            return Err(format!("{} names no environment variable; write ${{NAME}}", quoted(&format!("${{{inside}}}"))));
+            return fail(format!("{} names no environment variable; write ${{NAME}}", quoted(&format!("${{{inside}}}"))));
         }
         let value = env(name);
         let is_set = value.as_ref().is_some_and(|v| !v.is_empty());
         match rule {
             "" => match value {
                 Some(value) => out.push_str(&value),
-                None => return Err(format!("environment variable {name} is not set; set it, or write ${{{name}:-default}}")),
+                None => return fail(format!("environment variable {name} is not set; set it, or write ${{{name}:-default}}")),
             },
             rule if rule.starts_with(":-") => out.push_str(&value.filter(|_| is_set).unwrap_or_else(|| rule[2..].to_owned())),
             rule if rule.starts_with(":?") => match value.filter(|_| is_set) {
                 Some(value) => out.push_str(&value),
-                None if rule.len() == 2 => return Err(format!("environment variable {name} is not set or empty")),
-                None => return Err(format!("environment variable {name} is not set or empty: {}", &rule[2..])),
+                None if rule.len() == 2 => return fail(format!("environment variable {name} is not set or empty")),
+                None => return fail(format!("environment variable {name} is not set or empty: {}", &rule[2..])),
             },
             _ => {
-                return Err(format!(
+                return fail(format!(
                     "{} is not understood; write ${{{name}}}, ${{{name}:-default}} or ${{{name}:?message}}",
                     quoted(&format!("${{{inside}}}"))
                 ));

@@ -243,7 +243,8 @@ impl fmt::Display for Problem {
             line => write!(f, "{}:{line}:{}: ", self.file, self.column)?,
         }
         if !self.key.is_empty() {
-            write!(f, "{}: ", self.key)?;
+            // Names of the user's, and he may have put a line break into one.
+            write!(f, "{}: ", self.key.replace(char::is_control, "?"))?;
         }
         f.write_str(&self.message)?;
         match &self.hint {

@@ -481,7 +481,7 @@ models:
 receivers:
   oncall: {type: pagerduty, routing_key: "p$$w${SET}"}
   hook: {type: webhook, url: "https://user:pass@hooks.example/ml?token=abc", secret: "${NOPE:-fallback}", full: "true", headers: {Authorization: Basic}}
-  am: {type: alertmanager, url: "http://am:9093"}
+  am: {type: alertmanager, url: "http://am-0:9093, http://am-1:9093"}
 routes:
   - {severity: [1, 2], category: bias, segment: {region: eu}, environment: prod, model: [Loan.Scorer-2], owner: credit-ml, to: [oncall, am]}
   - {to: hook}
