@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{Notify, watch};
-use tokio::task::{Id, JoinSet};
+use tokio::task::{Id, JoinError, JoinSet};
 use tracing::{info, warn};
 
 use crate::domain::Time;
@@ -185,7 +185,7 @@ fn is_past_end(manner: &Manner, is_live: bool, age_ms: i64) -> bool {
 fn wait_ms(schedule: &Schedule, attempts: u32, unit: f64) -> i64 {
     let nth = attempts.saturating_sub(1);
     let most_ms = match *schedule {
-        Schedule::Doubling { first_ms, max_ms } => first_ms.saturating_mul(1 << nth.min(32)).min(max_ms),
+        Schedule::Doubling { first_ms, max_ms } => first_ms.saturating_mul(1_i64 << nth.min(32)).min(max_ms),
         Schedule::Steps { steps_ms, then_ms, .. } => steps_ms.get(nth as usize).copied().unwrap_or(then_ms),
     };
     ((most_ms as f64 * unit.clamp(0.0, 1.0)) as i64).clamp(SECOND_MS.min(most_ms), most_ms)
@@ -298,14 +298,15 @@ impl Dispatcher {
                 changed = shutdown.changed() => if changed.is_err() { break },
                 () = wake.notified() => drop(ticks.send(())),
                 () = tokio::time::sleep(desk.tuning.poll) => {}
-                () = lanes.one_done(&desk), if lanes.in_hand() > 0 => {}
+                // Only waiting may be broken off here; what follows from an end is done below, in one piece.
+                Some(done) = lanes.running.join_next_with_id() => lanes.ended(&desk, done).await,
             }
         }
         drop(ticks);
         lanes.give_back(&desk).await;
         let drained = tokio::time::timeout(desk.tuning.drain, async {
-            while lanes.in_hand() > 0 {
-                lanes.one_done(&desk).await;
+            while let Some(done) = lanes.running.join_next_with_id().await {
+                lanes.ended(&desk, done).await;
             }
         });
         if drained.await.is_err() {
@@ -349,9 +350,8 @@ impl Lanes {
         self.by_task.insert(task.id(), lane);
     }
 
-    /// Waits for one attempt to end and starts the next of its lane; if the attempt must be repeated, so must wait those behind.
-    async fn one_done(&mut self, desk: &Arc<Desk>) {
-        let Some(done) = self.running.join_next_with_id().await else { return };
+    /// After one attempt has ended, starts the next of its lane; if the attempt must be repeated, so must wait those behind.
+    async fn ended(&mut self, desk: &Arc<Desk>, done: Result<(Id, Option<Time>), JoinError>) {
         let (id, come_back_at) = match done {
             Ok((id, come_back_at)) => (id, come_back_at),
             Err(e) => {

@@ -196,7 +196,7 @@ pub fn retry_after_ms(text: &str, now: Time) -> Option<i64> {
         let seconds = digits.parse::<i64>().unwrap_or(i64::MAX);
         if text.starts_with('-') { 0 } else { seconds.saturating_mul(SECOND_MS) }
     } else {
-        let at = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+        let at = jiff::fmt::rfc2822::DateTimeParser::new().relaxed_weekday(true).parse_timestamp(text).ok()?;
         Time(at.as_millisecond()).since_ms(now)
     };
     Some(ms.clamp(RETRY_AFTER_MS_MIN, RETRY_AFTER_MS_MAX))
