@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tracing::{info, warn};
 
@@ -67,6 +67,8 @@ pub struct Tuning {
     pub lease_left_ms_min: i64,
     /// Claims in hand, over all lanes.
     pub in_flight_max: usize,
+    /// Of these, to one receiver: one that hangs must leave room for the others.
+    pub per_receiver_max: usize,
     /// How long a shutdown waits for attempts in the air. What is cut off is uncertain.
     pub drain: Duration,
     /// For the jitter.
@@ -82,6 +84,7 @@ impl Default for Tuning {
             // As long as one request may take.
             lease_left_ms_min: 15 * SECOND_MS,
             in_flight_max: 64,
+            per_receiver_max: 16,
             drain: Duration::from_secs(10),
             seed: 0,
         }
@@ -150,8 +153,16 @@ pub fn before_sending(claimed: &Claimed, manner: &Manner, current: Option<&Incid
     Before::Send
 }
 
-/// `refusals` counts this one; `unit` is a random number in 0 .. 1 for the jitter.
-pub fn after_sending(claimed: &Claimed, manner: &Manner, outcome: &Outcome, refusals: u32, is_live: bool, unit: f64, now: Time) -> After {
+/// How often this process has sent a delivery, and how often it was refused. Claims that were given back unsent do not count.
+/// Forgotten at a restart, after which waits begin short again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tries {
+    pub sent: u32,
+    pub refused: u32,
+}
+
+/// `tries` counts this one; `unit` is a random number in 0 .. 1 for the jitter.
+pub fn after_sending(claimed: &Claimed, manner: &Manner, outcome: &Outcome, tries: Tries, is_live: bool, unit: f64, now: Time) -> After {
     let detail = outcome.detail().to_owned();
     let done = |state, fall_back| After { state, detail: detail.clone(), next_at: None, fall_back };
     let again = |is_uncertain: bool, after_ms: Option<i64>| {
@@ -159,7 +170,7 @@ pub fn after_sending(claimed: &Claimed, manner: &Manner, outcome: &Outcome, refu
         if is_past_end(manner, is_live, age_ms) {
             return After { detail: format!("given up: {detail}"), ..done(DeliveryState::Expired, is_live) };
         }
-        let wait_ms = wait_ms(&manner.schedule, claimed.attempts, unit).max(after_ms.unwrap_or(0));
+        let wait_ms = wait_ms(&manner.schedule, tries.sent, unit).max(after_ms.unwrap_or(0));
         // Once nobody knows, a later "did not arrive" does not make it known.
         let state = if is_uncertain || claimed.was_uncertain { DeliveryState::Uncertain } else { DeliveryState::Waiting };
         After { next_at: Some(now.plus_ms(wait_ms)), ..done(state, false) }
@@ -167,7 +178,7 @@ pub fn after_sending(claimed: &Claimed, manner: &Manner, outcome: &Outcome, refu
     match outcome {
         Outcome::Accepted { .. } => done(DeliveryState::Accepted, false),
         Outcome::Refused { status: None | Some(410), .. } => done(DeliveryState::Refused, true),
-        Outcome::Refused { .. } if refusals >= manner.refusals_max => done(DeliveryState::Refused, true),
+        Outcome::Refused { .. } if tries.refused >= manner.refusals_max => done(DeliveryState::Refused, true),
         Outcome::Refused { .. } => again(false, None),
         Outcome::Retry { after_ms, .. } => again(false, *after_ms),
         Outcome::Uncertain { .. } => again(true, None),
@@ -181,9 +192,9 @@ fn is_past_end(manner: &Manner, is_live: bool, age_ms: i64) -> bool {
     }
 }
 
-/// The wait after the attempt with number `attempts` (from 1), with full jitter but never below a second.
-fn wait_ms(schedule: &Schedule, attempts: u32, unit: f64) -> i64 {
-    let nth = attempts.saturating_sub(1);
+/// The wait after the attempt with number `sent` (from 1), with full jitter but never below a second.
+fn wait_ms(schedule: &Schedule, sent: u32, unit: f64) -> i64 {
+    let nth = sent.saturating_sub(1);
     let most_ms = match *schedule {
         Schedule::Doubling { first_ms, max_ms } => first_ms.saturating_mul(1_i64 << nth.min(32)).min(max_ms),
         Schedule::Steps { steps_ms, then_ms, .. } => steps_ms.get(nth as usize).copied().unwrap_or(then_ms),
@@ -236,6 +247,38 @@ impl Bucket {
     }
 }
 
+/// The door of one receiver: only so many at once, and who finds it full is given a moment of his own, as far off as the last
+/// attempt was long.
+struct Door {
+    room: Semaphore,
+    room_max: usize,
+    /// (length of the last attempt in milliseconds, moments given away until)
+    pace: Mutex<(i64, Time)>,
+}
+
+impl Door {
+    /// Before anything is known of a receiver.
+    const LENGTH_MS: i64 = 800;
+    /// Nearer moments than this are not worth a row's rewriting.
+    const STEP_MS_MIN: i64 = 10;
+
+    fn new(room_max: usize) -> Door {
+        let room_max = room_max.max(1);
+        Door { room: Semaphore::new(room_max), room_max, pace: Mutex::new((Door::LENGTH_MS, Time::MIN)) }
+    }
+
+    fn moment(&self, now: Time) -> Time {
+        let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        let step_ms = (pace.0 / self.room_max as i64).max(Door::STEP_MS_MIN);
+        pace.1 = pace.1.max(now).plus_ms(step_ms);
+        pace.1
+    }
+
+    fn took(&self, time: Duration) {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner).0 = time.as_millis() as i64;
+    }
+}
+
 // === the worker ===
 
 pub struct Dispatcher {
@@ -251,8 +294,10 @@ struct Desk {
     observer: Observer,
     tuning: Tuning,
     buckets: Mutex<HashMap<String, Bucket>>,
-    /// By delivery: how often the receiver has refused it. Forgotten at a restart, which costs a few more tries.
-    refusals: Mutex<HashMap<String, u32>>,
+    /// By receiver.
+    doors: BTreeMap<String, Door>,
+    /// By delivery that is not final yet.
+    tries: Mutex<HashMap<String, Tries>>,
 }
 
 /// (incident, receiver)
@@ -272,8 +317,9 @@ impl Dispatcher {
         observer: Observer,
         tuning: Tuning,
     ) -> Dispatcher {
-        let (buckets, refusals) = Default::default();
-        Dispatcher { desk: Arc::new(Desk { outbox, receivers, fallback, clock, observer, tuning, buckets, refusals }) }
+        let (buckets, tries) = Default::default();
+        let doors = receivers.keys().map(|name| (name.clone(), Door::new(tuning.per_receiver_max))).collect();
+        Dispatcher { desk: Arc::new(Desk { outbox, receivers, fallback, clock, observer, tuning, buckets, doors, tries }) }
     }
 
     /// Works until `shutdown` turns true (or its sender is gone), then waits a little for what is in the air.
@@ -411,6 +457,10 @@ impl Desk {
             }
             None => return self.finish(claimed, DeliveryState::Refused, &format!("no receiver is called {name:?}"), None, true).await,
         };
+        let Some(door) = self.doors.get(name) else { return None };
+        let Ok(_room) = door.room.try_acquire() else {
+            return self.put_back(&job, "waits: too many are on their way to this receiver", door.moment((self.clock)())).await;
+        };
         let manner = notifier.manner();
         let id = message.incident.id.clone();
         let current = match self.ask(move |o| o.incident(&id)).await {
@@ -431,15 +481,14 @@ impl Desk {
         }
         let began = Instant::now();
         let outcome = notifier.deliver(&claimed.delivery, now).await;
-        (self.observer)(name, &outcome, began.elapsed());
+        let time = began.elapsed();
+        door.took(time);
+        (self.observer)(name, &outcome, time);
         let now = (self.clock)();
         let is_live = current.as_ref().unwrap_or(&message.incident).state.is_live();
-        let refusals = match &outcome {
-            Outcome::Refused { .. } => self.refused(&claimed.delivery.id),
-            Outcome::Accepted { .. } | Outcome::Retry { .. } | Outcome::Uncertain { .. } => 0,
-        };
+        let tries = self.tried(&claimed.delivery.id, matches!(outcome, Outcome::Refused { .. }));
         let unit = jitter(self.tuning.seed, &claimed.delivery.id, claimed.attempts);
-        let after = after_sending(claimed, &manner, &outcome, refusals, is_live, unit, now);
+        let after = after_sending(claimed, &manner, &outcome, tries, is_live, unit, now);
         match after.state {
             DeliveryState::Accepted => info!(receiver = name, incident = %message.incident.id, notice = message.notice.as_str(), "delivered"),
             state => warn!(
@@ -471,7 +520,7 @@ impl Desk {
             }
         }
         if state.is_final() {
-            self.refusals.lock().unwrap_or_else(PoisonError::into_inner).remove(&claimed.delivery.id);
+            self.tries.lock().unwrap_or_else(PoisonError::into_inner).remove(&claimed.delivery.id);
         }
         self.settle(claimed, state, &detail, next_at).await
     }
@@ -502,11 +551,12 @@ impl Desk {
         buckets.entry(receiver.to_owned()).or_insert_with(|| Bucket::full(per_minute, now)).take(now)
     }
 
-    fn refused(&self, id: &str) -> u32 {
-        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = refusals.entry(id.to_owned()).or_insert(0);
-        *count += 1;
-        *count
+    fn tried(&self, id: &str, is_refused: bool) -> Tries {
+        let mut all = self.tries.lock().unwrap_or_else(PoisonError::into_inner);
+        let tries = all.entry(id.to_owned()).or_default();
+        tries.sent = tries.sent.saturating_add(1);
+        tries.refused = tries.refused.saturating_add(u32::from(is_refused));
+        *tries
     }
 
     /// The outbox on a thread of its own.
@@ -669,7 +719,8 @@ mod tests {
     fn refusals_end_at_once_for_vendors_and_at_the_third_for_webhooks() {
         let refused = |status| Outcome::Refused { status: Some(status), detail: "no".into() };
         let state = |manner, status, refusals| {
-            let after = after_sending(&claimed(Notice::Opened), &manner, &refused(status), refusals, true, 0.5, NOW);
+            let tries = Tries { sent: refusals, refused: refusals };
+            let after = after_sending(&claimed(Notice::Opened), &manner, &refused(status), tries, true, 0.5, NOW);
             assert_eq!(after.fall_back, after.state == DeliveryState::Refused);
             after.state
         };
@@ -683,7 +734,8 @@ mod tests {
     #[test]
     fn what_nobody_knows_stays_unknown_and_a_receiver_may_ask_for_more_time() {
         let mut claim = claimed(Notice::Opened);
-        let after = |claim: &Claimed, outcome: Outcome| after_sending(claim, &Manner::VENDOR, &outcome, 0, true, 0.5, NOW);
+        let after =
+            |claim: &Claimed, outcome: Outcome| after_sending(claim, &Manner::VENDOR, &outcome, Tries { sent: 1, refused: 0 }, true, 0.5, NOW);
         let retry = |after_ms| Outcome::Retry { status: Some(503), detail: "busy".into(), after_ms };
         assert_eq!(after(&claim, retry(None)).state, DeliveryState::Waiting);
         assert_eq!(after(&claim, retry(Some(60_000))).next_at, Some(NOW.plus_ms(60_000)));
