@@ -80,6 +80,34 @@ pub struct FaultButton {
     pub on: bool,
 }
 
+/// What stands between the world and the engine, for the health page.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct HealthView {
+    pub lag: Vec<LagRow>,
+    /// Rejected events by reason.
+    pub rejected: Vec<(String, u64)>,
+    pub outbox: Vec<OutboxRow>,
+}
+
+/// How far behind one partition is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LagRow {
+    pub topic: String,
+    pub partition: i32,
+    pub records: u64,
+    pub seconds: f64,
+}
+
+/// What waits for one receiver.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct OutboxRow {
+    pub receiver: String,
+    pub pending: u64,
+    pub oldest: Option<Time>,
+    /// What the receiver said last.
+    pub last: String,
+}
+
 #[async_trait]
 pub trait Backend: Send + Sync {
     /// Incidents, newest first, and the cursor of the next page.
@@ -92,6 +120,10 @@ pub trait Backend: Send + Sync {
     async fn series(&self, model: Option<&str>, limit: usize) -> Result<Vec<SeriesView>, CommandError>;
     async fn series_page(&self, id: &str) -> Result<SeriesPage, CommandError>;
     async fn engine(&self) -> Result<EngineView, CommandError>;
+    /// Lag, rejections and the outbox. Nothing is said of what is not told.
+    async fn health(&self) -> HealthView {
+        HealthView::default()
+    }
     fn is_healthy(&self) -> bool;
     fn readiness(&self) -> Readiness;
     /// Re-reads the configuration; the message says what was wrong.
@@ -100,6 +132,15 @@ pub trait Backend: Send + Sync {
     fn metrics(&self) -> String;
     /// The configuration in force, secrets as `<secret>`.
     fn config_text(&self) -> String;
+    /// Host names, beside the loopback's, under which browsers may call: that of `external_url`.
+    fn hosts(&self) -> Vec<String> {
+        Vec::new()
+    }
+    /// The revision that this build was made from.
+    fn revision(&self) -> String {
+        "unknown".to_owned()
+    }
+    /// Empty outside the demo.
     fn faults(&self) -> Vec<FaultButton>;
     fn switch_fault(&self, name: &str, on: bool) -> Result<(), CommandError>;
 }
