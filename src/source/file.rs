@@ -398,39 +398,25 @@ fn bounded(mut value: Vec<u8>, whole: Option<u64>) -> (Vec<u8>, u64) {
     (value, length)
 }
 
-/// Reads a line without its end into `line`, of which no more than `bound` bytes are kept. The line's whole length; None at
+/// Reads a line without its end into `line`, of which little more than `bound` bytes are kept. The line's whole length; None at
 /// the end of the input.
-fn read_line(input: &mut dyn BufRead, line: &mut Vec<u8>, bound: usize) -> io::Result<Option<u64>> {
+fn read_line(mut input: &mut dyn BufRead, line: &mut Vec<u8>, bound: usize) -> io::Result<Option<u64>> {
     line.clear();
-    let mut length = 0u64;
-    loop {
-        let buffer = match input.fill_buf() {
-            Ok(buffer) => buffer,
-            Err(why) if why.kind() == io::ErrorKind::Interrupted => continue,
-            Err(why) => return Err(why),
-        };
-        if buffer.is_empty() {
-            return Ok((length > 0).then_some(length));
-        }
-        let end = memchr(buffer);
-        let part = &buffer[..end.unwrap_or(buffer.len())];
-        line.extend_from_slice(&part[..part.len().min(bound - line.len())]);
-        length += part.len() as u64;
-        let used = part.len() + usize::from(end.is_some());
-        input.consume(used);
-        if end.is_some() {
-            if line.last() == Some(&b'\r') && length == line.len() as u64 {
-                line.pop();
-                length -= 1;
-            }
-            return Ok(Some(length));
-        }
+    // Room for the line's end, `\r\n`.
+    let limit = bound as u64 + 2;
+    if (&mut input).take(limit).read_until(b'\n', line)? == 0 {
+        return Ok(None);
     }
-}
-
-/// Where the line ends: the standard library's own search, which is fast.
-fn memchr(buffer: &[u8]) -> Option<usize> {
-    buffer.iter().position(|b| *b == b'\n')
+    if line.last() == Some(&b'\n') {
+        line.pop();
+        if line.last() == Some(&b'\r') {
+            line.pop();
+        }
+    } else if line.len() as u64 == limit {
+        let rest = input.skip_until(b'\n')? as u64;
+        return Ok(Some(limit + rest.saturating_sub(1)));
+    }
+    Ok(Some(line.len() as u64))
 }
 
 #[cfg(test)]
