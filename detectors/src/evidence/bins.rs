@@ -7,6 +7,8 @@
 //! changes that keep all quantiles. **False alarms**: as for rates; every alternative lies beyond the tolerance, since one inside
 //! it would make evidence from nothing.
 
+use std::collections::VecDeque;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Band, Ladder, Mixture, Sees, decay, ln_gamma, nats, normal_cdf, normal_quantile, recovery_injection};
@@ -26,6 +28,8 @@ const BEYOND_CUT_MIN: f64 = 5.0;
 const MERGE_EVENTS: f64 = 20.0;
 const MERGE_MS: i64 = 600_000;
 const NOISE_LAG: usize = 12;
+/// Panes whose resemblance must be known before the first bet: bins exist only from arming on, and so do their ladders.
+const NOISE_PANES_MIN: u32 = 24;
 /// Panes kept for the size of a change.
 const RECENT: usize = 32;
 const STARVED_EVENTS_PER_HOUR: f64 = 5.0;
@@ -69,10 +73,10 @@ struct Armed {
     sum: f64,
     tables: Tables,
     ladders: [Ladder; 2],
-    lagged: Vec<[f64; 3]>,
+    lagged: VecDeque<[f64; 3]>,
     evidence: Mixture,
     /// The last judged panes on the grid, and whether they were learned: what is given back at an alarm, and the size of the change.
-    recent: Vec<(i64, bool, Vec<(u16, u32)>)>,
+    recent: VecDeque<(i64, bool, Vec<(u16, u32)>)>,
     held_since_ms: Option<i64>,
     frozen: Option<Frozen>,
     panes: u32,
@@ -132,7 +136,7 @@ impl BinsBank {
             self.pending = Some((pane.to_vec(), n, at_ms, injection));
             return self.reading(Call::Quiet, injection);
         } else {
-            (merged, start, length, spent) = (pane.to_vec(), at_ms, pane_ms, injection);
+            return self.judge_merged(pane, at_ms, pane_ms, injection);
         }
         self.judge_merged(&merged, start, length, spent)
     }
@@ -146,7 +150,7 @@ impl BinsBank {
                 }
                 self.total += f64::from(*c);
             }
-            if self.sees(injection).armed {
+            if self.sees(injection).needs_events <= 0.0 {
                 self.armed = Armed::from_grid(&self.gathered, self.total, self.settings.tolerance_sigma);
                 if self.armed.is_some() {
                     self.gathered = Vec::new();
@@ -163,7 +167,7 @@ impl BinsBank {
             }
             return reading;
         }
-        if injection <= 0.0 {
+        if injection <= 0.0 || !armed.knows_noise() {
             armed.learn(&counts, n, pane_ms);
             return self.reading(Call::Quiet, injection);
         }
@@ -215,12 +219,14 @@ impl BinsBank {
             armed.frozen = None;
             armed.calm();
         }
+        self.pending = None;
     }
 
     pub fn state(&self) -> State {
         match &self.armed {
             None => State::Warming,
             Some(a) if a.frozen.is_some() => State::Frozen,
+            Some(a) if !a.knows_noise() => State::Warming,
             Some(_) if self.starved => State::Starved,
             Some(_) => State::Armed,
         }
@@ -231,7 +237,7 @@ impl BinsBank {
         let b = if injection > 0.0 { injection } else { 1e-9 };
         let needed = 2.0 * (-b.ln() + (ARMS as f64).ln()) / (0.3f64 * 0.3 / 2.0);
         let have = self.armed.as_ref().map_or(self.total, |a| a.sum);
-        Sees { armed: self.armed.is_some() || have >= needed, needs_events: (needed - have).max(0.0) }
+        Sees { armed: self.armed.as_ref().is_some_and(Armed::knows_noise), needs_events: (needed - have).max(0.0) }
     }
 
     /// The median, and the quantiles to which a shift of twice the tolerance would move it.
@@ -333,9 +339,9 @@ impl Armed {
             sum: total,
             tables: Tables::default(),
             ladders: [Ladder::default(), Ladder::default()],
-            lagged: Vec::new(),
+            lagged: VecDeque::new(),
             evidence: Mixture::new(ARMS),
-            recent: Vec::new(),
+            recent: VecDeque::new(),
             held_since_ms: None,
             frozen: None,
             panes: 0,
@@ -363,10 +369,10 @@ impl Armed {
 
     /// Keeps the last panes; the oldest one's memory is used again.
     fn remember(&mut self, at_ms: i64, learned: bool, pane: &[(u16, u32)]) {
-        let mut slot = if self.recent.len() >= RECENT { self.recent.remove(0).2 } else { Vec::new() };
+        let mut slot = if self.recent.len() >= RECENT { self.recent.pop_front().map(|r| r.2).unwrap_or_default() } else { Vec::new() };
         slot.clear();
         slot.extend_from_slice(pane);
-        self.recent.push((at_ms, learned, slot));
+        self.recent.push_back((at_ms, learned, slot));
     }
 
     fn calm(&mut self) {
@@ -437,6 +443,10 @@ impl Armed {
         self.tables = Tables { score, null_up: shifted(t), null_down: shifted(-t), share, ln_alternatives };
     }
 
+    fn knows_noise(&self) -> bool {
+        self.ladders[0].fed >= NOISE_PANES_MIN
+    }
+
     fn dispersion(&self) -> f64 {
         self.ladders[0].phi().max(self.ladders[1].phi())
     }
@@ -483,9 +493,10 @@ impl Armed {
         self.sum = self.sum * fade + n;
         let mean: f64 = counts.iter().zip(&self.tables.score).map(|(c, z)| c * z).sum();
         let tail: f64 = counts.iter().zip(&self.tables.score).map(|(c, z)| if *z > 1.2816 { *c } else { 0.0 }).sum();
-        self.lagged.push([mean, tail, n]);
-        if self.lagged.len() > NOISE_LAG {
-            let [mean, tail, n] = self.lagged.remove(0);
+        self.lagged.push_back([mean, tail, n]);
+        if self.lagged.len() > NOISE_LAG
+            && let Some([mean, tail, n]) = self.lagged.pop_front()
+        {
             let variance: f64 = self.tables.score.iter().zip(&self.tables.share).map(|(z, p)| p * z * z).sum();
             let p: f64 = self.tables.score.iter().zip(&self.tables.share).map(|(z, p)| if *z > 1.2816 { *p } else { 0.0 }).sum();
             self.ladders[0].feed(mean, n, variance);
@@ -682,5 +693,47 @@ mod tests {
         let mut t = 0;
         assert_eq!(run(&mut bank, &mut noise, &mut t, &|_| 1.0, B, 400).1, Call::Quiet);
         assert!(matches!(run(&mut bank, &mut noise, &mut t, &|_| 2.0, B, 60).1, Call::Alarm { .. }));
+    }
+
+    /// Panes of two seconds with 100 to 300 events, half an hour of baseline: what a demo shows.
+    #[test]
+    fn short_panes_page_within_half_a_minute_and_recover_within_two() {
+        let latency: &dyn Fn(f64) -> f64 = &|z| (6.0 + 0.6 * z).exp();
+        let tail: &dyn Fn(f64) -> f64 = &|z| (6.0 + 0.6 * z).exp() * if z > 1.2816 { 3.0 } else { 1.0 };
+        let tokens: &dyn Fn(f64) -> f64 = &|z| (5.0 + 0.8 * z).exp().round();
+        let more: &dyn Fn(f64) -> f64 = &|z| (1.6 * (5.0 + 0.8 * z).exp()).round();
+        let score: &dyn Fn(f64) -> f64 = &|z| (0.86 + 0.08 * z).clamp(0.0, 1.0);
+        let worse: &dyn Fn(f64) -> f64 = &|z| (0.78 + 0.08 * z).clamp(0.0, 1.0);
+        for (name, usual, fault) in [("latency tail", latency, tail), ("tokens", tokens, more), ("score", score, worse)] {
+            let mut pages = Vec::new();
+            for seed in 0..3 {
+                let mut noise = Noise::new(400 + seed);
+                let mut bank = BinsBank::new(BinsSettings { tolerance_sigma: 0.1 });
+                let mut t = 0;
+                let mut feed = |bank: &mut BinsBank, law: &dyn Fn(f64) -> f64, seconds: usize| -> (usize, Call) {
+                    for i in 1..=seconds / 2 {
+                        let n = 100 + (noise.unit() * 200.0) as usize;
+                        let r = bank.judge(&pane(&mut noise, n, law), t, 2_000, 1e-8);
+                        t += 2_000;
+                        if !matches!(r.call, Call::Quiet) {
+                            return (2 * i, r.call);
+                        }
+                    }
+                    (seconds, Call::Quiet)
+                };
+                assert_eq!(feed(&mut bank, usual, 1_800).1, Call::Quiet);
+                assert_eq!(bank.state(), State::Armed);
+                assert_eq!(feed(&mut bank, usual, 7_200).1, Call::Quiet, "{name}: two quiet hours");
+                for _ in 0..2 {
+                    let (found, call) = feed(&mut bank, fault, 60);
+                    assert!(matches!(call, Call::Alarm { .. }) && found <= 30, "{name}: {found} s, {call:?}");
+                    feed(&mut bank, fault, 120);
+                    let (back, call) = feed(&mut bank, usual, 600);
+                    assert!(matches!(call, Call::Recovered { .. }) && back <= 120, "{name}: {back} s, {call:?}");
+                    pages.push((found, back));
+                }
+            }
+            println!("{name}: (seconds to page, to recover) {pages:?}");
+        }
     }
 }

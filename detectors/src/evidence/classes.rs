@@ -496,9 +496,10 @@ impl Slots {
         let mut slot = if self.lagged.len() > NOISE_LAG { self.lagged.pop_front().unwrap_or_default() } else { Vec::new() };
         if !slot.is_empty() {
             let n: f64 = slot.iter().map(|c| f64::from(*c)).sum();
-            for i in 0..self.ladders.len() {
-                let p = self.share(i).min(0.999);
-                self.ladders[i].feed(f64::from(slot[i]), n, p * (1.0 - p));
+            let total = self.sum + 0.5 * self.counts.len() as f64;
+            for ((ladder, seen), quiet) in self.ladders.iter_mut().zip(&slot).zip(&self.counts) {
+                let p = ((quiet + 0.5) / total).min(0.999);
+                ladder.feed(f64::from(*seen), n, p * (1.0 - p));
             }
         }
         slot.clear();

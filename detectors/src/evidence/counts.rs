@@ -26,6 +26,7 @@ const ARMS: usize = ARMS_UP + DOWN.len();
 /// Mean of the gamma that reaches everything, in units of the upper edge.
 const ANYTHING_MEAN: f64 = 20.0;
 const RECOVERY_ARMS: usize = 5;
+const RECOVERY_FACTOR_MAX: f64 = 1.5;
 /// Panes by which learning the noise lags behind.
 const NOISE_LAG: usize = 12;
 /// Panes of which the noise must be known before the first bet.
@@ -325,8 +326,14 @@ impl CountsBank {
         }
         let onset = self.onset(arm, pane_ms);
         self.quiet = quiet;
-        let factor = if down { p0 / change.after.max(1e-12) } else { change.after / p0 }.max(1.0).sqrt().min(1.5);
-        let boundary = if down { (p0 / factor).min(self.edge_down(p0)) } else { (p0 * factor).max(self.edge_up(p0)) };
+        // Recovery must refute the geometric middle of quiet and incident, but no more than a factor of 1.5 or two floors.
+        let middle = (p0 * change.after.max(1e-12)).sqrt();
+        let floors = 2.0 * self.settings.at_least;
+        let boundary = if down {
+            middle.max((p0 / RECOVERY_FACTOR_MAX).min(p0 - floors)).min(self.edge_down(p0))
+        } else {
+            middle.min((p0 * RECOVERY_FACTOR_MAX).max(p0 + floors)).max(self.edge_up(p0))
+        };
         self.calm();
         self.frozen =
             Some(Frozen { down, before: p0, boundary, recovery: Mixture::new(RECOVERY_ARMS), seen, since: [Tally::default(); RECOVERY_ARMS] });
@@ -488,6 +495,8 @@ mod tests {
         assert_eq!(bank.state(), State::Armed, "{:?}", bank.sees(B));
         let alarm = (0..60).position(|_| matches!(next(&mut bank, 0.01).call, Call::Alarm { .. }));
         assert!(alarm.is_some_and(|panes| panes < 12), "{alarm:?}");
+        let back = (0..200).position(|_| matches!(next(&mut bank, 0.0).call, Call::Recovered { .. }));
+        assert!(back.is_some_and(|panes| panes < 60), "{back:?}");
     }
 
     #[test]

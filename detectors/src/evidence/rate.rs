@@ -8,14 +8,17 @@
 //! `at_least` is the floor that lets a signal arm that normally never happens. **False alarms**: expected number at most the
 //! injected sum (Ville-type bound for the mixture; tolerance and over-dispersion only lower it, measured below).
 
+use std::collections::VecDeque;
+
 use serde::{Deserialize, Serialize};
 
-use super::{Band, Ladder, Mixture, Sees, decay, ln_gamma, nats, recovery_injection};
+use super::{Band, Ladder, Mixture, Sees, decay, ln_gamma, nats, onset_of, recovery_injection};
 use crate::verdict::{Call, Change, Onset, Reading, Release, State};
 
 const ODDS: [f64; 6] = [1.35, 2.156, 3.443, 5.5, 8.77, 14.0];
 const ARMS: usize = ODDS.len() + 1;
 const RECOVERY_ARMS: usize = 5;
+const RECOVERY_FACTOR_MAX: f64 = 1.5;
 /// Sparse panes are merged until they hold this many events or are this old; decided on the number of events alone.
 const MERGE_EVENTS: f64 = 20.0;
 const MERGE_MS: i64 = 600_000;
@@ -59,12 +62,12 @@ pub struct RateBank {
     rho_weight: f64,
     previous: Option<CountPane>,
     /// Panes that wait to tell how noisy this series is, oldest first.
-    lagged: Vec<CountPane>,
+    lagged: VecDeque<CountPane>,
     ladder: Ladder,
     evidence: Mixture,
     /// Counts taken in since each pointer, to be given back at an alarm: (hits, total) seen and (hits, total) learned.
     since: [[f64; 4]; ARMS],
-    recent: Vec<(i64, f32, f32)>,
+    recent: VecDeque<(i64, f32, f32)>,
     pending: Option<(CountPane, i64, i64, f64)>,
     armed: bool,
     held_since_ms: Option<i64>,
@@ -95,11 +98,11 @@ impl RateBank {
             rho_sum: 0.0,
             rho_weight: 0.0,
             previous: None,
-            lagged: Vec::new(),
+            lagged: VecDeque::new(),
             ladder: Ladder::default(),
             evidence: Mixture::new(ARMS),
             since: [[0.0; 4]; ARMS],
-            recent: Vec::new(),
+            recent: VecDeque::new(),
             pending: None,
             armed: false,
             held_since_ms: None,
@@ -322,9 +325,9 @@ impl RateBank {
 
     fn remember(&mut self, pane: CountPane, at_ms: i64) {
         if self.recent.len() == RECENT {
-            self.recent.remove(0);
+            self.recent.pop_front();
         }
-        self.recent.push((at_ms, pane.hits as f32, pane.total as f32));
+        self.recent.push_back((at_ms, pane.hits as f32, pane.total as f32));
     }
 
     /// Evidence has reached the threshold: alarm, or held because the change is not worth one.
@@ -349,9 +352,18 @@ impl RateBank {
         self.k = (self.k - hits_learned).max(0.0);
         self.m = (self.m - total_learned).max(0.0);
         let p0 = (self.k + 0.5) / (self.m + 1.0);
+        // Recovery must refute the geometric middle of quiet and incident, but no more than a factor of 1.5 or two floors: a change
+        // inside the floor is worth nobody's time, and to refute it would take thousands of events.
+        let floors = 2.0 * self.settings.at_least;
         let middle = match self.settings.direction {
-            Direction::Up => (p0 * (change.after / p0).max(1.0).sqrt().min(1.5)).max(self.edge(p0)),
-            Direction::Down => (p0 / (p0 / change.after.max(1e-9)).max(1.0).sqrt().min(1.5)).min(self.edge(p0)),
+            Direction::Up => {
+                let middle = p0 * (change.after / p0).max(1.0).sqrt();
+                middle.min((p0 * RECOVERY_FACTOR_MAX).max(p0 + floors)).max(self.edge(p0))
+            }
+            Direction::Down => {
+                let middle = p0 / (p0 / change.after.max(1e-9)).max(1.0).sqrt();
+                middle.max((p0 / RECOVERY_FACTOR_MAX).min(p0 - floors)).min(self.edge(p0))
+            }
         };
         self.calm();
         self.frozen = Some(Frozen {
@@ -376,34 +388,11 @@ impl RateBank {
 
     /// Where the evidence began: the best start over the recent panes for the winning alternative, 5 to 95 % of its weight.
     fn onset(&self, arm: usize, pane_ms: i64) -> Onset {
-        let pointer = self.evidence.start_of(arm);
-        let mut weights: Vec<(i64, f64)> = Vec::with_capacity(self.recent.len());
-        let mut tail = 0.0;
-        for (at, hits, total) in self.recent.iter().rev() {
+        let panes = self.recent.iter().rev().map(|(at, hits, total)| {
             let (l, _) = self.likelihoods(CountPane { hits: f64::from(*hits), total: f64::from(*total) });
-            tail += l[arm];
-            weights.push((*at, tail));
-        }
-        let best = weights.iter().fold(f64::NEG_INFINITY, |m, w| m.max(w.1));
-        let total: f64 = weights.iter().map(|w| (w.1 - best).exp()).sum();
-        let mut at = pointer;
-        let (mut from, mut to) = (pointer, pointer);
-        let mut cumulative = 0.0;
-        let mut low_found = false;
-        for (start, lp) in weights.iter().rev() {
-            if *lp == best {
-                at = *start;
-            }
-            cumulative += (lp - best).exp() / total;
-            if !low_found && cumulative >= 0.05 {
-                from = *start;
-                low_found = true;
-            }
-            if cumulative <= 0.95 {
-                to = *start;
-            }
-        }
-        Onset { at_ms: at, from_ms: from.min(at) - pane_ms, to_ms: to.max(at) + pane_ms }
+            (*at, l[arm])
+        });
+        onset_of(panes, self.evidence.start_of(arm), pane_ms)
     }
 
     fn watch_recovery(&mut self, pane: CountPane, at_ms: i64, pane_ms: i64) -> Reading {
@@ -440,8 +429,8 @@ impl RateBank {
         let before = frozen.before;
         let rate = since.hits / since.total.max(1.0);
         let inside = match direction {
-            Direction::Up => rate <= self.edge(before).max(c * 0.999),
-            Direction::Down => rate >= self.edge(before).min(c * 1.001),
+            Direction::Up => rate <= self.edge(before).max(c.min(before * RECOVERY_FACTOR_MAX) * 0.999),
+            Direction::Down => rate >= self.edge(before).min(c.max(before / RECOVERY_FACTOR_MAX) * 1.001),
         };
         if sum >= 1.0 && inside {
             let change = self.change(before, since);
@@ -464,11 +453,13 @@ impl RateBank {
 
     /// How noisy the series is, is learned some panes late: the first panes of a fault would otherwise call themselves noise.
     fn learn_noise(&mut self, newest: CountPane) {
-        self.lagged.push(newest);
+        self.lagged.push_back(newest);
         if self.lagged.len() <= NOISE_LAG {
             return;
         }
-        let pane = self.lagged.remove(0);
+        let Some(pane) = self.lagged.pop_front() else {
+            return;
+        };
         let p = ((self.k + 0.5) / (self.m + 1.0)).max(self.settings.at_least).clamp(1e-6, 0.5);
         if let Some(last) = self.previous {
             let d = (pane.hits / pane.total - last.hits / last.total).powi(2) / (p * (1.0 - p));
@@ -628,5 +619,46 @@ mod tests {
         let (_, call) = run(&mut bank, &mut noise, &mut t, 300, 0.1, B, 2_000);
         assert_eq!(call, Call::Quiet);
         assert!((bank.baseline().expect("learned").value - 0.1).abs() < 0.01);
+    }
+
+    /// Panes of two seconds with 100 to 300 events, half an hour of baseline: what a demo shows.
+    #[test]
+    fn short_panes_page_within_half_a_minute_and_recover_within_two() {
+        let second_panes = |seconds: usize| seconds / 2;
+        for (usual, fault, at_least) in [(0.01, 0.12, 0.005), (0.001, 0.06, 0.002), (0.0, 0.06, 0.002)] {
+            let mut pages = Vec::new();
+            for seed in 0..10 {
+                let mut bank = RateBank::new(RateSettings { at_least, ..errors() });
+                let mut noise = Noise::new(300 + seed);
+                let mut t = 0;
+                let mut feed = |bank: &mut RateBank, p: f64, panes: usize| -> (usize, Call) {
+                    for i in 1..=panes {
+                        let n = 100 + (noise.unit() * 200.0) as u32;
+                        let hits = f64::from(noise.binomial(n, p));
+                        let r = bank.judge(CountPane { hits, total: f64::from(n) }, t, 2_000, 1e-8);
+                        t += 2_000;
+                        if !matches!(r.call, Call::Quiet) {
+                            return (i, r.call);
+                        }
+                    }
+                    (panes, Call::Quiet)
+                };
+                assert_eq!(feed(&mut bank, usual, second_panes(1_800)).1, Call::Quiet);
+                assert_eq!(bank.state(), State::Armed, "{usual}: {:?}", bank.sees(1e-8));
+                assert_eq!(feed(&mut bank, usual, second_panes(7_200)).1, Call::Quiet, "two quiet hours");
+                for _ in 0..2 {
+                    let (panes, call) = feed(&mut bank, fault, second_panes(60));
+                    assert!(matches!(call, Call::Alarm { .. }) && panes <= second_panes(30), "{usual} -> {fault}: {panes} panes, {call:?}");
+                    let (back, call) = {
+                        feed(&mut bank, fault, second_panes(120));
+                        feed(&mut bank, usual, second_panes(600))
+                    };
+                    assert!(matches!(call, Call::Recovered { .. }), "{usual} -> {fault}: {call:?}");
+                    pages.push((panes, back));
+                    assert!(back <= second_panes(120), "{usual} -> {fault}: recovered after {back} panes");
+                }
+            }
+            println!("{usual} -> {fault}: (panes to page, to recover) {pages:?}");
+        }
     }
 }
