@@ -5,5 +5,6 @@ mod notify;
 mod oracle;
 mod parts;
 mod pages;
+mod scenario;
 mod settings;
 mod tidy;
