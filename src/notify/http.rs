@@ -1,0 +1,383 @@
+//! One way to speak HTTP to receivers, which never tries twice and always says how far it came.
+//!
+//! The picture is a registered letter. Either the door was shut (it did not arrive), or it was handed over and we hold the
+//! receipt (an answer with a status), or it was handed over and the postman never came back (nobody knows). The third is the
+//! dangerous one, so everything that may have left this machine counts as such.
+//!
+//! Every attempt has its own connection: a kept one may be closed by the other side just as we write, and then a letter that
+//! never left would have to be called lost. Redirects are not followed, since the secrets in the body would follow them. A
+//! status that has arrived decides, even when the body behind it never ends. Addresses of cloud metadata services are refused
+//! after resolution, at the moment of connecting; private addresses are allowed, because URLs come only from the file.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use reqwest::Url;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::domain::Time;
+use crate::domain::delivery::Outcome;
+use crate::domain::time::{MINUTE_MS, SECOND_MS};
+
+/// The whole attempt. Half of a lease, so that an attempt ends while its lease still holds.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// Name, connection and TLS. Well below the whole, so that "nobody home" is not mistaken for "no answer".
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The body is only read for a person's eyes; the status has decided by then.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Of an answer's body no more than this is read, bytes.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Of an answer's body no more than this is shown, characters.
+const DETAIL_CHARS_MAX: usize = 300;
+/// The bounds within which a receiver may say when to come back, milliseconds.
+pub const RETRY_AFTER_MS_MIN: i64 = SECOND_MS;
+pub const RETRY_AFTER_MS_MAX: i64 = 15 * MINUTE_MS;
+/// Shorter secrets are not searched for in answers: they would be found in ordinary words.
+const SECRET_CHARS_MIN: usize = 6;
+
+/// Statuses by which a receiver says that repeating cannot help.
+pub const REFUSED: &[u16] = &[400, 401, 403, 404, 405, 410, 413, 422];
+
+pub struct Client {
+    inner: reqwest::Client,
+    /// Blotted out wherever an answer repeats them.
+    secrets: Vec<SecretString>,
+}
+
+/// The receipt: a status arrived.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub status: u16,
+    pub retry_after_ms: Option<i64>,
+    pub body: Vec<u8>,
+    /// The body for people: one line, short, without secrets.
+    pub words: String,
+}
+
+/// No status arrived.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    #[error("not sent: {0}")]
+    NotSent(String),
+    #[error("sent, but the answer was lost: {0}")]
+    Lost(String),
+    #[error("cannot be sent: {0}")]
+    Unfit(String),
+}
+
+// === impl Client ===
+
+impl Client {
+    /// # Errors
+    /// In words, when this machine cannot do TLS at all.
+    pub fn new(version: &str, proxy_from_env: bool, secrets: Vec<SecretString>) -> Result<Client, String> {
+        let mut builder = reqwest::Client::builder()
+            .user_agent(format!("Bellwether/{version}"))
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .timeout(REQUEST_TIMEOUT)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .pool_max_idle_per_host(0)
+            .dns_resolver(Guarded);
+        if !proxy_from_env {
+            builder = builder.no_proxy();
+        }
+        let inner = builder.build().map_err(|e| format!("http client: {}", chain(&e)))?;
+        Ok(Client { inner, secrets })
+    }
+
+    /// One POST of exactly these bytes.
+    ///
+    /// # Errors
+    /// When no status came back, with how far the request got.
+    pub async fn post(&self, url: &Url, headers: HeaderMap, body: Vec<u8>, now: Time) -> Result<Answer, Failure> {
+        let mut request = self.inner.post(url.clone()).headers(headers);
+        request = request.body(body);
+        self.send(request, now).await
+    }
+
+    /// One GET.
+    ///
+    /// # Errors
+    /// As [`Client::post`].
+    pub async fn get(&self, url: &Url, now: Time) -> Result<Answer, Failure> {
+        self.send(self.inner.get(url.clone()), now).await
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder, now: Time) -> Result<Answer, Failure> {
+        let mut response = request.send().await.map_err(|e| self.failure(e))?;
+        let status = response.status().as_u16();
+        let retry_after_ms = response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()).and_then(|v| retry_after_ms(v, now));
+        let mut body = Vec::new();
+        // Whatever ends the reading (the end, the bound, the clock, a cut), the status stands.
+        let _ = tokio::time::timeout(BODY_TIMEOUT, async {
+            while let Ok(Some(chunk)) = response.chunk().await {
+                let room = BODY_BYTES_MAX - body.len();
+                body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+                if body.len() >= BODY_BYTES_MAX {
+                    break;
+                }
+            }
+        })
+        .await;
+        let words = self.plain(&String::from_utf8_lossy(&body));
+        Ok(Answer { status, retry_after_ms, body, words })
+    }
+
+    fn failure(&self, error: reqwest::Error) -> Failure {
+        let error = error.without_url();
+        let words = self.plain(&chain(&error));
+        if error.is_builder() {
+            Failure::Unfit(words)
+        } else if error.is_connect() {
+            Failure::NotSent(words)
+        } else {
+            Failure::Lost(words)
+        }
+    }
+
+    /// One line for people: no control characters, no secrets, not long.
+    fn plain(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for secret in self.secrets.iter().map(|s| s.expose_secret()).filter(|s| s.chars().count() >= SECRET_CHARS_MIN) {
+            text = text.replace(secret, "[secret]");
+        }
+        let line: String = text.chars().map(|c| if c.is_control() || is_direction_mark(c) { ' ' } else { c }).collect();
+        super::cut(&line.split_whitespace().collect::<Vec<_>>().join(" "), DETAIL_CHARS_MAX)
+    }
+}
+
+impl Answer {
+    pub fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// The common table: 2xx is accepted, [`REFUSED`] is refused, all else is asked to come again.
+    pub fn judge(&self) -> Outcome {
+        let detail = self.detail();
+        if self.is_success() {
+            Outcome::Accepted { status: self.status, detail }
+        } else if REFUSED.contains(&self.status) {
+            Outcome::Refused { status: Some(self.status), detail }
+        } else {
+            Outcome::Retry { status: Some(self.status), detail, after_ms: self.retry_after_ms }
+        }
+    }
+
+    /// `answered 503: over capacity`.
+    pub fn detail(&self) -> String {
+        if self.words.is_empty() { format!("answered {}", self.status) } else { format!("answered {}: {}", self.status, self.words) }
+    }
+}
+
+impl From<Failure> for Outcome {
+    fn from(failure: Failure) -> Outcome {
+        let detail = failure.to_string();
+        match failure {
+            Failure::NotSent(_) => Outcome::Retry { status: None, detail, after_ms: None },
+            Failure::Lost(_) => Outcome::Uncertain { detail },
+            Failure::Unfit(_) => Outcome::Refused { status: None, detail },
+        }
+    }
+}
+
+pub fn json_headers() -> HeaderMap {
+    HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))])
+}
+
+/// `Retry-After` in either form, brought within its bounds. Nonsense is as good as nothing.
+pub fn retry_after_ms(text: &str, now: Time) -> Option<i64> {
+    let text = text.trim();
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let ms = if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) {
+        // A number too large for us is only a very long time.
+        let seconds = digits.parse::<i64>().unwrap_or(i64::MAX);
+        if text.starts_with('-') { 0 } else { seconds.saturating_mul(SECOND_MS) }
+    } else {
+        let at = jiff::fmt::rfc2822::DateTimeParser::new().relaxed_weekday(true).parse_timestamp(text).ok()?;
+        Time(at.as_millisecond()).since_ms(now)
+    };
+    Some(ms.clamp(RETRY_AFTER_MS_MIN, RETRY_AFTER_MS_MAX))
+}
+
+/// A URL that a receiver may have. Says nothing of the path, which may be a secret.
+///
+/// # Errors
+/// In words that follow the key's name.
+pub fn endpoint(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|e| format!("is not a url: {e}"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(format!("has scheme {:?} (known: http, https)", url.scheme()));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("holds a user or password, which would be printed with it".to_owned());
+    }
+    let host = url.host_str().ok_or("has no host")?;
+    if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>()
+        && is_metadata(address)
+    {
+        return Err(format!("leads to the metadata address {address}"));
+    }
+    Ok(url)
+}
+
+// === resolution ===
+
+/// The system's resolver, behind which metadata addresses do not exist.
+struct Guarded;
+
+#[derive(Debug, thiserror::Error)]
+enum Unresolved {
+    #[error("{0} has no address")]
+    Empty(String),
+    #[error("{0} leads to the metadata address {1}")]
+    Forbidden(String, IpAddr),
+}
+
+impl Resolve for Guarded {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let name = name.as_str().to_owned();
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            allowed(name, found).map(|all| Box::new(all.into_iter()) as Addrs).map_err(Into::into)
+        })
+    }
+}
+
+/// One forbidden address among several spoils all: a name that mixes them is an attack, not a configuration.
+fn allowed(name: String, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Unresolved> {
+    if let Some(bad) = found.iter().find(|a| is_metadata(a.ip())) {
+        return Err(Unresolved::Forbidden(name, bad.ip()));
+    }
+    if found.is_empty() { Err(Unresolved::Empty(name)) } else { Ok(found) }
+}
+
+/// Where clouds hand out credentials to whoever asks from inside.
+fn is_metadata(address: IpAddr) -> bool {
+    // Alibaba and Oracle keep theirs outside the link-local range.
+    const ODD: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192)];
+    const AWS: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x254);
+    match address {
+        IpAddr::V4(v4) => v4.is_link_local() || ODD.contains(&v4),
+        IpAddr::V6(v6) => {
+            let s = v6.segments();
+            let tail = IpAddr::V4(Ipv4Addr::from((u32::from(s[6]) << 16) | u32::from(s[7])));
+            // The same address in IPv6 clothes: mapped, compatible, translated (NAT64) and tunnelled (6to4).
+            let is_dressed = (s[..5] == [0; 5] && (s[5] == 0xffff || s[5] == 0)) || s[..6] == [0x64, 0xff9b, 0, 0, 0, 0];
+            let tunnelled = IpAddr::V4(Ipv4Addr::from((u32::from(s[1]) << 16) | u32::from(s[2])));
+            v6 == AWS || v6.is_unicast_link_local() || (is_dressed && is_metadata(tail)) || (s[0] == 0x2002 && is_metadata(tunnelled))
+        }
+    }
+}
+
+/// Marks that turn the direction of a line around, by which a text may be made to look like another.
+fn is_direction_mark(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// An error with all its sources on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut out = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let words = source.to_string();
+        if !out.ends_with(&words) {
+            out.push_str(": ");
+            out.push_str(&words);
+        }
+        next = source.source();
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(text: &str) -> Time {
+        Time::parse_rfc3339(text).expect("a time")
+    }
+
+    #[test]
+    fn retry_after_is_read_in_both_forms_and_kept_within_bounds() {
+        let now = at("2026-11-20T09:00:00Z");
+        for (text, expected) in [
+            ("7", Some(7_000)),
+            (" 7 ", Some(7_000)),
+            ("0", Some(RETRY_AFTER_MS_MIN)),
+            ("-5", Some(RETRY_AFTER_MS_MIN)),
+            ("315360000", Some(RETRY_AFTER_MS_MAX)),
+            ("99999999999999999999999", Some(RETRY_AFTER_MS_MAX)),
+            ("Fri, 20 Nov 2026 09:00:30 GMT", Some(30_000)),
+            ("Fri, 20 Nov 2026 08:00:30 GMT", Some(RETRY_AFTER_MS_MIN)),
+            ("Fri, 20 Nov 2036 08:00:30 GMT", Some(RETRY_AFTER_MS_MAX)),
+            ("soon", None),
+            ("", None),
+        ] {
+            assert_eq!(retry_after_ms(text, now), expected, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn f31_retry_after(text in "\\PC{0,40}", seconds in any::<i64>(), now in any::<i64>()) {
+            for text in [text, seconds.to_string(), format!("{seconds}0000")] {
+                if let Some(ms) = retry_after_ms(&text, Time(now)) {
+                    prop_assert!((RETRY_AFTER_MS_MIN..=RETRY_AFTER_MS_MAX).contains(&ms));
+                }
+            }
+        }
+
+        #[test]
+        fn an_address_from_anywhere_never_panics(text in "\\PC{0,60}") {
+            let _ = endpoint(&text);
+        }
+    }
+
+    #[test]
+    fn metadata_addresses_are_refused_in_every_spelling() {
+        for url in [
+            "http://169.254.169.254/latest",
+            "http://2852039166/",
+            "http://0xA9FEA9FE/",
+            "http://0251.0376.0251.0376/",
+            "http://[::ffff:169.254.169.254]/",
+            "http://[::ffff:a9fe:a9fe]/",
+            "http://[64:ff9b::a9fe:a9fe]/",
+            "http://[2002:a9fe:a9fe::1]/",
+            "http://[fd00:ec2::254]/",
+            "http://[fe80::1]/",
+            "http://100.100.100.200/",
+            "http://１６９.254.169.254/",
+        ] {
+            assert!(endpoint(url).is_err_and(|e| e.contains("metadata")), "{url}");
+        }
+        for url in ["ftp://x/", "http://", "not a url", "https://user:pw@x/", "file:///etc/passwd", "javascript:1"] {
+            assert!(endpoint(url).is_err(), "{url}");
+        }
+        for url in
+            ["http://10.0.0.7:9093", "http://localhost:9093/", "https://events.pagerduty.com/v2/enqueue", "http://[fd00::1]/", "http://192.168.1.1/"]
+        {
+            assert!(endpoint(url).is_ok(), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_leads_to_metadata_is_refused_when_connecting() {
+        let good: SocketAddr = "10.0.0.1:0".parse().expect("an address");
+        let bad: SocketAddr = "169.254.169.254:0".parse().expect("an address");
+        assert!(allowed("a".into(), vec![good]).is_ok());
+        assert!(allowed("a".into(), vec![good, bad]).is_err());
+        assert!(allowed("a".into(), vec![]).is_err());
+    }
+
+    #[test]
+    fn words_from_outside_are_one_line_without_secrets() {
+        let client = Client::new("0", false, vec!["sesame-open".to_owned().into(), "a".to_owned().into()]).expect("a client");
+        assert_eq!(client.plain("a\n\u{1b}[31mred\u{202e} sesame-open"), "a [31mred [secret]");
+        assert!(client.plain(&"x".repeat(70_000)).chars().count() <= DETAIL_CHARS_MAX);
+    }
+}

@@ -1,0 +1,336 @@
+//! PagerDuty, by its Events API version 2.
+//!
+//! One incident of ours is one alert there, because all our events carry the same `dedup_key` for the incident's whole life. A
+//! `trigger` updates that alert while it is open, and *opens a second one* once somebody has closed it; so a trigger whose answer
+//! was lost may be repeated only under the conditions that `dispatch` knows as [`Repeat::SameAlert`](super::Repeat).
+//!
+//! An `acknowledge` or `resolve` for which nothing is open is dropped there without a word, which is what we want.
+
+use async_trait::async_trait;
+use reqwest::Url;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Map, Value, json};
+
+use super::http::{self, Answer, Client};
+use super::{Act, Common, Form, Kind, Knob, Manner, Notifier, PROXY_FROM_ENV, Reader, Receiver, Table, cut, nothing_to_say};
+use crate::domain::delivery::{Delivery, Message, Outcome};
+use crate::domain::{Severity, Time};
+
+pub const KIND: Kind = Kind {
+    name: "pagerduty",
+    about: "PagerDuty, Events API v2: one alert per incident, acknowledged and resolved with it",
+    knobs: &[
+        Knob { name: "routing_key", about: "integration key of the service or orchestration, 32 characters", form: Form::Secret, required: true },
+        Knob {
+            name: "url",
+            about: "where events are posted; https://events.eu.pagerduty.com/v2/enqueue for the EU service region",
+            form: Form::Url,
+            required: false,
+        },
+        PROXY_FROM_ENV,
+    ],
+    build,
+};
+
+const URL_DEFAULT: &str = "https://events.pagerduty.com/v2/enqueue";
+const ROUTING_KEY_CHARS: usize = 32;
+const SUMMARY_CHARS_MAX: usize = 1_024;
+const DEDUP_KEY_CHARS_MAX: usize = 255;
+/// An incident's id and slashes beside the instance's name, with room to grow.
+const DEDUP_KEY_CHARS_REST: usize = 55;
+/// The vendor takes 512 KB; nobody reads more than this at night.
+const BODY_BYTES_AIM: usize = 32 * 1024;
+/// One row of the table of details.
+const DETAIL_CHARS_MAX: usize = 1_000;
+/// Fields for which the vendor names no bound.
+const FIELD_CHARS_MAX: usize = 255;
+const EXEMPLARS_MAX: usize = 5;
+/// The vendor's limit is about 120 a minute for each key.
+const PER_MINUTE_MAX: u32 = 100;
+
+struct PagerDuty {
+    url: Url,
+    routing_key: SecretString,
+    common: Common,
+    client: Client,
+}
+
+fn build(_name: &str, common: &Common, table: &Table) -> Result<Receiver, Vec<(String, String)>> {
+    let mut r = Reader::new(table);
+    let routing_key = r.secret("routing_key");
+    let routing_key = r.required("routing_key", routing_key);
+    if let Some(key) = &routing_key {
+        let key = key.expose_secret();
+        if key.chars().count() != ROUTING_KEY_CHARS || !key.bytes().all(|b| b.is_ascii_alphanumeric()) {
+            r.problem("routing_key", format!("routing_key is not {ROUTING_KEY_CHARS} letters and digits"));
+        }
+    }
+    let url = r.text("url").unwrap_or_else(|| URL_DEFAULT.to_owned());
+    let url = r.url("url", &url);
+    if common.instance.chars().count() > DEDUP_KEY_CHARS_MAX - DEDUP_KEY_CHARS_REST {
+        r.problem("instance", format!("instance is longer than {} characters", DEDUP_KEY_CHARS_MAX - DEDUP_KEY_CHARS_REST));
+    }
+    let client = r.client(common, routing_key.iter().cloned().collect());
+    match (routing_key, url, client) {
+        (Some(routing_key), Some(url), Some(client)) if r.problems.is_empty() => {
+            Ok(Receiver::Messages(Box::new(PagerDuty { url, routing_key, common: common.clone(), client })))
+        }
+        _ => Err(r.problems),
+    }
+}
+
+#[async_trait]
+impl Notifier for PagerDuty {
+    async fn deliver(&self, delivery: &Delivery, now: Time) -> Outcome {
+        match self.body(&delivery.message) {
+            Some(body) => self.post(body, now).await,
+            None => nothing_to_say(),
+        }
+    }
+
+    async fn test(&self, now: Time) -> Outcome {
+        let key = format!("bellwether/{}/test", self.common.instance);
+        let body = json!({
+            "routing_key": self.routing_key.expose_secret(),
+            "event_action": "trigger",
+            "dedup_key": key,
+            "client": "Bellwether",
+            "payload": {
+                "summary": format!("Bellwether test message from {}: nothing is wrong, please resolve", self.common.instance),
+                "source": self.common.instance,
+                "severity": "info",
+                "timestamp": now.rfc3339(),
+            },
+        });
+        match self.post(body, now).await {
+            Outcome::Accepted { status, .. } => Outcome::Accepted { status, detail: format!("alert {key} is open there; resolve it by hand") },
+            other => other,
+        }
+    }
+
+    fn manner(&self) -> Manner {
+        Manner { per_minute_max: Some(PER_MINUTE_MAX), ..Manner::VENDOR }
+    }
+}
+
+impl PagerDuty {
+    async fn post(&self, body: Value, now: Time) -> Outcome {
+        match self.client.post(&self.url, http::json_headers(), body.to_string().into_bytes(), now).await {
+            Ok(answer) => judge(&answer),
+            Err(failure) => failure.into(),
+        }
+    }
+
+    fn body(&self, message: &Message) -> Option<Value> {
+        let action = match Act::of(message) {
+            Act::Trigger => "trigger",
+            Act::Acknowledge => "acknowledge",
+            Act::Resolve => "resolve",
+            Act::Nothing => return None,
+        };
+        let incident = &message.incident;
+        let mut body = json!({
+            "routing_key": self.routing_key.expose_secret(),
+            "event_action": action,
+            "dedup_key": format!("bellwether/{}/{}", self.common.instance, incident.id),
+            "client": "Bellwether",
+        });
+        if let Some(href) = self.common.incident_url(&incident.id) {
+            body["client_url"] = json!(href);
+            body["links"] = json!([{"href": href, "text": "Evidence"}]);
+        }
+        if action == "trigger" {
+            let mut payload = json!({
+                "summary": cut(&incident.title, SUMMARY_CHARS_MAX),
+                "source": cut(&format!("{}/{}", incident.key.environment, incident.key.model), FIELD_CHARS_MAX),
+                "severity": severity(incident.severity),
+                "timestamp": incident.onset.at.rfc3339(),
+                "group": cut(&incident.key.environment, FIELD_CHARS_MAX),
+                "class": incident.key.category.as_str(),
+                "custom_details": details(message),
+            });
+            if let Some(version) = incident.versions.first() {
+                payload["component"] = json!(cut(version, FIELD_CHARS_MAX));
+            }
+            body["payload"] = payload;
+            shrink(&mut body);
+        }
+        Some(body)
+    }
+}
+
+/// The vendor's table of answers. A 2xx that is not theirs is a portal or proxy that took the page in their place.
+fn judge(answer: &Answer) -> Outcome {
+    let is_theirs = answer.status == 202 || serde_json::from_slice::<Value>(&answer.body).is_ok_and(|v| v["status"] == "success");
+    if answer.is_success() && !is_theirs {
+        let detail = format!("{}, which is not how PagerDuty accepts", answer.detail());
+        return Outcome::Retry { status: Some(answer.status), detail, after_ms: answer.retry_after_ms };
+    }
+    answer.judge()
+}
+
+fn severity(severity: Severity) -> &'static str {
+    match severity.level() {
+        1 => "critical",
+        2 => "error",
+        _ => "warning",
+    }
+}
+
+/// Shown as a table: flat and short.
+fn details(message: &Message) -> Map<String, Value> {
+    let incident = &message.incident;
+    let mut out = Map::new();
+    let mut put = |key: &str, text: String| {
+        if !text.is_empty() {
+            out.insert(key.to_owned(), Value::String(cut(&text, DETAIL_CHARS_MAX)));
+        }
+    };
+    put("severity_reason", incident.severity_reasons.iter().map(|a| a.answer.as_str()).collect::<Vec<_>>().join("; "));
+    put("page_reason", incident.page_reason.clone());
+    put("since", format!("{} (between {} and {})", incident.onset.at, incident.onset.from, incident.onset.to));
+    put("findings", incident.findings.iter().map(|f| f.headline.as_str()).collect::<Vec<_>>().join("; "));
+    put("segments", incident.segments.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
+    put("versions", incident.versions.join(", "));
+    if let Some(users) = &incident.users_affected {
+        put("users_affected", format!("about {:.0} ({:.0} to {:.0})", users.estimate, users.low, users.high));
+    }
+    if let Some(cause) = &incident.cause {
+        let probability = cause.ranked.iter().find(|(c, _)| *c == cause.best).map_or(String::new(), |(_, p)| format!(" ({p:.2})"));
+        put("likely_cause", format!("{}{probability}: {}", cause.best, cause.facts.join("; ")));
+    }
+    put("suggested_action", incident.action.clone());
+    if incident.reopened > 0 {
+        put("reopened", format!("{} times within a day", incident.reopened));
+    }
+    let exemplars = incident.exemplars.iter().take(EXEMPLARS_MAX).map(|e| {
+        let facts = e.facts.iter().map(|(name, value)| format!(" {name}={value}")).collect::<String>();
+        format!("{} {} {}{facts}", e.id, e.time, e.status)
+    });
+    put("exemplars", exemplars.collect::<Vec<_>>().join("; "));
+    out
+}
+
+/// Brings the body below its aim: first without exemplars, then without details. The summary is short already.
+fn shrink(body: &mut Value) {
+    if body.to_string().len() <= BODY_BYTES_AIM {
+        return;
+    }
+    if let Some(details) = body["payload"]["custom_details"].as_object_mut() {
+        details.remove("exemplars");
+        details.insert("truncated".to_owned(), json!("exemplars left out; see the incident's page"));
+    }
+    if body.to_string().len() > BODY_BYTES_AIM {
+        body["payload"]["custom_details"] = json!({"truncated": "details left out; see the incident's page"});
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{common, message};
+    use super::*;
+    use crate::domain::delivery::Notice;
+    use crate::domain::incident::Exemplar;
+
+    const KEY: &str = "0123456789abcdef0123456789abcdef";
+
+    fn pagerduty() -> PagerDuty {
+        let client = Client::new("0", false, vec![]).expect("a client");
+        PagerDuty { url: http::endpoint(URL_DEFAULT).expect("a url"), routing_key: KEY.to_owned().into(), common: common(), client }
+    }
+
+    #[test]
+    fn every_notice_has_its_action() {
+        for (notice, action) in [
+            (Notice::Opened, Some("trigger")),
+            (Notice::Escalated, Some("trigger")),
+            (Notice::Reopened, Some("trigger")),
+            (Notice::Updated, Some("trigger")),
+            (Notice::Acknowledged, Some("acknowledge")),
+            (Notice::Resolved, Some("resolve")),
+            (Notice::Merged, Some("resolve")),
+            (Notice::Suppressed, Some("resolve")),
+            (Notice::Mitigated, None),
+            (Notice::Recovering, None),
+        ] {
+            let body = pagerduty().body(&message(notice));
+            assert_eq!(body.as_ref().and_then(|b| b["event_action"].as_str()), action, "{notice:?}");
+            if let Some(body) = body {
+                assert_eq!(body["dedup_key"], "bellwether/eu-1/inc-01JD2QF3K8M4");
+                assert_eq!(body.get("payload").is_some(), action == Some("trigger"));
+            }
+        }
+    }
+
+    #[test]
+    fn an_update_of_an_incident_that_is_over_opens_nothing() {
+        let mut message = message(Notice::Resolved);
+        message.notice = Notice::Updated;
+        assert_eq!(pagerduty().body(&message), None);
+    }
+
+    #[test]
+    fn the_body_is_as_the_page_says() {
+        let body = pagerduty().body(&message(Notice::Opened)).expect("a body");
+        assert_eq!(
+            body,
+            json!({
+                "routing_key": KEY, "event_action": "trigger", "dedup_key": "bellwether/eu-1/inc-01JD2QF3K8M4",
+                "client": "Bellwether", "client_url": "https://bellwether.example/incidents/inc-01JD2QF3K8M4",
+                "links": [{"href": "https://bellwether.example/incidents/inc-01JD2QF3K8M4", "text": "Evidence"}],
+                "payload": {
+                    "summary": "loan-scorer prod: error rate 0.4 % → 3.1 %", "source": "prod/loan-scorer", "severity": "error",
+                    "timestamp": "2026-11-20T09:12:00Z", "component": "2026-11-18", "group": "prod", "class": "model_failure",
+                    "custom_details": {
+                        "severity_reason": "degraded quality, 1 of 3 regions", "page_reason": "severity 2",
+                        "since": "2026-11-20T09:12:00Z (between 2026-11-20T09:12:00Z and 2026-11-20T09:12:00Z)",
+                        "findings": "error rate 0.4 % → 3.1 %", "segments": "region=eu", "versions": "2026-11-18",
+                        "users_affected": "about 1240 (1100 to 1400)",
+                        "likely_cause": "pipeline (0.71): version 2026-11-18 deployed 9 min before",
+                        "suggested_action": "route 0 % to 2026-11-18", "exemplars": "p-1 2026-11-20T09:12:00Z error code=500",
+                    },
+                },
+            })
+        );
+    }
+
+    #[test]
+    fn a_large_incident_shrinks_and_says_so() {
+        let mut m = message(Notice::Opened);
+        m.incident.title = "ü".repeat(5_000);
+        let fact = ("code".to_owned(), "x".repeat(9_000));
+        m.incident.exemplars = (0..50)
+            .map(|i| Exemplar {
+                id: i.to_string(),
+                hash: i,
+                time: Time(0),
+                version: "v".repeat(9_000),
+                status: "error".into(),
+                facts: vec![fact.clone(); 20],
+            })
+            .collect();
+        m.incident.versions = vec!["v".repeat(9_000); 50];
+        let body = pagerduty().body(&m).expect("a body");
+        assert!(body.to_string().len() <= BODY_BYTES_AIM);
+        assert_eq!(body["payload"]["summary"].as_str().map(|s| s.chars().count()), Some(SUMMARY_CHARS_MAX));
+        let mut wide = body.clone();
+        wide["payload"]["custom_details"] = json!({"exemplars": "x".repeat(40_000), "findings": "f"});
+        shrink(&mut wide);
+        assert_eq!(wide["payload"]["custom_details"]["findings"], "f");
+        assert!(wide["payload"]["custom_details"]["truncated"].is_string());
+        wide["payload"]["custom_details"] = json!({"findings": "x".repeat(40_000)});
+        shrink(&mut wide);
+        assert!(wide.to_string().len() <= BODY_BYTES_AIM && wide["payload"]["custom_details"]["truncated"].is_string());
+    }
+
+    #[test]
+    fn a_portal_in_between_does_not_take_the_page() {
+        let answer = |status, body: &str| Answer { status, retry_after_ms: None, body: body.as_bytes().to_vec(), words: body.to_owned() };
+        assert_eq!(judge(&answer(202, "")).as_str(), "accepted");
+        assert_eq!(judge(&answer(200, r#"{"status":"success"}"#)).as_str(), "accepted");
+        assert_eq!(judge(&answer(200, "<html>please log in</html>")).as_str(), "retry");
+        assert_eq!(judge(&answer(400, "{}")).as_str(), "refused");
+        assert_eq!(judge(&answer(429, "")).as_str(), "retry");
+        assert_eq!(judge(&answer(302, "")).as_str(), "retry");
+    }
+}
