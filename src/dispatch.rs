@@ -457,7 +457,7 @@ impl Desk {
             }
             None => return self.finish(claimed, DeliveryState::Refused, &format!("no receiver is called {name:?}"), None, true).await,
         };
-        let Some(door) = self.doors.get(name) else { return None };
+        let door = self.doors.get(name)?;
         let Ok(_room) = door.room.try_acquire() else {
             return self.put_back(&job, "waits: too many are on their way to this receiver", door.moment((self.clock)())).await;
         };

@@ -723,8 +723,8 @@ async fn the_real_alertmanager_fires_and_resolves() {
     // It tells others once a second at most; what fires and ends in between it never tells as firing.
     let last_told = |severity: &str| {
         let all = oracle.requests_to("/echo/from-am");
-        let alerts = all.iter().flat_map(|r| r.json()["alerts"].as_array().cloned().unwrap_or_default());
-        alerts.filter(|a| a["labels"]["severity"] == severity).last().and_then(|a| a["status"].as_str().map(str::to_owned)).unwrap_or_default()
+        let mut alerts = all.iter().flat_map(|r| r.json()["alerts"].as_array().cloned().unwrap_or_default());
+        alerts.rfind(|a| a["labels"]["severity"] == severity).and_then(|a| a["status"].as_str().map(str::to_owned)).unwrap_or_default()
     };
     until("it has told the change", || last_told("warning") == "resolved" && last_told("critical") == "firing").await;
     let over = later(&worse, IncidentState::Resolved, (house.clock)());
