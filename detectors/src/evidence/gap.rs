@@ -31,6 +31,9 @@ const PACE_MIN: f64 = 30.0;
 const TAIL: f64 = 0.05;
 const XI_MIN: f64 = 0.05;
 const XI_MAX: f64 = 0.8;
+/// Shape for a series whose gaps are all alike, so that no tail can be fitted.
+const XI_CLOCKWORK: f64 = 0.3;
+const TAIL_GAPS_MIN: f64 = 5.0;
 /// Shorter silences are hiccups of the way here, not of the series.
 const LIMIT_MS_MIN: f64 = 10_000.0;
 const LIMIT_PANES_MIN: f64 = 2.0;
@@ -392,15 +395,16 @@ impl GapBank {
         }
         // A clockwork has no tail: a tenth of its threshold stands for it.
         let least = 0.1 * u.max(GAP_LEAST);
-        let (xi, sigma) = if count < 5.0 || a0 - 2.0 * a1 <= 1e-12 || a0 <= 0.0 {
-            (XI_MAX.min(0.3), a0.max(least))
+        let spread = a0 - 2.0 * a1;
+        let (xi, sigma) = if count < TAIL_GAPS_MIN || spread <= 1e-12 {
+            (XI_CLOCKWORK, a0)
         } else {
-            let xi = 2.0 - a0 / (a0 - 2.0 * a1);
-            (xi, 2.0 * a0 * a1 / (a0 - 2.0 * a1))
+            let xi = 2.0 - a0 / spread;
+            let x = xi.clamp(-0.45, 0.45);
+            let variance = (1.0 - x) * (2.0 - x).powi(2) * (1.0 - x + 2.0 * x * x) / ((1.0 - 2.0 * x) * (3.0 - 2.0 * x)) / count;
+            (xi + variance.sqrt(), 2.0 * a0 * a1 / spread)
         };
-        let x = xi.clamp(-0.45, 0.45);
-        let error = ((1.0 - x) * (2.0 - x).powi(2) * (1.0 - x + 2.0 * x * x) / ((1.0 - 2.0 * x) * (3.0 - 2.0 * x)) / count.max(5.0)).sqrt();
-        Some(Fit { u, sigma: sigma.max(least), xi: (xi + error).clamp(XI_MIN, XI_MAX), q99, largest, at_count: self.gap_count })
+        Some(Fit { u, sigma: sigma.max(least), xi: xi.clamp(XI_MIN, XI_MAX), q99, largest, at_count: self.gap_count })
     }
 
     /// The silence that is an alarm at this pane's end, in living milliseconds.
@@ -627,6 +631,18 @@ mod tests {
         let found = (0..360).position(|i| matches!(bank.judge(&[], t + i * pane_ms, pane_ms, true, B).call, Call::Alarm { .. }));
         println!("stop by day after {found:?} panes, limit {:?}", bank.limit_ms());
         assert!(found.is_some_and(|panes| panes < 60), "{found:?} {:?}", bank.limit_ms());
+    }
+
+    #[test]
+    fn a_clockwork_that_stops_is_found() {
+        let mut bank = GapBank::new(GapSettings { armed_after_ms: 20 * 60_000, ..GapSettings::default() });
+        for i in 0..600 {
+            let at = i * 10_000;
+            assert_eq!(bank.judge(&[at + 3_000 + i % 7], at, 10_000, true, B).call, Call::Quiet);
+        }
+        let found = (600..1_200).position(|i| matches!(bank.judge(&[], i * 10_000, 10_000, true, B).call, Call::Alarm { .. }));
+        println!("clockwork: {found:?} panes, limit {:?}", bank.limit_ms());
+        assert!(found.is_some_and(|panes| panes < 60), "{found:?}");
     }
 
     #[test]

@@ -318,6 +318,10 @@ impl SeasonalStepBank {
     /// Makes room for an interval; those skipped are unknown.
     fn advance(&mut self, at_ms: i64) {
         let step = self.settings.interval_ms;
+        if !self.values.is_empty() && (at_ms - self.last_ms) / step >= self.values.len() as i64 {
+            // Nothing that is known is younger than what is kept.
+            self.reset();
+        }
         if self.values.is_empty() {
             self.values = vec![f32::NAN; WEEKS_KEPT * self.per_week()];
             self.surprises = vec![f32::NAN; NOISE_WEEKS * self.per_week()];
@@ -449,7 +453,6 @@ impl SeasonalStepBank {
         let mut model = Model { built_ms: at_ms, floor, profile, slow, phi: 0.0, deviation: 0.0, hour_factor: vec![1.0; 24], known: 0 };
         self.learn_noise(&mut model);
         self.model = Some(model);
-        // The level may have moved: the surprise before was one of another model.
     }
 
     /// Correlation and deviation of the surprises, robust.
