@@ -29,6 +29,8 @@ struct Line {
     offset: i64,
     #[serde(default)]
     ts: Option<i64>,
+    /// Null is a record without a value; a line without the member is none of kcat's, which serde's default would hide.
+    #[serde(deserialize_with = "Bytes::deserialize")]
     payload: Bytes,
 }
 

@@ -125,11 +125,13 @@ impl Plan {
 
     /// Reads one event into a draft.
     pub fn read<'s, 'a>(&self, text: &'a str, settings: &'s Settings) -> Result<Draft<'s, 'a>, Reject> {
-        match parse(text, AnyTree { keys_max: settings.max_keys }) {
+        // One more than is read of an object, so that the cut is noticed and counted.
+        let any = AnyTree { keys_max: settings.max_keys, entries_max: settings.max_features.saturating_add(1), is_top: true };
+        match parse(text, any) {
             Ok(tree) => self.fill(&tree, settings),
             Err(error) if limits::is_number_beyond_range(&error) => {
                 let text = limits::without_numbers_beyond_range(text);
-                let tree = parse(&text, AnyTree { keys_max: settings.max_keys }).map_err(|error| refusal(&error, &text))?;
+                let tree = parse(&text, any).map_err(|error| refusal(&error, &text))?;
                 self.fill(&tree, settings).map(Draft::into_owned)
             }
             Err(error) => Err(refusal(&error, text)),
@@ -140,8 +142,9 @@ impl Plan {
         let mut draft = Draft::new(settings);
         for (member, origin) in &self.members {
             let found = origin.fetch(root);
-            if found.is_none() && *member != Member::Time && matches!(origin, Origin::Path(fetch) if fetch.required) {
-                let detail = format!("missing {:?}: the mapping requires it", member.name());
+            // A time that cannot be read is as bad as none, so both are refused at the end.
+            if let Some(lacking) = origin.lacking(root, member.name()).filter(|_| *member != Member::Time) {
+                let detail = format!("missing {lacking:?}: the mapping requires it");
                 return Err(Reject::new(Reason::MissingField, detail));
             }
             let Some(tree) = found else { continue };
@@ -173,6 +176,20 @@ impl Origin {
                 let members: Vec<_> = origins.iter().filter_map(|(name, o)| Some((Cow::Owned(name.clone()), o.fetch(root)?))).collect();
                 (!members.is_empty()).then_some(Tree::Object(members))
             }
+        }
+    }
+}
+
+impl Origin {
+    /// The first thing under `name` that the mapping requires and the event lacks.
+    fn lacking(&self, root: &Tree<'_>, name: &str) -> Option<String> {
+        match self {
+            Origin::Constant(_) => None,
+            Origin::Path(fetch) => (fetch.required && fetch.fetch(root).is_none()).then(|| name.to_owned()),
+            Origin::Object(origins) => origins.iter().find_map(|(inner, origin)| match origin {
+                Origin::Path(fetch) if !fetch.required => None,
+                _ => origin.lacking(root, &format!("{name}.{inner}")),
+            }),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::value::{MapDeserializer, SeqDeserializer};
-use serde::de::{DeserializeSeed, Deserializer, Error, IntoDeserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 
 use super::excerpt;
 use super::scalar::{AnyScalar, BorrowedText, Scalar};
@@ -110,10 +110,14 @@ impl Tree<'_> {
     }
 }
 
-/// Reads any JSON value into a [`Tree`]. An object with more than `keys_max` members is an error of the data.
+/// Reads any JSON value into a [`Tree`].
 #[derive(Clone, Copy)]
 pub struct AnyTree {
+    /// More members at the top are an error of the data.
     pub keys_max: usize,
+    /// Members kept of an object further down; the rest is skipped, so that a wide object costs itself and not the event.
+    pub entries_max: usize,
+    pub is_top: bool,
 }
 
 impl<'de> DeserializeSeed<'de> for AnyTree {
@@ -132,12 +136,18 @@ impl<'de> Visitor<'de> for AnyTree {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Tree<'de>, A::Error> {
+        let below = AnyTree { is_top: false, ..self };
         let mut members = Vec::with_capacity(8);
         while let Some(name) = map.next_key_seed(BorrowedText)? {
-            if members.len() == self.keys_max {
-                return Err(A::Error::custom(format!("more than {} members in one object", self.keys_max)));
+            if self.is_top && members.len() == self.keys_max {
+                return Err(A::Error::custom(format!("more than {} members in the event", self.keys_max)));
             }
-            members.push((name, map.next_value_seed(self)?));
+            if !self.is_top && members.len() == self.entries_max {
+                map.next_value::<IgnoredAny>()?;
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                break;
+            }
+            members.push((name, map.next_value_seed(below)?));
         }
         Ok(Tree::Object(members))
     }
@@ -229,7 +239,7 @@ mod tests {
     use super::*;
 
     fn tree(json: &str) -> Tree<'_> {
-        AnyTree { keys_max: 100 }.deserialize(&mut serde_json::Deserializer::from_str(json)).unwrap()
+        AnyTree { keys_max: 100, entries_max: 2, is_top: true }.deserialize(&mut serde_json::Deserializer::from_str(json)).unwrap()
     }
 
     #[test]
@@ -244,6 +254,14 @@ mod tests {
         for path in ["$.a.b[2]", "$.a.b.c", "$.a[0]", "$.x.y.z"] {
             assert_eq!(at(path), None, "{path}");
         }
+    }
+
+    #[test]
+    fn a_wide_object_costs_itself_and_a_wide_event_the_event() {
+        let narrow = AnyTree { keys_max: 2, entries_max: 2, is_top: true };
+        let read = |json: &str| narrow.deserialize(&mut serde_json::Deserializer::from_str(json)).map(|tree| format!("{tree:?}"));
+        assert_eq!(read(r#"{"a":{"x":1,"y":2,"z":3},"b":1}"#).unwrap(), read(r#"{"a":{"x":1,"y":2},"b":1}"#).unwrap());
+        assert!(read(r#"{"a":1,"b":2,"c":3}"#).is_err_and(|e| e.to_string().contains("more than 2 members in the event")));
     }
 
     #[test]

@@ -191,6 +191,6 @@ mod tests {
         }
         let long = format!("[{}1]", "1,".repeat(DIMENSIONS_MAX));
         assert_eq!(read(&long, true), Scalar::Unusable);
-        assert!(matches!(read(&long[2..].replacen("", "[", 1), true), Scalar::Numbers(n) if n.len() == DIMENSIONS_MAX));
+        assert!(matches!(read(&long[3..].replacen("", "[", 1), true), Scalar::Numbers(n) if n.len() == DIMENSIONS_MAX));
     }
 }
