@@ -237,6 +237,13 @@ fn f20_a_topic_made_anew_is_a_gap() {
     seen.listen(&messages, 30, "records", |s| s.count() >= 50);
     assert_eq!(seen.gaps, [(0, 0, 400, 0)]);
     assert_all(&seen, 0, 0..50);
+    // And under our hands.
+    broker.delete_topic(&topic);
+    std::thread::sleep(Duration::from_secs(3));
+    broker.create_topic(&topic, 1, &[]);
+    broker.produce(&topic, 1, 0, 20);
+    seen.listen(&messages, 60, "records of the new topic", |s| s.count() >= 70);
+    assert_eq!(seen.gaps.len(), 2, "{:?}", seen.gaps);
     handle.stop().expect("it stops");
 }
 
