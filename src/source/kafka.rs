@@ -392,7 +392,7 @@ impl Reader {
                 break;
             }
             // While records flow, the clock is looked at for every 16th only.
-            if !read || until.is_none() || batch.records.len() % 16 == 0 {
+            if !read || until.is_none() || batch.records.len().is_multiple_of(16) {
                 let now = Instant::now();
                 wait = until.get_or_insert(now + BATCH_WAIT).saturating_duration_since(now);
                 if wait.is_zero() {
@@ -443,9 +443,9 @@ impl Reader {
             time: message.timestamp().to_millis().filter(|ms| *ms >= 0).map(Time),
             key: message.key().map(|key| batch.push(key)),
             value: message.payload().map(|value| batch.push(value)),
-            headers: match message.headers() {
-                Some(headers) if self.settings.headers => Some(batch.push_headers(headers.iter().map(|h| (h.key, h.value)))),
-                _ => None,
+            headers: match self.settings.headers {
+                true => message.headers().map(|headers| batch.push_headers(headers.iter().map(|h| (h.key, h.value)))),
+                false => None,
             },
             oversize: 0,
         };
