@@ -210,8 +210,7 @@ impl DeadLetters {
     /// Sends what waits, for five seconds at most; the rest goes to the file.
     pub fn close(self) -> Counts {
         self.state.close.store(true, Ordering::Release);
-        if let Some((queue, done)) = &self.kafka {
-            let _ = queue;
+        if let Some((_, done)) = &self.kafka {
             // The thread files what it could not send; a library that hangs is left behind.
             let _ = done.recv_timeout(CLOSE_WAIT + Duration::from_secs(2));
         }

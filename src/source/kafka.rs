@@ -55,6 +55,10 @@ const PLACES_WAIT: Duration = Duration::from_millis(2_000);
 const PLACES_AGAIN: Duration = Duration::from_millis(500);
 /// How often quiet and trouble are looked at.
 const TICK_EVERY: Duration = Duration::from_millis(100);
+/// All brokers are away: said after so long without an answer, for brokers also close connections that are merely idle.
+const DOWN_FOR: Duration = Duration::from_secs(2);
+/// An older error of the library's is not the reason for today's trouble.
+const REASON_FOR: Duration = Duration::from_secs(30);
 /// What stopping may take; leaving the group needs a broker that answers.
 const STOP_SECONDS_MAX: u64 = 10;
 
@@ -152,8 +156,8 @@ struct Witness {
     closing: AtomicBool,
     changed: AtomicBool,
     changes: Mutex<Vec<Change>>,
-    /// The last error in the library's words.
-    words: Mutex<Option<String>>,
+    /// The last error in the library's words, and when.
+    words: Mutex<Option<(Instant, String)>>,
     /// When all brokers were last said to be away.
     all_down: Mutex<Option<Instant>>,
 }
@@ -313,9 +317,11 @@ impl Drop for Handle {
 
 impl ClientContext for Witness {
     fn error(&self, error: KafkaError, reason: &str) {
-        *lock(&self.words) = Some(reason.to_owned());
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+            // It counts brokers; the reason came before it.
             *lock(&self.all_down) = Some(Instant::now());
+        } else {
+            *lock(&self.words) = Some((Instant::now(), reason.to_owned()));
         }
     }
 }
@@ -386,7 +392,7 @@ impl Reader {
                 break;
             }
             // While records flow, the clock is looked at for every 16th only.
-            if !read || until.is_none() || batch.records.len() % 16 == 0 {
+            if !read || until.is_none() || batch.records.len().is_multiple_of(16) {
                 let now = Instant::now();
                 wait = until.get_or_insert(now + BATCH_WAIT).saturating_duration_since(now);
                 if wait.is_zero() {
@@ -437,9 +443,9 @@ impl Reader {
             time: message.timestamp().to_millis().filter(|ms| *ms >= 0).map(Time),
             key: message.key().map(|key| batch.push(key)),
             value: message.payload().map(|value| batch.push(value)),
-            headers: match message.headers() {
-                Some(headers) if self.settings.headers => Some(batch.push_headers(headers.iter().map(|h| (h.key, h.value)))),
-                _ => None,
+            headers: match self.settings.headers {
+                true => message.headers().map(|headers| batch.push_headers(headers.iter().map(|h| (h.key, h.value)))),
+                false => None,
             },
             oversize: 0,
         };
@@ -552,7 +558,7 @@ impl Reader {
                 self.mend = false;
             }
             Err(words) => {
-                *lock(&self.consumer.context().words) = Some(words);
+                *lock(&self.consumer.context().words) = Some((Instant::now(), words));
                 self.places_at = Instant::now() + PLACES_AGAIN;
             }
         }
@@ -615,8 +621,11 @@ impl Reader {
         }
         let low = self.ask(&keys, Offset::Beginning)?;
         let high = self.ask(&keys, Offset::End)?;
+        // Control records that were passed and then deleted are no loss.
+        let passed = positions(&self.consumer, &self.settings.topics);
         for part in &mut self.parts {
             let key = (part.topic, part.partition);
+            part.next = part.next.max(passed.get(&key).copied().unwrap_or(0));
             let (Some(low), Some(high)) = (low.get(&key), high.get(&key)) else { continue };
             let (next, gap) = place_or_gap(key, part.next, *low, *high);
             part.next = next;
@@ -682,13 +691,13 @@ impl Reader {
             let _ = subscribe(&self.consumer, &self.settings.topics);
         }
         let witness = self.consumer.context();
-        let down = lock(&witness.all_down).is_some_and(|at| asked.is_none_or(|asked| asked < at));
+        let down = lock(&witness.all_down).is_some_and(|at| at.elapsed() > DOWN_FOR && asked.is_none_or(|asked| asked < at));
         if down && trouble.is_none() {
             trouble = Some("no broker can be reached".into());
         }
         match trouble {
             Some(mut words) if !self.trouble_said => {
-                if let Some(why) = lock(&witness.words).clone() {
+                if let Some((_, why)) = lock(&witness.words).as_ref().filter(|(at, _)| at.elapsed() < REASON_FOR) {
                     words = format!("{words}: {why}");
                 }
                 self.trouble_said = true;
