@@ -5,9 +5,12 @@
 
 mod api;
 mod backend;
+mod chart;
 mod door;
 mod guard;
 mod manage;
+mod pages;
+mod visible;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -106,6 +109,7 @@ fn routes(web: Arc<Web>) -> Router {
     Router::new()
         .merge(manage::routes())
         .merge(api::routes())
+        .merge(pages::routes())
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(Arc::clone(&web), at_the_guard))
         .with_state(web)
