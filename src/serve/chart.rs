@@ -62,7 +62,7 @@ pub fn draw(page: &SeriesPage) -> Option<String> {
             floor + 17.0
         );
     }
-    let _ = write!(svg, "<text class=\"label\" x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">nats of evidence</text>", WIDTH - RIGHT, evidence.to - 7.0);
+    let _ = write!(svg, "<text class=\"label\" x=\"{LEFT}\" y=\"{:.1}\">Evidence, in nats</text>", evidence.to - 7.0);
 
     let pieces = pieces(&points);
 

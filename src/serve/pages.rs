@@ -189,11 +189,15 @@ fn ago(at: Time, now: Time) -> String {
 
 fn span(ms: i64) -> String {
     let seconds = ms / 1_000;
-    match seconds {
-        ..120 => format!("{seconds} s"),
-        ..7_200 => format!("{} min", seconds / 60),
-        ..172_800 => format!("{} h", seconds / 3_600),
-        _ => format!("{} days", seconds / 86_400),
+    // Two of a unit before the next: "90 min" says more than "1 h".
+    if seconds < 120 {
+        format!("{seconds} s")
+    } else if seconds < 7_200 {
+        format!("{} min", seconds / 60)
+    } else if seconds < 172_800 {
+        format!("{} h", seconds / 3_600)
+    } else {
+        format!("{} days", seconds / 86_400)
     }
 }
 
@@ -505,6 +509,8 @@ struct FindingRow {
     reason: String,
     whose: String,
     size: String,
+    /// In which the size lies with 95 % confidence.
+    interval: String,
     onset: When,
     recovered: Option<When>,
     sureness: String,
@@ -626,8 +632,9 @@ fn affected(users: &Estimate) -> String {
 }
 
 fn finding(f: &Finding, frame: &Frame) -> FindingRow {
-    let size = f.change.as_ref().map_or_else(String::new, |c| {
-        format!("{} → {} (95 %: {} to {})", f.unit.words(c.before), f.unit.words(c.after), f.unit.words(c.low), f.unit.words(c.high))
+    let (size, interval) = f.change.as_ref().map_or_else(Default::default, |c| {
+        let words = |v| f.unit.words(v);
+        (format!("{} → {}", words(c.before), words(c.after)), format!("95 %: {} to {}", words(c.low), words(c.high)))
     });
     let sureness = match (f.by_rule, f.log_evidence, f.threshold) {
         (true, _, _) => "By rule: needs no statistics".to_owned(),
@@ -641,6 +648,7 @@ fn finding(f: &Finding, frame: &Frame) -> FindingRow {
         reason: f.reason.clone(),
         whose: f.series.group.words(),
         size,
+        interval,
         onset: frame.when(f.onset.at),
         recovered: f.recovered_at.map(|t| frame.when(t)),
         sureness,
