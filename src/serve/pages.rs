@@ -244,7 +244,7 @@ fn nats(value: f64) -> String {
 }
 
 fn or_none(value: Option<f64>, unit: Unit) -> String {
-    value.filter(|v| v.is_finite()).map_or_else(|| "unknown".to_owned(), |v| unit.words(v))
+    value.filter(|v| v.is_finite()).map_or_else(|| "none yet".to_owned(), |v| unit.words(v))
 }
 
 /// `32 armed, 4 warming`.
@@ -277,9 +277,9 @@ impl Budget {
         };
         let share = if engine.budget > 0.0 { engine.budget_spent / engine.budget } else { 0.0 };
         let words = format!(
-            "{} of {} false pages in 30 days have been spent by expectation. {} raised, {} held back.",
-            number(engine.budget_spent),
+            "Of {} false pages accepted in 30 days, {} are spent by expectation. {} raised, {} held back.",
             number(engine.budget),
+            number(engine.budget_spent),
             plural(engine.alarms_raised, "alarm was", "alarms were"),
             count(engine.alarms_held)
         );
@@ -674,8 +674,10 @@ async fn command(
     Path((id, verb)): Path<(String, String)>,
     form: Result<Form<IncidentForm>, FormRejection>,
 ) -> Response {
-    let Form(form) = or_problem!(web, headers, form);
+    let Form(mut form) = or_problem!(web, headers, form);
     or_problem!(web, headers, web.guard.check_token(&headers, &form.csrf));
+    // Browsers end the lines of a text with both characters.
+    form.why = form.why.replace("\r\n", "\n");
     let body = CommandBody { by: form.by.clone(), why: form.why.clone(), closed_as: form.closed_as.clone(), text: form.why.clone() };
     let done = match body.command(&verb) {
         Ok(command) => web.backend.command(&id, command, form.revision, None).await.map_err(Problem::from),
@@ -745,6 +747,8 @@ struct SeriesRow {
     usual: String,
     words: String,
     bar: String,
+    /// What the bar shows.
+    share: String,
 }
 
 impl SeriesRow {
@@ -764,7 +768,7 @@ impl SeriesRow {
             (Some(low), Some(high)) if low.is_finite() && high.is_finite() => format!("{} to {}", s.unit.words(low), s.unit.words(high)),
             (_, Some(high)) if high.is_finite() => format!("up to {}", s.unit.words(high)),
             (Some(low), _) if low.is_finite() => format!("from {}", s.unit.words(low)),
-            _ => "not known yet".to_owned(),
+            _ => "none yet".to_owned(),
         };
         SeriesRow {
             id: s.id.to_string(),
@@ -772,10 +776,15 @@ impl SeriesRow {
             light: light(s.state, share),
             state: capital(s.state.as_str()),
             value: or_none(s.value, s.unit),
-            usual: if s.baseline.is_some() { format!("{baseline} ({tolerated})") } else { "not known yet".to_owned() },
+            usual: if s.baseline.is_some() { baseline.clone() } else { "none yet".to_owned() },
             baseline,
             tolerated,
             words: capital(&s.words),
+            share: match share {
+                Some(share) if share >= 1.0 => "enough evidence to page".to_owned(),
+                Some(share) => format!("{:.0} % of the evidence that a page needs", (share * 100.0).clamp(0.0, 99.0)),
+                None => String::new(),
+            },
             bar: share.map_or_else(String::new, |share| bar(share, if share >= 1.0 { "full" } else { "part" })),
         }
     }
@@ -867,7 +876,7 @@ async fn series(State(web): Shared, headers: HeaderMap, Path(id): Path<String>) 
         model: s.key.group.model.to_string(),
         r: SeriesRow::of(s),
         evidence: nats(s.log_evidence),
-        threshold: s.threshold.map_or_else(|| "never pages".to_owned(), nats),
+        threshold: s.threshold.map_or_else(|| if s.state == DetectorState::Warming { "not yet set" } else { "never pages" }.to_owned(), nats),
         chart: chart::draw(&found),
         points: found.points.iter().rev().take(TABLE_POINTS_MAX).map(point).collect(),
         empty: "No pane has been judged yet. The first point comes when a pane closes, some seconds after its last event.",

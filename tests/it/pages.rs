@@ -1,5 +1,6 @@
 //! Pages, API, metrics and management, asked over real HTTP of a made-up daemon: what they answer, what they refuse, how they look
 //! in a real browser, and that a real Prometheus is content.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
