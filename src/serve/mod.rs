@@ -5,9 +5,12 @@
 
 mod api;
 mod backend;
+mod chart;
 mod door;
 mod guard;
 mod manage;
+mod pages;
+mod visible;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -106,6 +109,7 @@ fn routes(web: Arc<Web>) -> Router {
     Router::new()
         .merge(manage::routes())
         .merge(api::routes())
+        .merge(pages::routes())
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(Arc::clone(&web), at_the_guard))
         .with_state(web)
@@ -114,8 +118,13 @@ fn routes(web: Arc<Web>) -> Router {
 /// Turns strangers away, bounds the answer's time and sets the headers that every answer carries.
 async fn at_the_guard(State(web): Shared, request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
+    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse::<u64>().ok());
     let mut response = match web.guard.admits(request.method(), request.headers(), request.uri().host()) {
         Err(refusal) => api::Problem::new(StatusCode::FORBIDDEN, refusal.to_string()).into_response(),
+        // What says beforehand that it is too long need not be read; what does not say is cut off while it is read.
+        Ok(()) if length.is_some_and(|l| l > BODY_BYTES_MAX as u64) => {
+            api::Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a body has at most {BODY_BYTES_MAX} bytes")).into_response()
+        }
         Ok(()) => match within(next.run(request)).await {
             Some(response) => response,
             None => api::Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("no answer within {ANSWER_SECONDS_MAX} s")).into_response(),

@@ -99,7 +99,8 @@ impl<W: Write> Write for Inert<W> {
                 match c {
                     '\n' => safe.push_str("\\n"),
                     '\t' => safe.push('\t'),
-                    c if c.is_control() => safe.push_str(&format!("\\u{{{:x}}}", u32::from(c))),
+                    // Right in text and within JSON's quotes alike; JSON's own escapes leave the second block as it is.
+                    c if c.is_control() => safe.push_str(&format!("\\u{:04x}", u32::from(c))),
                     c => safe.push(c),
                 }
             }
