@@ -1,1 +1,3 @@
 //! The daemon: source, engine, store, dispatch and pages, joined.
+
+pub mod build;
