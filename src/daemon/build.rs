@@ -40,9 +40,7 @@ pub fn engine_settings(s: &Settings) -> engine::Settings {
                 .map(|(name, x)| (name.clone(), judge::Limits { tolerance: x.tolerance, at_least: x.at_least, never_above: x.never_above }))
                 .collect(),
             models: (s.models.iter())
-                .map(|(name, x)| {
-                    (name.clone(), judge::ModelSettings { silence_after_ms: x.silence_after_ms, intended_use: x.intended_use.clone() })
-                })
+                .map(|(name, x)| (name.clone(), judge::ModelSettings { silence_after_ms: x.silence_after_ms, intended_use: x.intended_use.clone() }))
                 .collect(),
             silence_armed_after_ms: SILENCE_ARMED_AFTER_MS,
         },
@@ -65,7 +63,8 @@ pub fn engine_settings(s: &Settings) -> engine::Settings {
 
 /// Looks for planted strings of the model and for secrets by their look, in outputs before they are redacted.
 fn scanner(canaries: Vec<(String, Vec<String>)>) -> pane::Scan {
-    let planted: BTreeMap<String, AhoCorasick> = canaries.into_iter().filter_map(|(model, list)| Some((model, AhoCorasick::new(list).ok()?))).collect();
+    let planted: BTreeMap<String, AhoCorasick> =
+        canaries.into_iter().filter_map(|(model, list)| Some((model, AhoCorasick::new(list).ok()?))).collect();
     // Prefixes that vendors give to their keys so that they can be found in the wrong places.
     let secrets = regex::RegexSet::new([
         r"\bAKIA[0-9A-Z]{16}\b",

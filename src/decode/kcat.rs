@@ -108,13 +108,8 @@ mod tests {
         let line = wrap_dump("events", 3, 42, Some(Time(1_795_166_044_505)), Some(b"k"), Some(payload));
         assert!(!line.contains('\n'));
         let record = unwrap_dump(line.as_bytes()).unwrap();
-        let expected = DumpedRecord {
-            topic: "events".into(),
-            partition: 3,
-            offset: 42,
-            record_time: Some(Time(1_795_166_044_505)),
-            payload: payload.to_vec(),
-        };
+        let expected =
+            DumpedRecord { topic: "events".into(), partition: 3, offset: 42, record_time: Some(Time(1_795_166_044_505)), payload: payload.to_vec() };
         assert_eq!(record, expected);
         let tombstone = unwrap_dump(wrap_dump("events", 0, 1, None, None, None).as_bytes()).unwrap();
         assert_eq!((tombstone.record_time, tombstone.payload.len()), (None, 0));

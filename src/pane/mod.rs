@@ -11,4 +11,4 @@ mod watch;
 
 pub use cell::{Cell, Code, Distinct, Exemplars, SLOTS_PER_PANE};
 pub use leaf::{Leaf, SlotName, slot};
-pub use watch::{Contribution, Counts, Fact, FactKind, Limits, Outbound, PartitionId, Settings, Watch};
+pub use watch::{Contribution, Counts, Fact, FactKind, Limits, Outbound, PartitionId, Scan, Settings, Watch};

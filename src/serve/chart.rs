@@ -302,6 +302,8 @@ fn thinned(points: &[Point]) -> Vec<Point> {
             time: some[some.len() / 2].time,
             n: some.iter().map(|p| p.n).sum(),
             value: mean(some, |p| p.value),
+            baseline: mean(some, |p| p.baseline),
+            threshold: mean(some, |p| p.threshold),
             low: mean(some, |p| p.low),
             high: mean(some, |p| p.high),
             log_evidence: some.iter().map(|p| p.log_evidence).fold(f64::NEG_INFINITY, f64::max),
@@ -330,7 +332,7 @@ mod tests {
     use super::*;
 
     fn point(minute: i64, value: f64) -> Point {
-        Point { time: Time(minute * 60_000), n: 10.0, value, low: 0.0, high: 0.01, log_evidence: value }
+        Point { time: Time(minute * 60_000), n: 10.0, value, baseline: 0.005, low: 0.0, high: 0.01, log_evidence: value, threshold: 17.0 }
     }
 
     #[test]

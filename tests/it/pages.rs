@@ -81,7 +81,16 @@ fn series(now: Time, key: SeriesKey, unit: Unit, before: f64, after: f64, spread
             let middle = if time >= began { after } else { before };
             let value = (middle + noise(i + before.to_bits() as i64) * spread).max(0.0);
             evidence = (evidence + if time >= began && is_broken { 1.3 + noise(i) * 0.5 } else { noise(i) * 0.8 - 0.3 }).clamp(0.0, 40.0);
-            Point { time, n: 800.0, value, low: (before - 2.5 * spread).max(0.0), high: before + 2.5 * spread, log_evidence: evidence }
+            Point {
+                time,
+                n: 800.0,
+                value,
+                baseline: before,
+                threshold: 17.0,
+                low: (before - 2.5 * spread).max(0.0),
+                high: before + 2.5 * spread,
+                log_evidence: evidence,
+            }
         })
         .collect();
     let last = points.last().unwrap();

@@ -22,13 +22,7 @@ pub fn settings(pane_ms: i64, lateness_ms: i64, dimensions: &[&str]) -> Settings
             limits: pane::Limits::default(),
             scan: None,
         },
-        judge: judge::Settings {
-            pane_ms,
-            false_pages: 2.0,
-            signals: BTreeMap::new(),
-            models: BTreeMap::new(),
-            silence_armed_after_ms: 20 * 60_000,
-        },
+        judge: judge::Settings { pane_ms, false_pages: 2.0, signals: BTreeMap::new(), models: BTreeMap::new(), silence_armed_after_ms: 20 * 60_000 },
         models: BTreeMap::from([("loan-scorer".to_owned(), ModelSettings::default())]),
         routes: vec![Route { to: vec!["oncall".to_owned()], ..Route::default() }],
     }
@@ -52,7 +46,15 @@ impl Driver {
             engine.declare(p);
         }
         let decoder = Decoder::canonical(decode::Settings::new([0; 16]));
-        Driver { engine, fleet: Fleet::new(plan, seed, START), decoder, positions: BTreeMap::new(), made: vec![], outcome: Outcome::default(), seq: 0 }
+        Driver {
+            engine,
+            fleet: Fleet::new(plan, seed, START),
+            decoder,
+            positions: BTreeMap::new(),
+            made: vec![],
+            outcome: Outcome::default(),
+            seq: 0,
+        }
     }
 
     pub fn run_until(&mut self, until: Time) {
@@ -108,7 +110,18 @@ fn explore() {
         }
         seen = d.outcome.timeline.len();
         for i in d.engine.incidents() {
-            println!("  {} {} sev {} {:?} cause {:?} findings {:?}", i.id, i.state, i.severity, i.key.category, i.cause.as_ref().map(|c| c.best), i.findings.iter().map(|f| format!("{}/{} {:?}", f.series.group.words(), f.series.signal, f.recovered_at.is_some())).collect::<Vec<_>>());
+            println!(
+                "  {} {} sev {} {:?} cause {:?} findings {:?}",
+                i.id,
+                i.state,
+                i.severity,
+                i.key.category,
+                i.cause.as_ref().map(|c| c.best),
+                i.findings
+                    .iter()
+                    .map(|f| format!("{}/{} {:?}", f.series.group.words(), f.series.signal, f.recovered_at.is_some()))
+                    .collect::<Vec<_>>()
+            );
         }
     }
     println!("{:?} events {}", t0.elapsed(), d.engine.view().events);

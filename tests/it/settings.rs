@@ -22,8 +22,8 @@ impl bellwether::notify::Notifier for Mute {
     async fn test(&self, _: bellwether::domain::Time) -> bellwether::domain::delivery::Outcome {
         unreachable!("nothing is delivered in these tests")
     }
-    fn is_keyed(&self) -> bool {
-        true
+    fn manner(&self) -> bellwether::notify::Manner {
+        bellwether::notify::Manner::VENDOR
     }
 }
 

@@ -7,8 +7,8 @@ use std::borrow::Cow;
 use super::super::member::{Member, nearest};
 use super::super::scalar::Scalar;
 use super::super::{Reason, Reject, excerpt};
-use super::judge::{Ending, Range};
 use super::Draft;
+use super::judge::{Ending, Range};
 use crate::domain::observation::{
     Body, Cost, Deployment, Envelope, ErrorInfo, Fault, Feedback, FeedbackKind, Heartbeat, Observation, Outcome, Pipeline, PipelineState, Prediction,
     Quality, Report, Status,
@@ -56,7 +56,10 @@ impl<'a> Draft<'_, 'a> {
         let kind = self.kind(ending.pinned_kind)?;
         let time = self.event_time(ending.record_time);
         if ending.time_required && time.is_none() {
-            return Err(Reject::new(Reason::BadTime, "the mapping requires \"time\": RFC 3339, or an epoch number in its unit, between 1990 and 2200"));
+            return Err(Reject::new(
+                Reason::BadTime,
+                "the mapping requires \"time\": RFC 3339, or an epoch number in its unit, between 1990 and 2200",
+            ));
         }
         let mut envelope = Envelope {
             id: self.identity(Member::Id, ID_BYTES_MAX)?,
