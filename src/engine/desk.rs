@@ -604,6 +604,15 @@ impl Desk {
         self.state.facts.iter()
     }
 
+    pub fn awaits_live(&self) -> bool {
+        self.state.pending.iter().any(|e| e.control == Control::Live)
+    }
+
+    pub fn reroute(&mut self, models: BTreeMap<String, super::ModelSettings>, routes: Vec<Route>) {
+        self.settings.models = models;
+        self.settings.routes = routes;
+    }
+
     pub fn is_blind(&self) -> bool {
         self.state.blind.is_some()
     }

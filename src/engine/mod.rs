@@ -112,8 +112,26 @@ impl Engine {
         self.desk.knows(partition)
     }
 
+    /// The partition rests, and the journal does not know yet that it wakes at `position`.
+    pub fn must_wake(&self, partition: PartitionId, position: i64) -> bool {
+        let known = |e: &Entry| matches!(e.control, Control::Wake { partition: p, position: q, .. } if p == partition && q <= position);
+        self.desk.rests(partition) && !self.turns.iter().any(known)
+    }
+
     pub fn rests(&self, partition: PartitionId) -> bool {
         self.desk.rests(partition)
+    }
+
+    /// The end of history is in the journal but its boundary has not come.
+    pub fn awaits_live(&self) -> bool {
+        self.desk.awaits_live()
+    }
+
+    /// Owners, exposure and routes of a new configuration.
+    pub fn reroute(&mut self, models: BTreeMap<String, ModelSettings>, routes: Vec<Route>) {
+        self.settings.models = models.clone();
+        self.settings.routes = routes.clone();
+        self.desk.reroute(models, routes);
     }
 
     /// One record as it came.
@@ -195,17 +213,12 @@ impl Engine {
             Control::Rest { partition, position } | Control::Wake { partition, position, .. } => {
                 self.turns.push(entry);
                 let reached = self.watch.next_position(partition).unwrap_or(0);
-                if position <= reached || !self.has_read(partition) {
-                    self.turn(partition, position.max(reached));
+                if position <= reached {
+                    self.turn(partition, reached);
                 }
             }
             Control::Live | Control::Act { .. } | Control::Blind { .. } | Control::Sighted { .. } => self.desk.enter(entry),
         }
-    }
-
-    /// A partition of which nothing was ever read turns at once: there is no record whose order could matter.
-    fn has_read(&self, partition: PartitionId) -> bool {
-        self.watch.next_position(partition).is_some()
     }
 
     /// Judges every pane that is ready.
@@ -246,6 +259,10 @@ impl Engine {
 
     pub fn next_position(&self, partition: PartitionId) -> Option<i64> {
         self.watch.next_position(partition)
+    }
+
+    pub fn watermark(&self, partition: PartitionId) -> Option<Time> {
+        self.watch.watermark(partition)
     }
 
     pub fn is_live(&self) -> bool {

@@ -1,0 +1,190 @@
+//! What the pages and the API ask, answered by the store and the keeper.
+
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use tokio::sync::oneshot;
+
+use super::keeper::{Ask, Status, chain, lock};
+use super::{Reloader, now};
+use crate::domain::incident::Incident;
+use crate::engine::view::{EngineView, ModelView, SeriesPage, SeriesView};
+use crate::incident::Command;
+use crate::serve::{Backend, CommandError, DeliveryRow, FaultButton, HealthView, IncidentFilter, IncidentPage, OutboxRow, PersonCommand, Readiness};
+use crate::settings::{self, Settings};
+use crate::store::{Filter, Store};
+use crate::telemetry::Metrics;
+
+/// The keeper has hung if it has not turned for so long, milliseconds.
+const TURN_MS_MAX: i64 = 30_000;
+
+/// Faults that can be switched by hand: the demo's.
+pub trait Faults: Send + Sync {
+    fn list(&self) -> Vec<FaultButton>;
+    fn switch(&self, name: &str, on: bool) -> Result<(), String>;
+}
+
+pub struct Front {
+    pub store: Store,
+    pub asks: Mutex<Sender<Ask>>,
+    pub status: Arc<Status>,
+    pub metrics: Arc<Metrics>,
+    pub settings: Arc<ArcSwap<Settings>>,
+    pub reloader: Reloader,
+    pub faults: Option<Arc<dyn Faults>>,
+}
+
+impl Front {
+    async fn ask<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, CommandError> {
+        let (to, answer) = oneshot::channel();
+        let gone = || CommandError::Unavailable("the engine is not running".to_owned());
+        lock(&self.asks).send(make(to)).map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())
+    }
+
+    async fn read<T: Send + 'static>(&self, what: impl FnOnce(&Store) -> Result<T, crate::store::Error> + Send + 'static) -> Result<T, CommandError> {
+        let store = self.store.clone();
+        let read = tokio::task::spawn_blocking(move || what(&store)).await;
+        let read = read.map_err(|e| CommandError::Unavailable(format!("reading broke off: {e}")))?;
+        read.map_err(|e| CommandError::Unavailable(chain(&e)))
+    }
+}
+
+#[async_trait]
+impl Backend for Front {
+    async fn incidents(&self, filter: IncidentFilter) -> Result<(Vec<Incident>, Option<String>), CommandError> {
+        let word = |e: crate::domain::words::UnknownWord| CommandError::Refused(e.to_string());
+        let filter = Filter {
+            environment: None,
+            model: filter.model,
+            category: filter.category.map(|c| c.parse()).transpose().map_err(word)?,
+            state: filter.state.map(|s| s.parse()).transpose().map_err(word)?,
+            live: filter.live.then_some(true),
+            limit: filter.limit,
+            cursor: filter.cursor,
+        };
+        self.read(move |s| s.incidents(&filter)).await
+    }
+
+    async fn incident(&self, id: &str) -> Result<IncidentPage, CommandError> {
+        let wanted = id.to_owned();
+        let page = self
+            .read(move |s| {
+                let Some(incident) = s.incident(&wanted)? else { return Ok(None) };
+                let deliveries = (s.deliveries_of(&wanted)?.into_iter())
+                    .map(|d| DeliveryRow {
+                        id: d.delivery.id,
+                        receiver: d.delivery.receiver,
+                        notice: d.delivery.message.notice.as_str().to_owned(),
+                        state: d.state.as_str().to_owned(),
+                        attempts: d.attempts,
+                        created_at: d.created_at,
+                        last_attempt_at: d.last_attempt_at,
+                        detail: d.detail,
+                    })
+                    .collect();
+                Ok(Some(IncidentPage { incident, timeline: s.timeline(&wanted)?, deliveries }))
+            })
+            .await?;
+        page.ok_or_else(|| CommandError::NotFound(id.to_owned()))
+    }
+
+    async fn command(&self, id: &str, command: PersonCommand, revision: Option<u64>, key: Option<String>) -> Result<Incident, CommandError> {
+        let command = match command {
+            PersonCommand::Acknowledge { by, why } => Command::Acknowledge { by, why },
+            PersonCommand::Mitigate { by, why } => Command::Mitigate { by, why },
+            PersonCommand::Resolve { by, closed_as, why } => Command::Resolve { by, closed_as, why },
+            PersonCommand::Reopen { by, why } => Command::Reopen { by, why },
+            PersonCommand::Note { by, text } => Command::Note { by, text },
+        };
+        let incident = id.to_owned();
+        self.ask(|to| Ask::Act { incident, command, revision, key, to }).await?
+    }
+
+    async fn models(&self) -> Result<Vec<ModelView>, CommandError> {
+        self.ask(Ask::Models).await
+    }
+
+    async fn series(&self, model: Option<&str>, limit: usize) -> Result<Vec<SeriesView>, CommandError> {
+        let model = model.map(str::to_owned);
+        self.ask(|to| Ask::Series { model, limit, to }).await
+    }
+
+    async fn series_page(&self, id: &str) -> Result<SeriesPage, CommandError> {
+        let missing = || CommandError::NotFound(id.to_owned());
+        let id = id.parse().map_err(|()| missing())?;
+        self.ask(|to| Ask::Page { id, to }).await?.ok_or_else(missing)
+    }
+
+    async fn engine(&self) -> Result<EngineView, CommandError> {
+        self.ask(Ask::Engine).await
+    }
+
+    async fn health(&self) -> HealthView {
+        let stats = self.read(Store::outbox_stats).await.unwrap_or_default();
+        HealthView {
+            lag: lock(&self.status.lag).clone(),
+            rejected: lock(&self.status.rejected).iter().map(|(reason, n)| ((*reason).to_owned(), *n)).collect(),
+            outbox: (stats.into_iter())
+                .map(|b| OutboxRow { receiver: b.receiver, pending: b.pending as u64, oldest: b.oldest, last: String::new() })
+                .collect(),
+        }
+    }
+
+    fn is_healthy(&self) -> bool {
+        let turned = self.status.turned_at.load(Ordering::Relaxed);
+        lock(&self.status.died).is_none() && (turned == 0 || now().0 - turned < TURN_MS_MAX) && !self.store.is_dead()
+    }
+
+    fn readiness(&self) -> Readiness {
+        let mut ready = Readiness { ready: self.status.is_assigned.load(Ordering::Relaxed), ..Readiness::default() };
+        if !ready.ready {
+            ready.reasons.push("the source has not been read yet".to_owned());
+        }
+        if let Some(why) = lock(&self.status.died).clone() {
+            ready.ready = false;
+            ready.reasons.push(why);
+        }
+        if let Some(why) = lock(&self.status.trouble).clone() {
+            ready.degraded = ready.ready;
+            ready.reasons.push(why);
+        }
+        if ready.ready && !self.status.is_caught_up.load(Ordering::Relaxed) {
+            ready.degraded = true;
+            ready.reasons.push("reading history".to_owned());
+        }
+        ready
+    }
+
+    async fn reload(&self) -> Result<(), String> {
+        self.reloader.reload().await
+    }
+
+    fn metrics(&self) -> String {
+        self.metrics.text()
+    }
+
+    fn config_text(&self) -> String {
+        settings::redacted(&self.settings.load())
+    }
+
+    fn hosts(&self) -> Vec<String> {
+        let url = self.settings.load().external_url.clone();
+        let host = url.split("://").nth(1).and_then(|rest| rest.split(['/', ':']).next()).map(str::to_owned);
+        host.into_iter().collect()
+    }
+
+    fn faults(&self) -> Vec<FaultButton> {
+        self.faults.as_ref().map(|f| f.list()).unwrap_or_default()
+    }
+
+    fn switch_fault(&self, name: &str, on: bool) -> Result<(), CommandError> {
+        match &self.faults {
+            Some(faults) => faults.switch(name, on).map_err(CommandError::Refused),
+            None => Err(CommandError::NotFound(name.to_owned())),
+        }
+    }
+}

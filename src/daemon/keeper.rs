@@ -1,0 +1,664 @@
+//! The keeper: the one thread that owns the engine. It takes what the source read and what people ask, hands it to the engine,
+//! and writes what the engine said before anybody hears of it.
+//!
+//! Nothing is written per event or per pane. Now and then the engine's state is written with the positions it is a function of;
+//! incidents, deliveries and alarms are written when they happen. After a kill the log is read again from the last snapshot, and
+//! since the engine is a pure function of log and journal, the same rows come out and the store absorbs them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, oneshot};
+use tracing::{error, info, warn};
+
+use super::build::TopicDecoder;
+use super::now;
+use crate::domain::incident::Incident;
+use crate::domain::observation::Body;
+use crate::domain::{Decision, SeriesId, Time};
+use crate::engine::view::{EngineView, ModelView, SeriesPage, SeriesView};
+use crate::engine::{Control, Engine, Entry, ModelSettings, Outcome, Route, STATE_VERSION};
+use crate::incident::Command;
+use crate::pane::PartitionId;
+use crate::serve::{CommandError, LagRow};
+use crate::source::dead_letters::{DeadLetters, Letter};
+use crate::source::{self, Batch, Message, Place};
+use crate::store::{Commit, Snapshot, Store};
+use crate::telemetry::Metrics;
+
+/// A partition may read ahead of the slowest by so many panes before it is held back, and goes on below half of it.
+const PANES_AHEAD_MAX: i64 = 10_000;
+/// Journal rows kept behind the last snapshot.
+const PROGRESS_EVERY: Duration = Duration::from_secs(5);
+/// Named in the store's table of facts.
+const META_ORIGIN: &str = "origin";
+
+/// Where reading a source is steered: the Kafka client, or nothing.
+pub enum Steering {
+    Kafka(source::kafka::Handle),
+    Files(source::file::Handle),
+}
+
+/// What people and the shell ask of the engine.
+pub enum Ask {
+    Engine(oneshot::Sender<EngineView>),
+    Models(oneshot::Sender<Vec<ModelView>>),
+    Series { model: Option<String>, limit: usize, to: oneshot::Sender<Vec<SeriesView>> },
+    Page { id: SeriesId, to: oneshot::Sender<Option<SeriesPage>> },
+    Act { incident: String, command: Command, revision: Option<u64>, key: Option<String>, to: oneshot::Sender<Result<Incident, CommandError>> },
+    Reroute { models: BTreeMap<String, ModelSettings>, routes: Vec<Route>, to: oneshot::Sender<()> },
+    Stop,
+}
+
+/// What others may see of the keeper without asking it.
+#[derive(Default)]
+pub struct Status {
+    /// Wall time of the keeper's last turn.
+    pub turned_at: AtomicI64,
+    pub is_assigned: AtomicBool,
+    pub is_caught_up: AtomicBool,
+    pub trouble: Mutex<Option<String>>,
+    /// Why the keeper gave up, if it did.
+    pub died: Mutex<Option<String>>,
+    pub lag: Mutex<Vec<LagRow>>,
+    pub rejected: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+/// What the keeper is made of.
+pub struct Keeper {
+    pub engine: Engine,
+    pub store: Store,
+    pub metrics: Arc<Metrics>,
+    pub status: Arc<Status>,
+    pub wake: Arc<Notify>,
+    pub decoders: Vec<TopicDecoder>,
+    pub dead_letters: Option<DeadLetters>,
+    pub steering: Option<Steering>,
+    pub snapshot_every: Duration,
+    /// Told once when history has been read and what comes pages.
+    pub on_live: Option<Box<dyn FnOnce() + Send>>,
+    pub origin: Option<Origin>,
+    pub state: Turning,
+}
+
+/// Where reading began at the very first start, and where history ended.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Origin {
+    pub places: Vec<OriginPlace>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OriginPlace {
+    pub source: String,
+    pub partition: i32,
+    pub next: i64,
+    pub high: i64,
+}
+
+/// What changes as the keeper turns.
+#[derive(Default)]
+pub struct Turning {
+    ids: HashMap<(u16, i32), PartitionId>,
+    /// High watermarks at the last assignment, until they are reached.
+    behind: BTreeMap<PartitionId, i64>,
+    held: Vec<(u16, i32)>,
+    topics: Vec<String>,
+    last_snapshot: Option<Instant>,
+    last_metrics: Option<Instant>,
+    last_progress: Option<Instant>,
+    counted: Counted,
+    ended: usize,
+}
+
+#[derive(Default)]
+struct Counted {
+    duplicates: u64,
+    late: u64,
+}
+
+/// Why a keeper stops before it is told to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the store failed")]
+    Store(#[from] crate::store::Error),
+    #[error("{0}")]
+    State(String),
+}
+
+// === impl Keeper ===
+
+impl Keeper {
+    /// Turns until it is told to stop or cannot go on. On the way out the state is written once more.
+    pub fn run(mut self, source: &Receiver<Message>, asks: &Receiver<Ask>) {
+        let ended = self.turn_until_stopped(source, asks);
+        if let Err(e) = &ended {
+            error!(error = %chain(e), "the keeper stops");
+            *lock(&self.status.died) = Some(chain(e));
+        } else if let Err(e) = self.snapshot() {
+            warn!(error = %chain(&e), "the last snapshot was not written; the log will be read again from the one before");
+        }
+        match self.steering.take() {
+            Some(Steering::Kafka(handle)) => {
+                if let Err(e) = handle.stop() {
+                    warn!(error = %e, "kafka");
+                }
+            }
+            Some(Steering::Files(handle)) => {
+                let _ = handle.stop();
+            }
+            None => {}
+        }
+        if let Some(letters) = self.dead_letters.take() {
+            letters.close();
+        }
+    }
+
+    fn turn_until_stopped(&mut self, source: &Receiver<Message>, asks: &Receiver<Ask>) -> Result<(), Error> {
+        self.state.topics = self.decoders.iter().map(|d| d.name.clone()).collect();
+        self.state.last_snapshot = Some(Instant::now());
+        self.settle()?;
+        let mut open = true;
+        loop {
+            self.status.turned_at.store(now().0, Ordering::Relaxed);
+            if self.store.is_dead() {
+                return Err(Error::State(format!("the store at {} no longer takes writes", self.store.path().display())));
+            }
+            while let Ok(ask) = asks.try_recv() {
+                if matches!(ask, Ask::Stop) {
+                    return Ok(());
+                }
+                self.answer(ask)?;
+            }
+            if open {
+                match source.recv_timeout(Duration::from_millis(10)) {
+                    Ok(message) => self.take(message)?,
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => open = false,
+                }
+            } else {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            self.settle()?;
+            self.go_live()?;
+            if self.state.last_snapshot.is_none_or(|t| t.elapsed() >= self.snapshot_every) {
+                self.snapshot()?;
+            }
+            self.measure();
+        }
+    }
+
+    /// Judges what is ready and writes what came of it.
+    fn settle(&mut self) -> Result<(), Error> {
+        let began = Instant::now();
+        let mut out = Outcome::default();
+        self.engine.advance(&mut out);
+        if out.panes > 0 {
+            self.metrics.pane_closed(out.panes, began.elapsed().as_secs_f64() / out.panes as f64);
+        }
+        self.write(out)
+    }
+
+    fn write(&mut self, out: Outcome) -> Result<(), Error> {
+        if out.is_empty() {
+            return Ok(());
+        }
+        for (_, alarm) in &out.alarms {
+            self.metrics.alarm(alarm.category, alarm.decision);
+            if alarm.decision == Decision::Raised {
+                info!(series = %alarm.series.id(), reason = %alarm.reason, "alarm");
+            }
+        }
+        for (id, what) in &out.happened {
+            if let Some(i) = out.incidents.iter().rfind(|i| i.id == *id) {
+                info!(incident = %id, state = %i.state, severity = %i.severity, title = %i.title, "incident {what}");
+                self.metrics.transition(i.state);
+                let since = |t: Option<Time>| t.map(|t| t.since_ms(i.onset.at) as f64 / 1e3);
+                match *what {
+                    "opened" => self.metrics.time_to_detect(i.severity, i.opened_at.since_ms(i.onset.at) as f64 / 1e3),
+                    "acknowledged" => {
+                        since(i.acknowledged_at).into_iter().for_each(|s| self.metrics.time_to_acknowledge(i.severity, s));
+                    }
+                    "mitigated" => since(i.mitigated_at).into_iter().for_each(|s| self.metrics.time_to_mitigate(i.severity, s)),
+                    _ => {}
+                }
+            }
+        }
+        let tells = !out.deliveries.is_empty() || !out.incidents.is_empty();
+        let commit = Commit { incidents: out.incidents, timeline: out.timeline, deliveries: out.deliveries, alarms: out.alarms, now: now() };
+        self.store.commit(commit).inspect_err(|_| self.metrics.store_error())?;
+        if tells {
+            self.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, at: Time, control: Control, key: Option<&str>) -> Result<(u64, bool), Error> {
+        let body = serde_json::to_vec(&control).map_err(|e| Error::State(format!("a journal entry cannot be written: {e}")))?;
+        let appended = self.store.journal_append(at, &body, key, now()).inspect_err(|_| self.metrics.store_error())?;
+        if appended.is_new {
+            self.engine.enter(Entry { seq: appended.seq, at, control });
+        }
+        Ok((appended.seq, appended.is_new))
+    }
+
+    // --- what the source says ---
+
+    fn take(&mut self, message: Message) -> Result<(), Error> {
+        match message {
+            Message::Named { topic, name } => {
+                let at = usize::from(topic);
+                if self.state.topics.len() <= at {
+                    self.state.topics.resize(at + 1, String::new());
+                }
+                self.state.topics[at] = name;
+            }
+            Message::Batch(batch) => self.read(&batch)?,
+            Message::Assigned(places) => self.assigned(&places)?,
+            Message::Revoked(partitions) => {
+                self.state.held.retain(|p| !partitions.contains(p));
+                warn!(partitions = partitions.len(), "partitions were taken away");
+            }
+            Message::Idle { topic, partition, position } => {
+                if let Some(id) = self.id_of(topic, partition)?
+                    && !self.engine.rests(id)
+                    && self.engine.next_position(id).is_none_or(|next| next >= position)
+                {
+                    self.state.behind.remove(&id);
+                    let position = self.engine.next_position(id).unwrap_or(0);
+                    self.enter(self.engine.boundary(), Control::Rest { partition: id, position }, None)?;
+                }
+            }
+            Message::Gap { topic, partition, from, to, words } => {
+                let name = self.topic(topic).to_owned();
+                error!(topic = %name, partition, from, to, words = %words, "records are lost to us");
+                self.metrics.source_error("kafka");
+                if let Some(id) = self.id_of(topic, partition)? {
+                    self.store.set_meta(&format!("gap/{name}/{partition}/{from}"), &format!("{to} {words}"))?;
+                    self.engine.rejected(id, to);
+                }
+                let at = self.engine.boundary();
+                let words = format!("{name}[{partition}]: records {from} to {to} cannot be read: {words}");
+                self.enter(at, Control::Blind { words: words.clone(), wall: now() }, None)?;
+                self.enter(at, Control::Sighted { words: format!("reading goes on at {to}"), wall: now() }, None)?;
+            }
+            Message::Trouble { words, since } => {
+                warn!(words = %words, "cannot read");
+                self.metrics.source_error("kafka");
+                *lock(&self.status.trouble) = Some(words.clone());
+                if self.status.is_caught_up.load(Ordering::Relaxed) && !self.engine.is_blind() {
+                    self.enter(self.engine.boundary(), Control::Blind { words: format!("the source cannot be read: {words}"), wall: since }, None)?;
+                }
+            }
+            Message::Well => {
+                info!("reading again");
+                *lock(&self.status.trouble) = None;
+                if self.engine.is_blind() {
+                    self.enter(self.engine.boundary(), Control::Sighted { words: "the source can be read again".to_owned(), wall: now() }, None)?;
+                }
+            }
+            Message::Ended { topic, partition } => {
+                if let Some(id) = self.id_of(topic, partition)? {
+                    self.engine.finish(id);
+                    self.state.behind.remove(&id);
+                    self.state.ended += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn topic(&self, topic: u16) -> &str {
+        self.state.topics.get(usize::from(topic)).map_or("?", String::as_str)
+    }
+
+    fn id_of(&mut self, topic: u16, partition: i32) -> Result<Option<PartitionId>, Error> {
+        if let Some(id) = self.state.ids.get(&(topic, partition)) {
+            return Ok(Some(*id));
+        }
+        let Some(name) = self.state.topics.get(usize::from(topic)).cloned() else { return Ok(None) };
+        let id = self.store.partition_id(&name, partition)?;
+        self.state.ids.insert((topic, partition), id);
+        Ok(Some(id))
+    }
+
+    fn assigned(&mut self, places: &[Place]) -> Result<(), Error> {
+        info!(partitions = places.len(), "partitions assigned");
+        let first = self.origin.is_none();
+        if first && !places.is_empty() {
+            let origin = Origin {
+                places: (places.iter())
+                    .map(|p| OriginPlace { source: self.topic(p.topic).to_owned(), partition: p.partition, next: p.next, high: p.high })
+                    .collect(),
+            };
+            let text = serde_json::to_string(&origin).map_err(|e| Error::State(format!("the origin cannot be written: {e}")))?;
+            self.store.set_meta(META_ORIGIN, &text)?;
+            self.origin = Some(origin);
+        }
+        for place in places {
+            let Some(id) = self.id_of(place.topic, place.partition)? else { continue };
+            if !self.engine.knows(id) {
+                if first || self.engine.boundary() == Time::MIN {
+                    self.engine.declare(id);
+                } else {
+                    // At position 0: it is waited for from now on, whatever of it has been read.
+                    let control = Control::Wake { partition: id, position: 0, floor: self.engine.boundary() };
+                    self.enter(self.engine.boundary(), control, None)?;
+                }
+            }
+            let read = self.engine.next_position(id).unwrap_or(place.next);
+            if place.high > read {
+                self.state.behind.insert(id, place.high);
+            }
+        }
+        self.status.is_assigned.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn read(&mut self, batch: &Batch) -> Result<(), Error> {
+        let mut last: Option<(u16, i32, PartitionId)> = None;
+        let mut kinds = [0u64; 8];
+        let mut format = String::new();
+        let mut source = String::new();
+        let arrived = now();
+        let mut delay_told = false;
+        for record in &batch.records {
+            let id = match last {
+                Some((t, p, id)) if t == record.topic && p == record.partition => id,
+                _ => {
+                    let Some(id) = self.id_of(record.topic, record.partition)? else { continue };
+                    last = Some((record.topic, record.partition, id));
+                    self.topic(record.topic).clone_into(&mut source);
+                    id
+                }
+            };
+            let offset = record.offset;
+            if self.engine.next_position(id).is_some_and(|next| offset < next) {
+                continue; // Read before the kill.
+            }
+            if self.engine.must_wake(id, offset) {
+                let floor = self.engine.boundary();
+                self.enter(floor, Control::Wake { partition: id, position: offset, floor }, None)?;
+            }
+            let time = record.time.unwrap_or(Time::MAX);
+            let known = self.decoders.get(usize::from(record.topic)).or(self.decoders.first());
+            let Some(decoder) = known else { continue };
+            if format != decoder.format {
+                decoder.format.clone_into(&mut format);
+            }
+            let rejected = if record.oversize > 0 {
+                self.engine.rejected(id, offset + 1);
+                Some((crate::decode::Reason::TooLarge.as_str(), format!("the record has {} bytes", record.oversize)))
+            } else {
+                let payload = batch.value(record).unwrap_or(b"");
+                match self.engine.record(id, offset + 1, time, payload, &decoder.decoder, decoder.kind.as_deref()) {
+                    Ok(kind) => {
+                        kinds[kind] += 1;
+                        if !delay_told && record.time.is_some() {
+                            delay_told = true;
+                            self.metrics.delay(&source, arrived.since_ms(time).max(0) as f64 / 1e3);
+                        }
+                        None
+                    }
+                    Err(reject) => Some((reject.reason.as_str(), reject.detail)),
+                }
+            };
+            if let Some((reason, detail)) = rejected {
+                self.metrics.rejected(&source, reason, 1);
+                *lock(&self.status.rejected).entry(reason).or_default() += 1;
+                if let Some(letters) = &self.dead_letters {
+                    letters.post(Letter::of(&source, batch, record, reason, detail));
+                }
+            }
+            if let Some(high) = self.state.behind.get(&id)
+                && offset + 1 >= *high
+            {
+                self.state.behind.remove(&id);
+            }
+        }
+        for (kind, n) in kinds.iter().enumerate().filter(|k| *k.1 > 0) {
+            self.metrics.events(&source, Body::KINDS[kind], &format, *n);
+        }
+        self.hold_back();
+        Ok(())
+    }
+
+    /// Partitions that are far ahead of the slowest wait, so that memory has a ceiling while history is read.
+    fn hold_back(&mut self) {
+        let Some(Steering::Kafka(handle)) = &self.steering else { return };
+        let mut hold = Vec::new();
+        let mut release = Vec::new();
+        for (place, id) in &self.state.ids {
+            let ahead = self.engine.panes_ahead(*id);
+            let is_held = self.state.held.contains(place);
+            if ahead > PANES_AHEAD_MAX && !is_held && !self.engine.rests(*id) {
+                hold.push(*place);
+            } else if is_held && ahead < PANES_AHEAD_MAX / 2 {
+                release.push(*place);
+            }
+        }
+        if !hold.is_empty() {
+            self.state.held.extend(&hold);
+            handle.hold(hold);
+        }
+        if !release.is_empty() {
+            self.state.held.retain(|h| !release.contains(h));
+            handle.release(release);
+        }
+    }
+
+    /// History has been read: from here on findings page.
+    fn go_live(&mut self) -> Result<(), Error> {
+        if !self.status.is_assigned.load(Ordering::Relaxed) || !self.state.behind.is_empty() {
+            return Ok(());
+        }
+        if !self.status.is_caught_up.swap(true, Ordering::Relaxed) {
+            info!("caught up with the log");
+        }
+        if self.engine.is_live() || self.engine.awaits_live() {
+            if self.engine.is_live()
+                && let Some(tell) = self.on_live.take()
+            {
+                tell();
+            }
+            return Ok(());
+        }
+        let at = self.engine.horizon();
+        self.enter(at, Control::Live, None)?;
+        info!(at = %at, "history is read; what is found from here on pages");
+        self.settle()
+    }
+
+    // --- what people ask ---
+
+    fn answer(&mut self, ask: Ask) -> Result<(), Error> {
+        // Whoever asked may have gone; that is his affair.
+        match ask {
+            Ask::Engine(to) => drop(to.send(self.engine.view())),
+            Ask::Models(to) => drop(to.send(self.engine.models())),
+            Ask::Series { model, limit, to } => drop(to.send(self.engine.series(model.as_deref(), limit))),
+            Ask::Page { id, to } => drop(to.send(self.engine.series_page(id))),
+            Ask::Act { incident, command, revision, key, to } => {
+                let result = self.act(&incident, command, revision, key.as_deref())?;
+                let _ = to.send(result);
+            }
+            Ask::Reroute { models, routes, to } => {
+                self.engine.reroute(models, routes);
+                let _ = to.send(());
+            }
+            Ask::Stop => {}
+        }
+        Ok(())
+    }
+
+    fn act(&mut self, id: &str, command: Command, revision: Option<u64>, key: Option<&str>) -> Result<Result<Incident, CommandError>, Error> {
+        if let Some(known) = key.map(|k| self.store.answer(k, now())).transpose()?.flatten() {
+            return Ok(serde_json::from_slice(&known).map_err(|e| CommandError::Unavailable(format!("the answer cannot be read: {e}"))));
+        }
+        if !self.status.is_caught_up.load(Ordering::Relaxed) {
+            return Ok(Err(CommandError::Unavailable("still reading what came before; try again in a moment".to_owned())));
+        }
+        let Some(current) = self.engine.incidents().find(|i| i.id == id) else {
+            return Ok(Err(match self.store.incident(id)? {
+                Some(old) => CommandError::Refused(format!("incident {id} is {} and a newer one of the same kind has followed", old.state)),
+                None => CommandError::NotFound(id.to_owned()),
+            }));
+        };
+        if let Some(asked) = revision.filter(|r| *r != current.revision) {
+            return Ok(Err(CommandError::Conflict { at: current.revision, asked }));
+        }
+        let act = Control::Act { incident: id.to_owned(), command, wall: now() };
+        let (seq, _) = self.enter(self.engine.boundary(), act, key)?;
+        let mut out = Outcome::default();
+        self.engine.advance(&mut out);
+        let result = out.answers.iter().find(|a| a.0 == seq).map(|a| a.1.clone());
+        self.write(out)?;
+        Ok(match result {
+            Some(Ok(Some(incident))) => {
+                if let Some(key) = key
+                    && let Ok(body) = serde_json::to_vec(&incident)
+                {
+                    self.store.set_answer(key, &body, now())?;
+                }
+                Ok(incident)
+            }
+            Some(Ok(None)) => Err(CommandError::NotFound(id.to_owned())),
+            Some(Err(why)) => Err(CommandError::Refused(why)),
+            None => Err(CommandError::Unavailable("it is written down and will be applied when the panes before it are judged".to_owned())),
+        })
+    }
+
+    // --- state ---
+
+    fn snapshot(&mut self) -> Result<(), Error> {
+        let began = Instant::now();
+        self.settle()?;
+        let saved = self.engine.save().map_err(Error::State)?;
+        let positions: Vec<(PartitionId, i64)> =
+            self.state.ids.values().filter_map(|id| self.engine.next_position(*id).map(|next| (*id, next))).collect();
+        let snapshot = Snapshot {
+            rows: saved.rows.into_iter().map(|(name, bytes)| (name, Some(bytes))).collect(),
+            positions,
+            journal_seq: saved.journal_seq,
+            judged_through: saved.judged_through,
+            version: STATE_VERSION,
+        };
+        self.store.save_snapshot(snapshot).inspect_err(|_| self.metrics.store_error())?;
+        self.store.journal_prune(saved.journal_seq + 1)?;
+        if let Some(Steering::Kafka(handle)) = &self.steering {
+            let next = self.state.ids.iter().filter_map(|((t, p), id)| self.engine.next_position(*id).map(|next| (*t, *p, next)));
+            handle.commit(next.collect());
+        }
+        self.state.last_snapshot = Some(Instant::now());
+        // A snapshot must not eat the time of the work that it protects.
+        let took = began.elapsed();
+        if took * 10 > self.snapshot_every {
+            self.state.last_snapshot = Some(Instant::now() + took * 5);
+        }
+        Ok(())
+    }
+
+    fn measure(&mut self) {
+        if self.state.last_metrics.is_some_and(|t| t.elapsed() < Duration::from_secs(1)) {
+            return;
+        }
+        self.state.last_metrics = Some(Instant::now());
+        let view = self.engine.view();
+        self.metrics.series(&view.series);
+        self.metrics.bounds(&view.bounds);
+        self.metrics.budget_spent(view.budget_spent / view.budget.max(1e-9));
+        let source = self.state.topics.first().cloned().unwrap_or_default();
+        self.metrics.duplicate(&source, view.duplicates.saturating_sub(std::mem::replace(&mut self.state.counted.duplicates, view.duplicates)));
+        self.metrics.late(&source, view.late.saturating_sub(std::mem::replace(&mut self.state.counted.late, view.late)));
+        if let Some(t) = view.judged_through.filter(|t| *t > Time(0)) {
+            self.metrics.watermark(&source, t);
+        }
+        let incidents: Vec<Incident> = self.engine.incidents().cloned().collect();
+        self.metrics.incidents(&incidents);
+        if let Ok(stats) = self.store.outbox_stats() {
+            for s in stats {
+                self.metrics.outbox(&s.receiver, s.pending as u64, s.oldest);
+            }
+        }
+        if let Some(Steering::Kafka(handle)) = &self.steering {
+            let mut rows = Vec::new();
+            for (topic, partition, records) in handle.lag() {
+                let name = self.topic(topic).to_owned();
+                let id = self.state.ids.get(&(topic, partition)).copied();
+                let behind =
+                    if records > 0 { id.and_then(|i| self.engine.watermark(i)).map(|w| now().since_ms(w).max(0) as f64 / 1e3) } else { None };
+                let seconds = behind.unwrap_or(0.0);
+                self.metrics.lag(&name, partition, records, seconds);
+                rows.push(LagRow { topic: name, partition, records: records.max(0) as u64, seconds });
+            }
+            *lock(&self.status.lag) = rows;
+        }
+        if !self.status.is_caught_up.load(Ordering::Relaxed) && self.state.last_progress.is_none_or(|t| t.elapsed() >= PROGRESS_EVERY) {
+            self.state.last_progress = Some(Instant::now());
+            if let Some(t) = view.judged_through {
+                info!(events = view.events, judged_through = %t, partitions_behind = self.state.behind.len(), "reading history");
+            }
+        }
+    }
+}
+
+/// Reads where the very first start began.
+///
+/// # Errors
+/// The store cannot be read, or holds something else.
+pub fn origin(store: &Store) -> Result<Option<Origin>, Error> {
+    let Some(text) = store.get_meta(META_ORIGIN)? else { return Ok(None) };
+    serde_json::from_str(&text).map(Some).map_err(|e| Error::State(format!("the stored origin cannot be read: {e}")))
+}
+
+/// The engine as it stood, or a new one; with the journal behind it.
+///
+/// # Errors
+/// The store cannot be read, or holds a state of another version.
+pub fn open_engine(store: &Store, settings: crate::engine::Settings) -> Result<(Engine, BTreeMap<PartitionId, i64>), Error> {
+    let snapshot = store.load_snapshot()?;
+    let (mut engine, positions, mut seq) = match snapshot {
+        Some(s) if s.version == STATE_VERSION => {
+            let engine = Engine::restore(settings, &s.rows).map_err(Error::State)?;
+            (engine, s.positions.into_iter().collect(), s.journal_seq)
+        }
+        Some(s) => {
+            return Err(Error::State(format!(
+                "the stored state is of version {}, this build reads {STATE_VERSION}; move the data folder away to learn anew from the log",
+                s.version
+            )));
+        }
+        None => (Engine::new(settings), BTreeMap::new(), 0),
+    };
+    loop {
+        let rows = store.journal_after(seq)?;
+        let Some(last) = rows.last() else { break };
+        seq = last.seq;
+        for row in rows {
+            let control: Control =
+                serde_json::from_slice(&row.body).map_err(|e| Error::State(format!("journal row {} cannot be read: {e}", row.seq)))?;
+            engine.enter(Entry { seq: row.seq, at: row.at, control });
+        }
+    }
+    Ok((engine, positions))
+}
+
+pub fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // What is behind these locks is whole at every moment.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An error with its causes, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
