@@ -81,6 +81,8 @@ pub struct Keeper {
     pub snapshot_every: Duration,
     /// Told once when history has been read and what comes pages.
     pub on_live: Option<Box<dyn FnOnce() + Send>>,
+    /// Told of everything that was written, after it was.
+    pub on_outcome: Option<Box<dyn FnMut(&Outcome) + Send>>,
     pub origin: Option<Origin>,
     pub state: Turning,
 }
@@ -228,10 +230,14 @@ impl Keeper {
             }
         }
         let tells = !out.deliveries.is_empty() || !out.incidents.is_empty();
+        let told = self.on_outcome.is_some().then(|| out.clone());
         let commit = Commit { incidents: out.incidents, timeline: out.timeline, deliveries: out.deliveries, alarms: out.alarms, now: now() };
         self.store.commit(commit).inspect_err(|_| self.metrics.store_error())?;
         if tells {
             self.wake.notify_one();
+        }
+        if let (Some(tell), Some(out)) = (&mut self.on_outcome, told) {
+            tell(&out);
         }
         Ok(())
     }

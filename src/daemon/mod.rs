@@ -63,6 +63,8 @@ pub struct Options {
     pub faults: Option<Arc<dyn Faults>>,
     /// Told once what pages from now on.
     pub on_live: Option<Box<dyn FnOnce() + Send>>,
+    /// Told of everything that was written, after it was.
+    pub on_outcome: Option<Box<dyn FnMut(&crate::engine::Outcome) + Send>>,
     /// Changes to the engine's settings that no file can say.
     pub tune: Option<Box<dyn Fn(&mut crate::engine::Settings) + Send + Sync>>,
     /// Ends the run, beside signals.
@@ -100,6 +102,7 @@ impl Options {
             lesson: None,
             faults: None,
             on_live: None,
+            on_outcome: None,
             tune: None,
             stop: None,
             on_listen: None,
@@ -118,7 +121,7 @@ pub fn now() -> Time {
 /// # Errors
 /// What kept it from starting, or why it ended.
 pub async fn run(options: Options) -> Result<(), Error> {
-    let Options { loaded, config_path, in_memory, snapshot_every, lesson, faults, on_live, tune, stop, on_listen } = options;
+    let Options { loaded, config_path, in_memory, snapshot_every, lesson, faults, on_live, on_outcome, tune, stop, on_listen } = options;
     let settings = Arc::new(loaded.settings);
     let store = if in_memory { Store::memory()? } else { Store::open(&settings.data_dir)? };
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"), option_env!("BELLWETHER_REVISION").unwrap_or("unknown")));
@@ -208,6 +211,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         steering: Some(steering),
         snapshot_every: snapshot_every.unwrap_or(SNAPSHOT_EVERY),
         on_live,
+        on_outcome,
         origin,
         state: keeper::Turning::default(),
     };

@@ -5,5 +5,8 @@
 
 pub mod keys;
 pub mod pager;
+mod play;
 pub mod screen;
 pub mod script;
+
+pub use play::{Error, Options, run};

@@ -18,6 +18,7 @@ use crate::{judge, triage};
 
 mod control;
 mod desk;
+pub mod lines;
 mod show;
 pub mod view;
 
@@ -224,6 +225,11 @@ impl Engine {
     /// Judges every pane that is ready.
     pub fn advance(&mut self, out: &mut Outcome) {
         self.desk.advance(out);
+    }
+
+    /// What an hour of a model held, from imported reference data: teaches the seasonal lines of the whole model.
+    pub fn import_level(&mut self, environment: &str, model: &str, hour: Time, requests: f64, cost: f64) {
+        self.desk.judge.import_level(environment, model, hour, requests, cost);
     }
 
     /// Nothing more will come of this partition (the end of a file).

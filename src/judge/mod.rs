@@ -536,6 +536,29 @@ impl Judge {
         at
     }
 
+    /// What an hour held, spread evenly over its intervals.
+    pub fn import_level(&mut self, environment: &str, model: &str, hour: Time, requests: f64, cost: f64) {
+        let g = self.group_index(GroupKey::roll_up(environment, model), hour) as usize;
+        let parts = crate::domain::time::HOUR_MS / INTERVAL_MS;
+        for (signal, sum) in [(Signal::Traffic, requests), (Signal::Cost, cost)] {
+            if sum <= 0.0 {
+                continue;
+            }
+            let at = match self.groups[g].lines.iter().position(|l| l.series.signal == signal && matches!(l.bank, Bank::Seasonal(_))) {
+                Some(at) => at,
+                None => {
+                    let bank = Bank::seasonal(self.limits(&signal).tolerance.unwrap_or(0.05));
+                    usize::from(self.open_line(g, signal, bank, hour))
+                }
+            };
+            if let Bank::Seasonal(bank) = &mut self.groups[g].lines[at].bank {
+                for i in 0..parts {
+                    bank.import(hour.0 + i * INTERVAL_MS, sum / parts as f64);
+                }
+            }
+        }
+    }
+
     fn limits(&self, signal: &Signal) -> Limits {
         let by_name = self.settings.signals.get(&signal.to_string());
         by_name.or_else(|| self.settings.signals.get(signal.family())).copied().unwrap_or_default()

@@ -404,6 +404,12 @@ impl Watch {
         let sealed = p.watermark.is_some_and(|w| start.plus_ms(settings.pane_ms + settings.lateness_ms) <= w) || p.floor.is_some_and(|f| start < f);
         if sealed {
             p.counts.late += 1;
+            // What happened to a model is told late more often than not, and is worth knowing late: it goes into the newest
+            // pane with its own time. Counts would distort that pane, so they do not.
+            if matches!(seen.body, Body::Deployment(_) | Body::Pipeline(_)) {
+                let newest = p.watermark.map(|w| w.floor(settings.pane_ms)).max(p.floor).unwrap_or(start);
+                p.add(settings, &mut self.slots, &mut self.slot_by_name, &mut self.shapes, newest, time, seen, out);
+            }
             return;
         }
         if p.add(settings, &mut self.slots, &mut self.slot_by_name, &mut self.shapes, start, time, seen, out) {
