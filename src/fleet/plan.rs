@@ -115,7 +115,7 @@ impl Plan {
             ..model("assistant", Kind::Assistant, 250.0, 1_400.0, 0.5, 15.0)
         };
         let ranker = model("ranker", Kind::Ranker, 250.0, 22.0, 0.4, 18.0);
-        Plan { heartbeat_s: 10, ..Plan::of(vec![scorer, assistant, ranker]) }
+        Plan { heartbeat_s: 10, deploy_every_s: 0.0, ..Plan::of(vec![scorer, assistant, ranker]) }
     }
 
     /// Many models of mixed kinds, with `segments` values of one dimension each.

@@ -23,7 +23,7 @@ pub const KIND: Kind = Kind {
         Knob { name: "routing_key", about: "integration key of the service or orchestration, 32 characters", form: Form::Secret, required: true },
         Knob {
             name: "url",
-            about: "where events are posted; https://events.eu.pagerduty.com/v2/enqueue for the EU service region",
+            about: "the service region: https://events.eu.pagerduty.com for the EU; a URL with a path of its own is taken as it is",
             form: Form::Url,
             required: false,
         },
@@ -32,7 +32,8 @@ pub const KIND: Kind = Kind {
     build,
 };
 
-const URL_DEFAULT: &str = "https://events.pagerduty.com/v2/enqueue";
+const URL_DEFAULT: &str = "https://events.pagerduty.com";
+const ENQUEUE_PATH: &str = "/v2/enqueue";
 const ROUTING_KEY_CHARS: usize = 32;
 const SUMMARY_CHARS_MAX: usize = 1_024;
 const DEDUP_KEY_CHARS_MAX: usize = 255;
@@ -66,7 +67,10 @@ fn build(_name: &str, common: &Common, table: &Table) -> Result<Receiver, Vec<(S
         }
     }
     let url = r.text("url").unwrap_or_else(|| URL_DEFAULT.to_owned());
-    let url = r.url("url", &url);
+    let mut url = r.url("url", &url);
+    if let Some(base) = url.as_mut().filter(|u| u.path() == "/") {
+        base.set_path(ENQUEUE_PATH);
+    }
     if common.instance.chars().count() > DEDUP_KEY_CHARS_MAX - DEDUP_KEY_CHARS_REST {
         r.problem("instance", format!("instance is longer than {} characters", DEDUP_KEY_CHARS_MAX - DEDUP_KEY_CHARS_REST));
     }
