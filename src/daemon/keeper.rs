@@ -347,7 +347,7 @@ impl Keeper {
         for place in places {
             let Some(id) = self.id_of(place.topic, place.partition)? else { continue };
             if !self.engine.knows(id) {
-                if first || self.engine.boundary() == Time::MIN {
+                if self.engine.boundary() == Time::MIN {
                     self.engine.declare(id);
                 } else {
                     // At position 0: it is waited for from now on, whatever of it has been read.

@@ -405,6 +405,7 @@ impl Judge {
     /// Totals of the group that outlive the pane.
     fn take_totals(&mut self, g: usize, touched: &[(u32, u32)], cells: &[(Arc<Leaf>, Cell)], start: Time, predictions: u32, cost: i64) {
         let group = &mut self.groups[g];
+        group.born = group.born.min(start);
         group.predictions += u64::from(predictions);
         if predictions > 0 {
             group.last_event_at = group.last_event_at.max(start.plus_ms(self.settings.pane_ms));
@@ -538,7 +539,8 @@ impl Judge {
 
     /// What an hour held, spread evenly over its intervals.
     pub fn import_level(&mut self, environment: &str, model: &str, hour: Time, requests: f64, cost: f64) {
-        let g = self.group_index(GroupKey::roll_up(environment, model), hour) as usize;
+        // Born with its first event, not with what was told of it.
+        let g = self.group_index(GroupKey::roll_up(environment, model), Time::MAX) as usize;
         let parts = crate::domain::time::HOUR_MS / INTERVAL_MS;
         for (signal, sum) in [(Signal::Traffic, requests), (Signal::Cost, cost)] {
             if sum <= 0.0 {
