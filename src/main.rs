@@ -1,5 +1,7 @@
-//! The command line. So far it says only what this build is; the rooms behind it are listed in the library's documentation.
+//! The binary: everything is in the library's room `cli`.
 
-fn main() {
-    println!("bellwether {}: the daemon is not built yet; see README.md", env!("CARGO_PKG_VERSION"));
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    bellwether::cli::main(std::env::args_os())
 }
