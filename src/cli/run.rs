@@ -1,0 +1,60 @@
+//! `bellwether run`: the daemon.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::failure::{Failure, chain};
+use super::{Global, runtime};
+use crate::daemon;
+use crate::settings::Loaded;
+
+const EXAMPLES: &str = "\
+Examples:
+  bellwether run --config /etc/bellwether/bellwether.yaml
+  bellwether run --data-dir /var/lib/bellwether --listen 0.0.0.0:9710
+  bellwether run --log-format json --log-level info,bellwether::source=debug
+
+Pages and API are at http://127.0.0.1:9710 unless `listen` says otherwise. SIGHUP reads the configuration again; SIGTERM ends it.";
+
+/// Watch: read events, gather evidence, open incidents, tell people
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Run {
+    /// Where state is kept; goes before `data_dir` of the configuration
+    #[arg(long, value_name = "D")]
+    data_dir: Option<PathBuf>,
+    /// Where pages and API are; goes before `listen` of the configuration
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+}
+
+impl Run {
+    pub fn run(&self, global: &Global) -> Result<(), Failure> {
+        let over = |name: &str| match name {
+            "BELLWETHER__DATA_DIR" => self.data_dir.as_ref().map(|d| d.display().to_string()),
+            "BELLWETHER__LISTEN" => self.listen.clone(),
+            _ => None,
+        };
+        let loaded = global.load_over(&over)?;
+        let _log = global.start_log("info")?;
+        let runtime = runtime()?;
+        let ended = runtime.block_on(start(loaded, global.path()));
+        // What has not stopped by now is not waited for.
+        runtime.shutdown_background();
+        ended
+    }
+}
+
+/// The one place that knows how a daemon is started.
+async fn start(loaded: Loaded, path: PathBuf) -> Result<(), Failure> {
+    daemon::run(daemon::Options::new(loaded, Some(path))).await.map_err(|error| match &error {
+        daemon::Error::Settings(words) => Failure::config(words.clone()),
+        daemon::Error::Store(_)
+        | daemon::Error::State(_)
+        | daemon::Error::Source(_)
+        | daemon::Error::Serve(_)
+        | daemon::Error::Ended(_)
+        | daemon::Error::Io { .. } => Failure::new(chain(&error)),
+    })
+}
