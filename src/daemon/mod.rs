@@ -149,9 +149,6 @@ pub async fn run(options: Options) -> Result<(), Error> {
             }
         }
     }
-    if let (Some(teach), None) = (lesson, &origin) {
-        teach(&mut engine);
-    }
 
     // The source, and where it goes on.
     let (messages, source) = sync_channel(BATCHES_WAITING_MAX);
@@ -197,6 +194,10 @@ pub async fn run(options: Options) -> Result<(), Error> {
         }
     };
 
+    // While the source finds its broker.
+    if let (Some(teach), None) = (lesson, &origin) {
+        teach(&mut engine);
+    }
     let status = Arc::new(Status::default());
     let wake = Arc::new(Notify::new());
     let decoders = if decoders.is_empty() { file_decoders(&settings, user_key) } else { decoders };
