@@ -63,7 +63,9 @@ fn every_help_teaches_by_examples() {
 
 #[test]
 fn a_command_line_without_sense_is_usage() {
-    for arguments in [&["rnu"][..], &[], &["backtest"], &["kinds", "-o", "xml"], &["demo", "--fault", "eror_spike"], &["backtest", "x", "--live-from", "soon"]] {
+    for arguments in
+        [&["rnu"][..], &[], &["backtest"], &["kinds", "-o", "xml"], &["demo", "--fault", "eror_spike"], &["backtest", "x", "--live-from", "soon"]]
+    {
         let (text, errors) = check(arguments, 2);
         assert!(text.is_empty() && !errors.is_empty(), "{arguments:?}: {text}");
     }
