@@ -109,12 +109,6 @@ pub fn inert(text: &str) -> String {
     out
 }
 
-/// Lines indented by so many spaces.
-pub fn indented(text: &str, spaces: usize) -> String {
-    let pad = " ".repeat(spaces);
-    text.lines().map(|l| if l.is_empty() { "\n".to_owned() } else { format!("{pad}{l}\n") }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -36,7 +36,17 @@ impl Run {
             "BELLWETHER__LISTEN" => self.listen.clone(),
             _ => None,
         };
-        let loaded = global.load_over(&over)?;
+        let loaded = global.load_over(&over).map_err(|mut failure| {
+            // The flags are read in the place of these variables.
+            for (text, _) in &mut failure.lines {
+                for (variable, flag) in [("BELLWETHER__DATA_DIR", "--data-dir"), ("BELLWETHER__LISTEN", "--listen")] {
+                    if over(variable).is_some() {
+                        *text = text.replace(&format!("environment variable {variable}"), flag);
+                    }
+                }
+            }
+            failure
+        })?;
         let _log = global.start_log("info")?;
         let runtime = runtime()?;
         let ended = runtime.block_on(start(loaded, global.path()));
