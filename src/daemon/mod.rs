@@ -210,7 +210,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         decoders,
         dead_letters,
         steering: Some(steering),
-        snapshot_every: snapshot_every.unwrap_or(SNAPSHOT_EVERY),
+        snapshot_every: snapshot_every.or_else(snapshot_every_of_environment).unwrap_or(SNAPSHOT_EVERY),
         on_live,
         on_outcome,
         origin,
@@ -371,6 +371,11 @@ fn user_key(store: &Store) -> Result<[u8; 16], Error> {
     read.map_err(|source| Error::Io { what: "no random bytes for the key of users' names", source })?;
     store.set_meta("user_key", &code.encode(key))?;
     Ok(key)
+}
+
+/// For tests that kill: state that is written all the time is found half written.
+fn snapshot_every_of_environment() -> Option<Duration> {
+    std::env::var("BELLWETHER_SNAPSHOT_EVERY_MS").ok()?.parse().ok().map(Duration::from_millis)
 }
 
 fn dead_letters(settings: &Settings, kafka: &settings::Kafka) -> Result<Option<DeadLetters>, Error> {
