@@ -66,6 +66,8 @@ pub struct Settings {
     /// By signal (`feature:income`) or family (`feature`).
     pub signals: BTreeMap<String, Limits>,
     pub models: BTreeMap<String, ModelSettings>,
+    /// How long a model is learned before anything but a rule may page.
+    pub learn_ms: i64,
     /// How long arrivals are learned before silence may page.
     pub silence_armed_after_ms: i64,
 }
@@ -536,9 +538,15 @@ impl Judge {
             }
             None => bank,
         };
+        // A version is as old as its model: what is bad from birth must page.
+        let whole = GroupKey { version: None, ..key.clone() };
+        let born = self.group(&whole).map_or(now, |w| w.born);
         let weight = weight_of(&signal);
         let mut line = Line::new(SeriesKey { group: key, signal }, bank, weight);
         line.injection = self.budget.birth(weight);
+        if matches!(line.bank, Bank::Rate(_) | Bank::Bins(_) | Bank::Classes(_) | Bank::Counts(_)) {
+            line.judged_from = born.min(now).plus_ms(self.settings.learn_ms);
+        }
         let id = line.id;
         let lines = &mut self.groups[g].lines;
         lines.push(line);
