@@ -7,12 +7,13 @@ use clap::Args;
 
 use super::Global;
 use super::failure::Failure;
+use crate::demo;
 use crate::demo::script::{Cue, Script, duration};
 use crate::fleet::Fault;
 
 const EXAMPLES: &str = "\
 Examples:
-  bellwether demo                                  one fault comes by itself after ten seconds
+  bellwether demo                                  one fault comes by itself after two seconds
   bellwether demo --fault silence@30               in the thirtieth second a model falls silent
   bellwether demo --fault timeouts@10-70 --fault cost_drift@20
   bellwether demo --json --for 120s --seed 7       for programs: one happening per line
@@ -43,13 +44,14 @@ pub struct Demo {
 impl Demo {
     pub fn run(&self, global: &Global) -> Result<(), Failure> {
         let _log = global.start_log("warn")?;
-        start(self.json, Script::new(self.fault.clone()), self.duration, self.seed, self.listen)
+        let options =
+            demo::Options { json: self.json, script: Script::new(self.fault.clone()), duration: self.duration, seed: self.seed, listen: self.listen };
+        let runtime = super::runtime()?;
+        let ended = runtime.block_on(demo::run(options)).map_err(|e| Failure::of(&e));
+        // What has not stopped by now is not waited for.
+        runtime.shutdown_background();
+        ended
     }
-}
-
-/// The one place that knows how the demo is started.
-fn start(_json: bool, _script: Script, _duration: Option<Duration>, _seed: u64, _listen: SocketAddr) -> Result<(), Failure> {
-    Err(Failure::new("the demo is not part of this build yet"))
 }
 
 fn faults() -> String {

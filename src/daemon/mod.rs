@@ -149,9 +149,6 @@ pub async fn run(options: Options) -> Result<(), Error> {
             }
         }
     }
-    if let (Some(teach), None) = (lesson, &origin) {
-        teach(&mut engine);
-    }
 
     // The source, and where it goes on.
     let (messages, source) = sync_channel(BATCHES_WAITING_MAX);
@@ -197,6 +194,10 @@ pub async fn run(options: Options) -> Result<(), Error> {
         }
     };
 
+    // While the source finds its broker.
+    if let (Some(teach), None) = (lesson, &origin) {
+        teach(&mut engine);
+    }
     let status = Arc::new(Status::default());
     let wake = Arc::new(Notify::new());
     let decoders = if decoders.is_empty() { file_decoders(&settings, user_key) } else { decoders };
@@ -209,7 +210,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         decoders,
         dead_letters,
         steering: Some(steering),
-        snapshot_every: snapshot_every.unwrap_or(SNAPSHOT_EVERY),
+        snapshot_every: snapshot_every.or_else(snapshot_every_of_environment).unwrap_or(SNAPSHOT_EVERY),
         on_live,
         on_outcome,
         origin,
@@ -370,6 +371,11 @@ fn user_key(store: &Store) -> Result<[u8; 16], Error> {
     read.map_err(|source| Error::Io { what: "no random bytes for the key of users' names", source })?;
     store.set_meta("user_key", &code.encode(key))?;
     Ok(key)
+}
+
+/// For tests that kill: state that is written all the time is found half written.
+fn snapshot_every_of_environment() -> Option<Duration> {
+    std::env::var("BELLWETHER_SNAPSHOT_EVERY_MS").ok()?.parse().ok().map(Duration::from_millis)
 }
 
 fn dead_letters(settings: &Settings, kafka: &settings::Kafka) -> Result<Option<DeadLetters>, Error> {

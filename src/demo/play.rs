@@ -17,10 +17,11 @@ use super::keys::{self, Key, Keys};
 use super::pager::{Effect, Heard, Pager, Print};
 use super::screen::{self, Style};
 use super::script::Script;
+use crate::backtest::Line;
 use crate::daemon::{self, now};
 use crate::decode::{self, Decoder};
 use crate::domain::time::MINUTE_MS;
-use crate::engine::{Engine, Outcome, lines};
+use crate::engine::{Engine, Outcome};
 use crate::fleet::{Fault, Fleet, Plan};
 use crate::notify;
 use crate::serve::FaultButton;
@@ -262,18 +263,16 @@ fn beat(stage: &Stage, writer: &Producer) {
     let _ = writer.flush(Duration::from_secs(1));
 }
 
-/// What the daemon wrote, as lines.
+/// What the daemon wrote, as lines: alarms, and incidents at every turn that a person would hear of.
 fn said(stage: &Stage, out: &Outcome) {
+    let line = |line: Line| serde_json::to_value(line).unwrap_or_default();
     for (_, alarm) in &out.alarms {
-        stage.say(lines::alarm(alarm));
+        stage.say(line(Line::alarm(alarm)));
     }
-    for (i, (id, what)) in out.happened.iter().enumerate() {
-        // Incidents and happenings are written in the same order.
-        if let Some(incident) = out.incidents.get(i).filter(|i| i.id == *id) {
-            stage.say(lines::incident(incident, what));
-            if matches!(*what, "resolved") {
-                stage.tell(&format!("resolved: {}", incident.title));
-            }
+    // Incidents and happenings are written in the same order.
+    for ((_, what), incident) in out.happened.iter().zip(&out.incidents) {
+        if !matches!(*what, "series_recovered" | "noted") {
+            stage.say(line(Line::incident(incident)));
         }
     }
 }

@@ -107,9 +107,9 @@ pub fn duration(text: &str) -> Result<Duration, Error> {
 // === impl Script ===
 
 impl Script {
-    /// These cues; without any, one fault comes by itself after ten seconds and stays.
+    /// These cues; without any, one fault comes by itself after two seconds and stays.
     pub fn new(cues: Vec<Cue>) -> Script {
-        let cues = if cues.is_empty() { vec![Cue { fault: Fault::ErrorSpike, from_ms: 10_000, to_ms: None }] } else { cues };
+        let cues = if cues.is_empty() { vec![Cue { fault: Fault::ErrorSpike, from_ms: 2_000, to_ms: None }] } else { cues };
         Script::exactly(cues)
     }
 
@@ -201,7 +201,7 @@ mod tests {
         assert_eq!(told(script.due(35_000)), [(30, "error_spike", false), (30, "silence", true)]);
         assert_eq!(told(script.due(5_000)), []);
         assert_eq!(told(script.due(99_000)), [(40, "silence", false)]);
-        assert_eq!(told(Script::new(vec![]).moments()), [(10, "error_spike", true)]);
+        assert_eq!(told(Script::new(vec![]).moments()), [(2, "error_spike", true)]);
         assert_eq!(told(Script::exactly(vec![]).moments()), []);
     }
 

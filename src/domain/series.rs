@@ -39,6 +39,11 @@ impl GroupKey {
         GroupKey { environment: environment.into(), model: model.into(), version: None, segment: None }
     }
 
+    /// The model as a whole, of which this is a part.
+    pub fn whole(&self) -> GroupKey {
+        GroupKey { environment: self.environment.clone(), model: self.model.clone(), version: None, segment: None }
+    }
+
     pub fn is_roll_up(&self) -> bool {
         self.version.is_none() && self.segment.is_none()
     }

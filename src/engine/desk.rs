@@ -30,6 +30,14 @@ const EXEMPLARS_MAX: usize = 6;
 const EXPLAINS: f64 = 0.8;
 /// A version or segment with nearly all of the traffic narrows nothing down, unless it is new.
 const NEARLY_ALL: f64 = 0.9;
+/// A change that begins within this time after a version's first event came with it.
+const COMES_WITH_MS: i64 = 10 * 60_000;
+/// A part whose events changed this many times as much as those of the whole stands out from it.
+const STANDS_OUT: f64 = 1.3;
+/// So few events of a part say nothing about whether it was spared.
+const SAYS_LITTLE: f64 = 20.0;
+/// A version or a segment without traffic for so long is gone.
+const GONE_MS: i64 = 60_000;
 
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Source {
@@ -49,6 +57,31 @@ struct WaitingAlarm {
     alarm: Alarm,
     id: SeriesId,
     exemplars: Vec<Exemplar>,
+}
+
+/// Where a change sits; empty when it is everywhere.
+#[derive(Clone, Debug, Default)]
+struct Place {
+    versions: Vec<String>,
+    segments: Vec<Segment>,
+}
+
+/// The parts of a model that matter to a change.
+#[derive(Clone, Debug, Default)]
+struct Parts {
+    /// The narrowest part that explains it.
+    named: Option<GroupKey>,
+    /// Parts that changed clearly more than the whole.
+    outstanding: Vec<GroupKey>,
+    /// Segments, and whether they changed with the whole.
+    hit: Vec<(Segment, bool)>,
+    place: Place,
+}
+
+impl Parts {
+    fn stands_out(&self, group: &GroupKey) -> bool {
+        self.named.as_ref() == Some(group) || self.named.is_none() && self.outstanding.contains(group)
+    }
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -302,6 +335,35 @@ impl Desk {
         if self.state.waiting.as_ref().is_some_and(|w| pane >= w.pane.plus_ms(pane_ms)) {
             self.flush(out);
         }
+        self.close_with_the_whole(now, out);
+    }
+
+    /// A part may recover with its whole: when it has no traffic any more (a version that was rolled back says nothing for
+    /// ever), or when its own evidence is half way while the whole's is complete.
+    fn close_with_the_whole(&mut self, now: Time, out: &mut Outcome) {
+        let mut over: Vec<(SeriesId, String)> = Vec::new();
+        for incident in self.state.incidents.values().filter(|i| i.state.is_live()) {
+            for f in incident.findings.iter().filter(|f| f.recovered_at.is_none() && !f.series.group.is_roll_up() && !f.by_rule) {
+                let Some((part, line)) = self.judge.line(f.series_id).filter(|(g, _)| !g.key.is_roll_up()) else { continue };
+                let Some(whole) = self.judge.group(&part.key.whole()) else { continue };
+                let same = |l: &&crate::judge::Line| l.series.signal == line.series.signal && l.bank.name() == line.bank.name();
+                if whole.lines.iter().find(same).is_none_or(|l| l.is_out) {
+                    continue;
+                }
+                let words = f.series.signal.words();
+                if now.since_ms(part.last_event_at) > GONE_MS && now.since_ms(whole.last_event_at) < GONE_MS {
+                    over.push((
+                        f.series_id,
+                        format!("{} has no more traffic, and {words} of the model as a whole is within tolerance", part.key.words()),
+                    ));
+                } else if line.is_half_recovered() && incident.findings.iter().any(|o| o.recovered_at.is_some() && o.series.group.is_roll_up()) {
+                    over.push((f.series_id, format!("{words} of {} is on its way back, and of the model as a whole it is back", part.key.words())));
+                }
+            }
+        }
+        for (series, words) in over {
+            self.recovered(series, words, now, out);
+        }
     }
 
     /// Keeps what changed for the question "what happened before the onset".
@@ -377,54 +439,115 @@ impl Desk {
                 findings.push(finding(&a.alarm, a.id, now));
                 shown.extend(a.exemplars.iter().cloned());
             }
-            self.narrow(&mut findings);
+            let (findings, place) = self.narrow(&key, findings);
             shown.sort_by(|a, b| (a.hash, &a.id).cmp(&(b.hash, &b.id)));
             shown.dedup_by(|a, b| a.id == b.id);
             shown.truncate(EXEMPLARS_MAX);
-            self.happen(key, findings, shown, now, out);
+            self.happen(key, findings, place, shown, now, out);
         }
     }
 
-    /// Puts the narrowest series that explains the change first. It need not have spoken itself: its counts tell.
-    fn narrow(&self, findings: &mut Vec<Finding>) {
-        findings.sort_by_key(|f| (!f.series.group.is_roll_up(), f.series_id));
-        let Some(lead) = findings.first().cloned() else { return };
-        let Some((group, whole)) = self.judge.group(&GroupKey { version: None, segment: None, ..lead.series.group.clone() }).and_then(|g| {
-            let line = g.lines.iter().find(|l| l.series.signal == lead.series.signal && l.bank.name() == lead.detector)?;
-            Some((g, line))
-        }) else {
-            return;
+    /// What of the findings is worth listing, the one that names the incident first, and where the change sits.
+    ///
+    /// Every signal is asked by itself. The narrowest part that explains the whole's change names it; it need not have spoken
+    /// itself, its counts tell. Parts that only share in the change of the whole are its shadows: they stay frozen until they
+    /// are back, and are not listed.
+    fn narrow(&self, key: &IncidentKey, mut found: Vec<Finding>) -> (Vec<Finding>, Place) {
+        let size = |f: &Finding| f.change.map_or(0.0, |c| if c.before > 0.0 && c.after > 0.0 { (c.after / c.before).ln().abs() } else { f64::MAX });
+        found.sort_by(|a, b| size(b).total_cmp(&size(a)).then(a.series.cmp(&b.series)).then(a.detector.cmp(&b.detector)));
+        let live = self.state.incidents.get(key).filter(|i| i.state.is_live());
+        let known: Vec<&Finding> = live.iter().flat_map(|i| &i.findings).filter(|f| f.recovered_at.is_none()).collect();
+        let mut listed: Vec<Finding> = Vec::new();
+        let mut place: Option<Place> = None;
+        let mut asked: Vec<(Signal, String)> = Vec::new();
+        for f in &found {
+            let what = (f.series.signal.clone(), f.detector.clone());
+            if asked.contains(&what) {
+                continue;
+            }
+            asked.push(what);
+            let alike: Vec<&Finding> = found.iter().filter(|o| o.series.signal == f.series.signal && o.detector == f.detector).collect();
+            let speaks_already = |o: &&&Finding| o.series.signal == f.series.signal && o.detector == f.detector && o.series.group.is_roll_up();
+            let parts = self.parts(f, alike.iter().map(|o| o.onset.at).min().unwrap_or(f.onset.at));
+            let whole = alike.iter().find(|o| o.series.group.is_roll_up()).copied();
+            let named = parts.named.as_ref().map(|group| match alike.iter().find(|o| o.series.group == *group) {
+                Some(own) => (*own).clone(),
+                None => {
+                    // It explains the change but has not crossed its own threshold: it names the incident, the evidence is another's.
+                    let mut named = whole.unwrap_or(f).clone();
+                    named.series.group = group.clone();
+                    named.reason = format!("{}; {} explains it", named.reason, group.words());
+                    named
+                }
+            });
+            let whole_speaks = whole.is_some() || known.iter().any(|o| speaks_already(&o));
+            let mut of_signal: Vec<Finding> = named.into_iter().collect();
+            for o in whole.into_iter().chain(alike.iter().copied().filter(|o| !o.series.group.is_roll_up())) {
+                let is_shadow = !o.series.group.is_roll_up() && whole_speaks && !parts.stands_out(&o.series.group);
+                if !is_shadow && of_signal.iter().all(|l| l.series_id != o.series_id) {
+                    of_signal.push(o.clone());
+                }
+            }
+            if !of_signal.is_empty() {
+                place.get_or_insert(parts.place);
+                listed.extend(of_signal);
+            }
+        }
+        (listed, place.unwrap_or_default())
+    }
+
+    /// How the change that a finding speaks of is spread over the parts of its model.
+    fn parts(&self, of: &Finding, from: Time) -> Parts {
+        let mut parts = Parts::default();
+        let line_of = |g: &crate::judge::Group| g.lines.iter().position(|l| l.series.signal == of.series.signal && l.bank.name() == of.detector);
+        let Some((group, whole)) = self.judge.group(&of.series.group.whole()).and_then(|g| Some((g, &g.lines[line_of(g)?]))) else {
+            return parts;
         };
-        let from = lead.onset.at;
         let usual = whole.bank.baseline().map_or(0.0, |b| b.value);
         let sums = |line: &crate::judge::Line, usual: f64| -> (f64, f64) {
             let points = line.points.iter().filter(|p| p.time >= from);
             points.fold((0.0, 0.0), |(excess, n), p| (excess + p.n * (p.value - usual), n + p.n))
         };
         let (excess, n) = sums(whole, usual);
-        let mut best: Option<(f64, &crate::judge::Line)> = None;
+        if excess == 0.0 || n <= 0.0 {
+            return parts;
+        }
+        let mut least = f64::INFINITY;
         for sibling in self.judge.siblings(&group.key).filter(|s| !s.key.is_roll_up()) {
-            let Some(line) = sibling.lines.iter().find(|l| l.series.signal == lead.series.signal && l.bank.name() == lead.detector) else { continue };
-            let own = line.bank.baseline().map_or(usual, |b| b.value);
-            let (part, part_n) = sums(line, own);
+            let Some(line) = line_of(sibling).map(|l| &sibling.lines[l]) else { continue };
             let is_new = sibling.key.version.is_some() && from.since_ms(sibling.born) < HOUR_MS && sibling.born > group.born.plus_ms(60_000);
-            let explains = excess != 0.0 && part / excess >= EXPLAINS;
-            if explains && (part_n <= NEARLY_ALL * n || is_new) && best.is_none_or(|(least, _)| part_n < least) {
-                best = Some((part_n, line));
+            // What is young has its own failure for a baseline; it is held against its model.
+            let own = if is_new { None } else { line.bank.baseline() };
+            let (part, part_n) = sums(line, own.map_or(usual, |b| b.value));
+            if part_n <= 0.0 {
+                continue;
+            }
+            let density = (part / part_n) / (excess / n);
+            // A version that had all of the traffic before it began is as little to blame as the whole.
+            let came_with_it = is_new && from.since_ms(sibling.born) < COMES_WITH_MS;
+            let nearly_all = part_n > NEARLY_ALL * n && !came_with_it;
+            if part / excess >= EXPLAINS && !nearly_all && part_n < least {
+                least = part_n;
+                parts.named = Some(sibling.key.clone());
+            }
+            if density >= STANDS_OUT && !nearly_all {
+                parts.outstanding.push(sibling.key.clone());
+            }
+            if let Some(segment) = &sibling.key.segment {
+                parts.hit.push((segment.clone(), density >= 0.5 || part_n < SAYS_LITTLE));
             }
         }
-        if let Some((_, line)) = best {
-            match findings.iter().position(|f| f.series_id == line.id) {
-                Some(at) => findings[..=at].rotate_right(1),
-                None => {
-                    // It explains the change but has not crossed its own threshold: it names the incident, the evidence is the whole's.
-                    let mut named = lead.clone();
-                    named.series.group = line.series.group.clone();
-                    named.reason = format!("{}; {} explains it", lead.reason, line.series.group.words());
-                    findings[0] = named;
-                }
+        match &parts.named {
+            Some(GroupKey { segment: Some(segment), .. }) => parts.place.segments = vec![segment.clone()],
+            Some(named) => parts.place.versions = named.version.iter().map(|v| v.to_string()).collect(),
+            // Some values of a dimension and not others; a change that is everywhere sits nowhere.
+            None => {
+                let hit = std::mem::take(&mut parts.hit);
+                let spared = |d: &str| hit.iter().any(|(s, is_hit)| !is_hit && *s.dimension == *d);
+                parts.place.segments = hit.iter().filter(|(s, is_hit)| *is_hit && spared(&s.dimension)).map(|(s, _)| s.clone()).collect();
             }
         }
+        parts
     }
 
     fn rule_fired(&mut self, fired: RuleFired, now: Time, shown: Vec<Exemplar>, out: &mut Outcome) {
@@ -451,33 +574,16 @@ impl Desk {
         let key = IncidentKey { environment: group.environment.to_string(), model: group.model.to_string(), category };
         let findings = vec![finding(&alarm, id, now)];
         out.alarms.push((alarm_id(id, now), alarm));
-        self.happen(key, findings, shown, now, out);
+        self.happen(key, findings, Place::default(), shown, now, out);
     }
 
     /// Findings of one key: assessed, then put to the incident.
-    fn happen(&mut self, key: IncidentKey, findings: Vec<Finding>, exemplars: Vec<Exemplar>, now: Time, out: &mut Outcome) {
+    fn happen(&mut self, key: IncidentKey, findings: Vec<Finding>, place: Place, exemplars: Vec<Exemplar>, now: Time, out: &mut Outcome) {
         let Some(lead) = findings.first() else { return };
         let asked: Vec<Severity> = findings.iter().map(|f| triage::severity_of(&f.series.signal, f.change.as_ref(), f.by_rule)).collect();
         let of_model = |f: &&Fact| f.model.as_deref().is_none_or(|m| m == key.model);
         let facts: Vec<Fact> = self.state.facts.iter().filter(of_model).cloned().collect();
-        let mut versions: Vec<String> = Vec::new();
-        let mut segments: Vec<Segment> = Vec::new();
-        for f in &findings {
-            if let Some(v) = f.series.group.version.as_deref().map(str::to_owned)
-                && !versions.contains(&v)
-            {
-                versions.push(v);
-            }
-            if let Some(s) = &f.series.group.segment
-                && !segments.contains(s)
-            {
-                segments.push(s.clone());
-            }
-        }
-        // Where the narrowest is known, the others of its kind are its shadows.
-        if lead.series.group.segment.is_some() {
-            segments.truncate(1);
-        }
+        let Place { versions, segments } = place;
         let recent = |i: &&Incident| i.state.is_live() || i.resolved_at.is_some_and(|r| now.since_ms(r) < HOUR_MS);
         let companions: Vec<String> = (self.state.incidents.values().filter(recent))
             .filter(|i| i.key.model == key.model && i.key.category != key.category)
@@ -593,6 +699,12 @@ impl Desk {
         for f in &incident.findings {
             self.judge.release(f.series_id, release);
             self.state.rules.release(f.series_id);
+        }
+        // Shadows of the findings, which are not listed, are closed with them.
+        let group = GroupKey::roll_up(&incident.key.environment, &incident.key.model);
+        let shadows = self.judge.out_of(&group).filter(|l| triage::category_of(&l.series.signal) == incident.key.category);
+        for id in shadows.map(|l| l.id).collect::<Vec<SeriesId>>() {
+            self.judge.release(id, release);
         }
     }
 

@@ -18,7 +18,6 @@ use crate::{judge, triage};
 
 mod control;
 mod desk;
-pub mod lines;
 mod show;
 pub mod view;
 

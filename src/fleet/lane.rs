@@ -85,6 +85,7 @@ pub struct Span {
 }
 
 /// An event and its place among those that arrive at the same moment.
+#[derive(Clone)]
 pub struct Ready {
     pub arrival: Time,
     pub lane: usize,
@@ -93,6 +94,7 @@ pub struct Ready {
     pub made: Made,
 }
 
+#[derive(Clone)]
 pub struct Lane {
     at: usize,
     pub model: ModelPlan,

@@ -57,7 +57,7 @@ pub struct Level {
     pub cost: f64,
 }
 
-/// Models at work.
+/// Models at work. A clone goes on as its original would.
 ///
 /// ```
 /// use bellwether::domain::Time;
@@ -71,6 +71,7 @@ pub struct Level {
 /// assert!(events.windows(2).all(|pair| pair[0].arrival <= pair[1].arrival));
 /// assert_eq!(fleet.truth().events() + fleet.truth().copies(), events.len() as u64);
 /// ```
+#[derive(Clone)]
 pub struct Fleet {
     lanes: Vec<Lane>,
     start: Time,

@@ -21,6 +21,8 @@ use crate::domain::{DetectorState, SeriesId, SeriesKey, Signal, Time};
 pub const POINTS_MAX: usize = 120;
 /// Decisions kept of every line.
 pub const DECISIONS_MAX: usize = 12;
+/// What was expected once is not expected for ever.
+const EXPECTED_MS: i64 = 24 * 3_600_000;
 /// An absolute limit is a rate known from so many events that nothing can teach it otherwise.
 const LIMIT_EVENTS: f64 = 1e12;
 
@@ -58,7 +60,7 @@ pub enum Bank {
     Bins(BinsBank),
     Classes(ClassBank),
     Counts(CountsBank),
-    Seasonal(SeasonalStepBank),
+    Seasonal(Box<SeasonalStepBank>),
     Gap(GapBank),
 }
 
@@ -103,6 +105,9 @@ pub struct Line {
     /// Its alarm belongs to a live incident.
     pub is_out: bool,
     pub held: bool,
+    /// A person said that this change is expected: it does not speak again before it is back, for a day at most. Holds the
+    /// pane from which the day counts; `Time::MIN` until there is one.
+    pub expected: Option<Time>,
     pub half_recovered: bool,
     pub last_evidence: f64,
     pub change: Option<bellwether_detectors::Change>,
@@ -134,7 +139,7 @@ impl Bank {
     }
 
     pub fn seasonal(tolerance: f64) -> Bank {
-        Bank::Seasonal(SeasonalStepBank::new(SeasonalSettings { tolerance, ..SeasonalSettings::default() }))
+        Bank::Seasonal(Box::new(SeasonalStepBank::new(SeasonalSettings { tolerance, ..SeasonalSettings::default() })))
     }
 
     pub fn gap(settings: GapSettings) -> Bank {
@@ -231,7 +236,7 @@ impl Bank {
             Bank::Bins(b) => Bank::Bins(b.succeed(weight_max)),
             Bank::Classes(b) => Bank::Classes(b.succeed(weight_max)),
             Bank::Counts(b) => Bank::Counts(b.succeed(weight_max)),
-            Bank::Seasonal(b) => Bank::Seasonal(b.succeed(weight_max)),
+            Bank::Seasonal(b) => Bank::Seasonal(Box::new(b.succeed(weight_max))),
             Bank::Gap(b) => Bank::Gap(b.succeed(weight_max)),
         }
     }
@@ -255,6 +260,7 @@ impl Line {
             onset: None,
             is_out: false,
             held: false,
+            expected: None,
             half_recovered: false,
             last_evidence: 0.0,
             change: None,
@@ -279,8 +285,29 @@ impl Line {
         }
     }
 
+    /// An incident was closed: the line learns from how, and speaks again.
+    pub fn release(&mut self, how: Release) {
+        self.bank.release(how);
+        self.is_out = false;
+        self.half_recovered = false;
+        self.onset = None;
+        self.expected = None;
+    }
+
+    /// An incident was closed as expected: the line is silent until the change is over.
+    pub fn expect(&mut self) {
+        self.is_out = false;
+        self.half_recovered = false;
+        self.expected = Some(Time::MIN);
+    }
+
     /// Judges one pane and remembers it for the chart.
     pub fn judge(&mut self, feed: &Feed<'_>, at: Time, pane_ms: i64) -> Option<Call> {
+        match self.expected {
+            Some(Time::MIN) => self.expected = Some(at),
+            Some(since) if at.since_ms(since) >= EXPECTED_MS => self.release(Release::Expected),
+            Some(_) | None => {}
+        }
         let reading = self.bank.judge(feed, at, pane_ms, self.injection)?;
         self.last_evidence = reading.log_evidence;
         let (n, value) = match feed {
@@ -345,6 +372,7 @@ impl Line {
                 let (e, t) = self.points.back().map_or((0.0, 0.0), |p| (p.log_evidence.max(0.0), p.threshold));
                 format!("an incident is open; evidence that it is over: {e:.1} of {t:.1} nats")
             }
+            DetectorState::Frozen if self.expected.is_some() => "a change that was expected lasts; pages again once it is over".to_owned(),
             DetectorState::Frozen => "a change was found in history; its baseline is frozen until it is over".to_owned(),
             DetectorState::Off => "not judged".to_owned(),
             DetectorState::Armed if self.held => "does not page: there is evidence of a change, but it is within tolerance".to_owned(),

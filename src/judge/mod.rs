@@ -118,6 +118,8 @@ pub struct Judge {
     slots: Vec<SlotName>,
     groups: Vec<Group>,
     by_key: Map<GroupKey, u32>,
+    /// Groups of a model in an environment, by its roll-up's key, in the order of their birth.
+    families: Map<GroupKey, Vec<u32>>,
     by_line: Map<SeriesId, (u32, u16)>,
     leaf_groups: Map<Arc<Leaf>, Vec<u32>>,
     /// False pages that live lines may spend on a pane, and when that was last divided.
@@ -150,6 +152,7 @@ impl Judge {
             slots: SlotName::fixed(),
             groups: Vec::new(),
             by_key: Map::default(),
+            families: Map::default(),
             by_line: Map::default(),
             leaf_groups: Map::default(),
             budget,
@@ -192,7 +195,12 @@ impl Judge {
 
     /// Groups of one model in one environment.
     pub fn siblings(&self, of: &GroupKey) -> impl Iterator<Item = &Group> {
-        self.groups.iter().filter(move |g| g.key.model == of.model && g.key.environment == of.environment)
+        self.families.get(&of.whole()).into_iter().flatten().map(|g| &self.groups[*g as usize])
+    }
+
+    /// Lines of a model whose alarm is out, whichever group they belong to.
+    pub fn out_of(&self, of: &GroupKey) -> impl Iterator<Item = &Line> {
+        self.siblings(of).flat_map(|g| &g.lines).filter(|l| l.is_out)
     }
 
     /// One closed pane: its cells by leaf, in the order of leaves. `alive` are producers that sent a heartbeat in it.
@@ -323,7 +331,10 @@ impl Judge {
         let pane_ms = self.settings.pane_ms;
         let group = &mut self.groups[g as usize];
         group.dirty = true;
-        let exposure: f64 = group.minutes.iter().map(|m| f64::from(m.1)).sum();
+        // Predictions of the last hour, or of what is known of it, per pane.
+        let since_ms = group.minutes.front().map_or(start.0, |m| m.0 * 60_000).max(group.born.0);
+        let covered_ms = (start.0 + pane_ms - since_ms).clamp(pane_ms, EXPOSURE_MINUTES * 60_000);
+        let exposure: f64 = group.minutes.iter().map(|m| f64::from(m.1)).sum::<f64>() * pane_ms as f64 / covered_ms as f64;
         let Group { lines, by_slot, key, .. } = group;
         let exemplars = |failed: bool| -> Vec<Exemplar> {
             let mut kept = crate::pane::Exemplars::default();
@@ -354,9 +365,7 @@ impl Judge {
                     (Signal::Missing(_), _) => Feed::Share { hits: (f64::from(with_features) - count(1)).max(0.0), total: f64::from(with_features) },
                     (Signal::Unseen(_), _) if unseen.is_nan() => continue,
                     (Signal::Unseen(_), _) => Feed::Share { hits: unseen, total: all },
-                    (Signal::ComplaintRate, _) => {
-                        Feed::Count { count: count(1), exposure: exposure * pane_ms as f64 / (EXPOSURE_MINUTES * 60_000) as f64 }
-                    }
+                    (Signal::ComplaintRate, _) => Feed::Count { count: count(1), exposure },
                     (_, Bank::Bins(_)) => Feed::Grid(&grid),
                     (_, Bank::Classes(_)) => Feed::Classes(&grid),
                     (_, Bank::Rate(_) | Bank::Limit(_)) => Feed::Share { hits: count(1), total: all },
@@ -447,6 +456,7 @@ impl Judge {
         }
         let g = self.groups.len() as u32;
         self.by_key.insert(key.clone(), g);
+        self.families.entry(key.whole()).or_default().push(g);
         self.groups.push(Group {
             key,
             lines: Vec::new(),
@@ -646,8 +656,7 @@ impl Judge {
                 for line in &mut group.lines {
                     let settled = line.onset.is_some_and(|o| day * crate::domain::time::DAY_MS - o.0 >= HISTORY_SETTLES_MS);
                     if line.state() == crate::domain::DetectorState::Frozen && settled {
-                        line.bank.release(Release::NewNormal);
-                        line.onset = None;
+                        line.release(Release::NewNormal);
                     }
                 }
             }
@@ -668,16 +677,16 @@ impl Judge {
     /// An incident was closed: its line learns from how.
     pub fn release(&mut self, id: SeriesId, how: Release) {
         if let Some(line) = self.line_mut(id) {
-            line.bank.release(how);
-            line.is_out = false;
-            line.half_recovered = false;
-            line.onset = None;
+            match how {
+                Release::Expected if line.state() == crate::domain::DetectorState::Frozen => line.expect(),
+                Release::Expected | Release::Fixed | Release::NewNormal | Release::FalseAlarm => line.release(how),
+            }
         }
     }
 
     /// Distinct users of a model in the last panes, and those with failed predictions: (estimate, low, high).
     pub fn users(&self, model: &GroupKey) -> Option<((f64, f64, f64), (f64, f64, f64))> {
-        let group = self.group(&GroupKey { version: None, segment: None, ..model.clone() })?;
+        let group = self.group(&model.whole())?;
         let (mut all, mut failed) = (Distinct::default(), Distinct::default());
         for (a, f) in &group.users {
             all.merge(a);
@@ -719,6 +728,7 @@ impl Judge {
             let group: Group = postcard::from_bytes(bytes).map_err(|e| format!("a saved group cannot be read: {e}"))?;
             let g = judge.groups.len() as u32;
             judge.by_key.insert(group.key.clone(), g);
+            judge.families.entry(group.key.whole()).or_default().push(g);
             for (i, line) in group.lines.iter().enumerate() {
                 judge.by_line.insert(line.id, (g, i as u16));
             }
@@ -771,6 +781,7 @@ fn said(line: &mut Line, call: Call, start: Time, pane_ms: i64, live: bool, exem
         Call::Recovered { change } => {
             line.change = Some(change);
             line.onset = None;
+            line.expected = None;
             line.decided(now, "recovered", format!("back at {}", line.unit.words(change.after)));
             if live && std::mem::take(&mut line.is_out) {
                 out.push(Said::Recovered { series: line.id, change });

@@ -404,11 +404,10 @@ impl Watch {
         let sealed = p.watermark.is_some_and(|w| start.plus_ms(settings.pane_ms + settings.lateness_ms) <= w) || p.floor.is_some_and(|f| start < f);
         if sealed {
             p.counts.late += 1;
-            // What happened to a model is told late more often than not, and is worth knowing late: it goes into the newest
-            // pane with its own time. Counts would distort that pane, so they do not.
-            if matches!(seen.body, Body::Deployment(_) | Body::Pipeline(_)) {
-                let newest = p.watermark.map(|w| w.floor(settings.pane_ms)).max(p.floor).unwrap_or(start);
-                p.add(settings, &mut self.slots, &mut self.slot_by_name, &mut self.shapes, newest, time, seen, out);
+            // What is counted cannot reopen a pane; what is said once (a deployment, a leak) is told late rather than never.
+            if let Some(open) = p.first_open(settings) {
+                let facts = facts_of(settings, seen, time);
+                p.keep_facts(settings, open, facts);
             }
             return;
         }
@@ -457,6 +456,22 @@ impl Partition {
         self.recent.push(hash);
         self.recent_set.insert(hash);
         true
+    }
+
+    /// The first pane that can still take something in.
+    fn first_open(&self, settings: &Settings) -> Option<Time> {
+        let passed = self.watermark.map(|w| w.plus_ms(-settings.lateness_ms).floor(settings.pane_ms));
+        passed.max(self.floor)
+    }
+
+    fn keep_facts(&mut self, settings: &Settings, start: Time, facts: Vec<Fact>) {
+        if facts.is_empty() {
+            return;
+        }
+        let pane = open_pane(&mut self.open, start);
+        let room = settings.limits.facts_max.saturating_sub(pane.facts.len());
+        self.counts.facts_dropped += facts.len().saturating_sub(room) as u64;
+        pane.facts.extend(facts.into_iter().take(room));
     }
 
     fn count_model(&mut self, model: &str) {
@@ -629,15 +644,6 @@ impl Partition {
             out.push(Outbound::Slot(s, name));
             Some(s)
         };
-        let text = |t: &Option<Cow<'_, str>>| t.as_ref().map(|t| t.to_string());
-        let fact = |kind: FactKind| Fact {
-            time,
-            environment: text(&seen.envelope.environment),
-            model: text(&seen.envelope.model),
-            version: text(&seen.envelope.version),
-            kind,
-        };
-        let mut facts: Vec<Fact> = Vec::new();
         let model = seen.envelope.model.as_deref();
         match (&seen.body, model) {
             (Body::Prediction(prediction), Some(model)) => {
@@ -666,14 +672,6 @@ impl Partition {
                     if let Some(s) = flag_slot(&mut shape.flags, name, &mut slot_of, out) {
                         cell.add(s, u16::from(raised));
                     }
-                    if *flag == Flag::Confirmed {
-                        facts.push(fact(FactKind::Confirmed { flag: name.to_string(), id: id.to_owned() }));
-                    }
-                }
-                if let (Some(scan), Some(output)) = (&settings.scan, &prediction.output)
-                    && let Some((rule, words)) = scan(model, output)
-                {
-                    facts.push(fact(FactKind::Leak { rule, words, id: id.to_owned() }));
                 }
                 let failed = !matches!(prediction.status, Status::Ok | Status::Cancelled);
                 if let Some(user) = seen.envelope.user {
@@ -702,11 +700,6 @@ impl Partition {
                     let good = matches!(label.as_ref(), "true" | "good" | "pass" | "passed" | "correct" | "yes");
                     cell.add(s, u16::from(good != quality.higher_is_better.unwrap_or(true)));
                 }
-                let confirmed = quality.evaluator.as_deref() == Some("human") && quality.label.as_deref() == Some("true");
-                if confirmed && matches!(quality.name.as_ref(), "harmful" | "leak" | "injection") {
-                    let id = quality.prediction_id.as_deref().unwrap_or("").to_owned();
-                    facts.push(fact(FactKind::Confirmed { flag: quality.name.to_string(), id }));
-                }
             }
             (Body::Feedback(feedback), Some(model)) => {
                 let negative = match feedback.kind_of {
@@ -724,42 +717,72 @@ impl Partition {
                 self.counts.unattributed += 1;
                 return false;
             }
-            (Body::Deployment(d), _) => {
-                let kind = FactKind::Deployment {
-                    phase: d.phase.to_string(),
-                    target: d.target_name.to_string(),
-                    previous_version: text(&d.previous_version),
-                };
-                facts.push(fact(kind));
-            }
-            (Body::Pipeline(p), _) => {
-                let state = match p.state {
-                    PipelineState::Started => "started",
-                    PipelineState::Running => "running",
-                    PipelineState::Succeeded => "succeeded",
-                    PipelineState::Failed => "failed",
-                    PipelineState::Aborted => "aborted",
-                    PipelineState::Skipped => "skipped",
-                };
-                facts.push(fact(FactKind::Pipeline { job: p.job.to_string(), state: state.to_owned(), error: text(&p.error) }));
-            }
-            (Body::Report(r), _) => {
-                facts.push(fact(FactKind::Report { summary: r.summary.to_string(), source: r.source_of_report.to_string() }));
-            }
-            (Body::Heartbeat(h), _) => {
-                let interval = h.expected_interval_s.unwrap_or(0.0).clamp(0.0, 86_400.0) as u32;
-                let producer = text(&h.producer).or_else(|| text(&seen.envelope.model)).unwrap_or_default();
-                facts.push(fact(FactKind::Heartbeat { producer, expected_interval_s: interval }));
-            }
+            (Body::Deployment(_) | Body::Pipeline(_) | Body::Report(_) | Body::Heartbeat(_), _) => {}
         }
         self.counts.slots_dropped += *dropped;
         // Every event opens its pane, also one that only says a fact.
-        let pane = open_pane(&mut self.open, start);
-        let room = settings.limits.facts_max.saturating_sub(pane.facts.len());
-        self.counts.facts_dropped += facts.len().saturating_sub(room) as u64;
-        pane.facts.extend(facts.into_iter().take(room));
+        open_pane(&mut self.open, start);
+        self.keep_facts(settings, start, facts_of(settings, seen, time));
         true
     }
+}
+
+/// What an event says once, beside what is counted of it.
+fn facts_of(settings: &Settings, seen: &Observation<'_>, time: Time) -> Vec<Fact> {
+    let text = |t: &Option<Cow<'_, str>>| t.as_ref().map(|t| t.to_string());
+    let mut facts: Vec<Fact> = Vec::new();
+    let mut say = |kind: FactKind| {
+        facts.push(Fact {
+            time,
+            environment: text(&seen.envelope.environment),
+            model: text(&seen.envelope.model),
+            version: text(&seen.envelope.version),
+            kind,
+        });
+    };
+    match (&seen.body, seen.envelope.model.as_deref()) {
+        (Body::Prediction(prediction), Some(model)) => {
+            let id = seen.envelope.id.as_deref().unwrap_or("");
+            for (name, _) in prediction.flags.iter().filter(|(_, flag)| *flag == Flag::Confirmed) {
+                say(FactKind::Confirmed { flag: name.to_string(), id: id.to_owned() });
+            }
+            if let (Some(scan), Some(output)) = (&settings.scan, &prediction.output)
+                && let Some((rule, words)) = scan(model, output)
+            {
+                say(FactKind::Leak { rule, words, id: id.to_owned() });
+            }
+        }
+        (Body::Quality(quality), Some(_)) => {
+            let confirmed = quality.evaluator.as_deref() == Some("human") && quality.label.as_deref() == Some("true");
+            if confirmed && matches!(quality.name.as_ref(), "harmful" | "leak" | "injection") {
+                let id = quality.prediction_id.as_deref().unwrap_or("").to_owned();
+                say(FactKind::Confirmed { flag: quality.name.to_string(), id });
+            }
+        }
+        (Body::Deployment(d), _) => {
+            let previous_version = text(&d.previous_version);
+            say(FactKind::Deployment { phase: d.phase.to_string(), target: d.target_name.to_string(), previous_version });
+        }
+        (Body::Pipeline(p), _) => {
+            let state = match p.state {
+                PipelineState::Started => "started",
+                PipelineState::Running => "running",
+                PipelineState::Succeeded => "succeeded",
+                PipelineState::Failed => "failed",
+                PipelineState::Aborted => "aborted",
+                PipelineState::Skipped => "skipped",
+            };
+            say(FactKind::Pipeline { job: p.job.to_string(), state: state.to_owned(), error: text(&p.error) });
+        }
+        (Body::Report(r), _) => say(FactKind::Report { summary: r.summary.to_string(), source: r.source_of_report.to_string() }),
+        (Body::Heartbeat(h), _) => {
+            let interval = h.expected_interval_s.unwrap_or(0.0).clamp(0.0, 86_400.0) as u32;
+            let producer = text(&h.producer).or_else(|| text(&seen.envelope.model)).unwrap_or_default();
+            say(FactKind::Heartbeat { producer, expected_interval_s: interval });
+        }
+        (Body::Prediction(_) | Body::Quality(_) | Body::Feedback(_) | Body::Outcome(_), _) => {}
+    }
+    facts
 }
 
 fn open_pane(open: &mut Vec<OpenPane>, start: Time) -> &mut OpenPane {

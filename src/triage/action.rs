@@ -89,7 +89,7 @@ pub(super) fn propose(scene: &Scene<'_>, severity: Severity) -> String {
 
 /// `roll back loan-scorer from 2026-11-18 to 2026-10-02`.
 fn roll_back(scene: &Scene<'_>) -> Option<String> {
-    let d = scene.deployed.as_ref()?;
+    let d = scene.fresh_deployment()?;
     let what = if d.version.is_none() && !d.target.is_empty() { quoted(d.target) } else { scene.model() };
     Some(match (d.version, d.previous) {
         (Some(new), Some(old)) if new != old => format!("roll back {what} from version {} to version {}", quoted(new), quoted(old)),

@@ -31,8 +31,13 @@ static CLUES: &[Clue] = &[
     },
     Clue {
         weighs: &[(Pipeline, 1.6)],
-        why: "the last change before a failure is its cause more often than not: new version, prompt or configuration",
-        holds: deployed_before,
+        why: "the last change just before a failure is its cause more often than not: new version, prompt or configuration",
+        holds: deployed_just_before,
+    },
+    Clue {
+        weighs: &[(Pipeline, 0.4)],
+        why: "what a change breaks usually shows with its first requests; caches and leaks take longer",
+        holds: deployed_a_while_before,
     },
     Clue {
         weighs: &[(Pipeline, 1.3), (Data, 1.3)],
@@ -119,8 +124,12 @@ fn deployment_fact(scene: &Scene<'_>) -> Option<String> {
     })
 }
 
-fn deployed_before(scene: &Scene<'_>) -> Option<String> {
-    deployment_fact(scene)
+fn deployed_just_before(scene: &Scene<'_>) -> Option<String> {
+    scene.fresh_deployment().and_then(|_| deployment_fact(scene))
+}
+
+fn deployed_a_while_before(scene: &Scene<'_>) -> Option<String> {
+    deployment_fact(scene).filter(|_| scene.fresh_deployment().is_none())
 }
 
 fn fresh_version_alone(scene: &Scene<'_>) -> Option<String> {
@@ -180,13 +189,13 @@ fn service_without_deployment(scene: &Scene<'_>) -> Option<String> {
         total || matches!(s, Signal::ErrorRate | Signal::TimeoutRate | Signal::EmptyRate | Signal::Latency | Signal::FirstTokenLatency)
     };
     let fact = told(scene, fits)?;
-    scene.deployed.is_none().then(|| format!("{fact}, and no deployment in the hour before"))
+    scene.fresh_deployment().is_none().then(|| format!("{fact}, and no deployment just before"))
 }
 
 fn traffic_without_deployment(scene: &Scene<'_>) -> Option<String> {
     let fits = |s: &Signal| matches!(s, Signal::Traffic | Signal::Silence) || matches!(s, Signal::Rule(name) if name.contains("silen"));
     let fact = told(scene, fits)?;
-    scene.deployed.is_none().then(|| format!("{fact}, and no deployment in the hour before"))
+    scene.fresh_deployment().is_none().then(|| format!("{fact}, and no deployment just before"))
 }
 
 fn results_alone(scene: &Scene<'_>) -> Option<String> {

@@ -121,6 +121,8 @@ struct FailedRun<'a> {
 
 /// A deployment may explain what begins within this time after it.
 const DEPLOYMENT_EXPLAINS_MS: i64 = HOUR_MS;
+/// What a deployment breaks usually shows with its first requests: later it is one suspect among others.
+const DEPLOYMENT_IS_FRESH_MS: i64 = 10 * 60_000;
 /// A failed run may explain what begins within this time after it: pipelines run daily.
 const FAILED_RUN_EXPLAINS_MS: i64 = DAY_MS;
 /// Longest a name of a stranger is quoted in a sentence, in characters.
@@ -175,6 +177,12 @@ impl<'a> Scene<'a> {
             failed && !runs().any(|(later, j, s, _)| j == *job && s == "succeeded" && later > *time)
         });
         bad.max_by_key(|(time, ..)| *time).map(|(time, job, state, error)| FailedRun { time, job, state, error: error.as_deref() })
+    }
+
+    /// The deployment, if the change began so soon after it that going back is the first thing to try.
+    fn fresh_deployment(&self) -> Option<&Deployed<'a>> {
+        let is_fresh = |d: &&Deployed<'a>| self.onset.since_ms(d.time) < DEPLOYMENT_IS_FRESH_MS || d.version.is_some_and(|v| self.hits_version(v));
+        self.deployed.as_ref().filter(is_fresh)
     }
 
     /// Is the change concentrated in this version?

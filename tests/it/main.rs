@@ -1,8 +1,12 @@
 //! The one integration binary: the product through its front door, with real parts where they can be had.
 
 mod broker;
+mod crash;
+mod daemon;
+mod dead;
 mod cli;
 mod kafka;
+mod main_job;
 mod notify;
 mod oracle;
 mod parts;

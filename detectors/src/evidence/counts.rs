@@ -240,6 +240,7 @@ impl CountsBank {
         let mut next = CountsBank::new(self.settings);
         next.quiet = Tally { count: self.quiet.count * share, exposure: self.quiet.exposure * share };
         next.ladder = self.ladder.clone();
+        next.armed = self.armed;
         next
     }
 

@@ -239,6 +239,8 @@ impl RateBank {
         next.rho_sum = self.rho_sum;
         next.rho_weight = self.rho_weight;
         next.ladder = self.ladder.clone();
+        // It bets from the first pane on: what is bad from birth must not become its own baseline.
+        next.armed = self.armed;
         next
     }
 
@@ -335,7 +337,14 @@ impl RateBank {
         let arm = self.evidence.best();
         let [hits, total, hits_learned, total_learned] = self.since[arm];
         let before = (self.k - hits_learned).max(0.0) / (self.m - total_learned).max(1.0);
-        let change = self.change(before, CountPane { hits, total });
+        // The pointer of a small alternative may lie long before the onset: the size is told from the onset on.
+        let onset = self.onset(arm, pane_ms);
+        let mut after = CountPane { hits: 0.0, total: 0.0 };
+        for (_, hits, total) in self.recent.iter().filter(|r| r.0 >= onset.at_ms) {
+            after.hits += f64::from(*hits);
+            after.total += f64::from(*total);
+        }
+        let change = self.change(before, if after.total > 0.0 { after } else { CountPane { hits, total } });
         let beyond = match self.settings.direction {
             Direction::Up => change.after > self.edge(before).min(boundary),
             Direction::Down => change.after < self.edge(before).max(boundary),
@@ -348,7 +357,6 @@ impl RateBank {
             }
             return Reading { state: self.state(), log_evidence, threshold, call: Call::Held { change, why: "the change is within tolerance" } };
         }
-        let onset = self.onset(arm, pane_ms);
         self.k = (self.k - hits_learned).max(0.0);
         self.m = (self.m - total_learned).max(0.0);
         let p0 = (self.k + 0.5) / (self.m + 1.0);
