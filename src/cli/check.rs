@@ -131,7 +131,7 @@ struct Probe {
 
 impl Check {
     pub fn run(&self, global: &Global) -> Result<(), Failure> {
-        let global = Global { config: self.file.clone().or_else(|| global.config.clone()), ..global.clone() };
+        let global = Global { config: self.file.clone().map(PathBuf::into_os_string).or_else(|| global.config.clone()), ..global.clone() };
         let path = global.path();
         let file = path.display().to_string();
         let loaded = match read(&path, &|_| None) {
