@@ -616,7 +616,13 @@ fn what_a_sparse_pane_costs() {
     let rows = d.engine.save().expect("saved").rows;
     let bytes: usize = rows.iter().map(|r| r.1.len()).sum();
     let series = d.engine.view().series;
-    println!("{panes} panes, {} events: {:?} fed and {:?} judged a pane; {} rows, {bytes} bytes; {series:?}", d.engine.view().events, fed / panes, judged / panes, rows.len());
+    println!(
+        "{panes} panes, {} events: {:?} fed and {:?} judged a pane; {} rows, {bytes} bytes; {series:?}",
+        d.engine.view().events,
+        fed / panes,
+        judged / panes,
+        rows.len()
+    );
     println!("happened {:?}", d.outcome.happened);
     let mut by: BTreeMap<String, usize> = BTreeMap::new();
     for r in &rows {
