@@ -125,7 +125,7 @@ fn runs(count: u64, first_seed: u64) {
     feed.run_until(history(start));
     let mut daemon = Daemon::new(&config(broker, &topic, &unique("group"), &oracle));
     daemon.start_ready();
-    daemon.until_live(120);
+    daemon.until_caught_up(120);
     daemon.until("all of history", 60, |d| d.events_seen() >= feed.sent);
     assert!(daemon.terminate().0.success());
     let template = tempfile::tempdir().expect("a folder");
@@ -173,7 +173,7 @@ fn runs(count: u64, first_seed: u64) {
             std::thread::sleep(Duration::from_millis(200 + chance.below(3_000)));
             daemon.kill();
             daemon.start_ready();
-            daemon.until_live(120);
+            daemon.until_caught_up(120);
             daemon.until("all of history", 60, |d| d.events_seen() >= feed.sent);
             play(feed);
         } else {

@@ -47,7 +47,7 @@ fn rows() -> Vec<Row> {
 fn letters(bootstrap: &str, topic: &str, wanted: usize) -> Vec<(BTreeMap<String, String>, Option<Vec<u8>>)> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", bootstrap).set("group.id", unique("letters")).set("auto.offset.reset", "earliest");
-    let client: BaseConsumer = config.set("fetch.message.max.bytes", "4194304").create().expect("a client");
+    let client: BaseConsumer = config.set("fetch.message.max.bytes", "8388608").create().expect("a client");
     client.subscribe(&[&format!("{topic}.bellwether.dlq")]).expect("subscribed");
     let mut found = Vec::new();
     let until = Instant::now() + Duration::from_secs(60);
@@ -69,12 +69,12 @@ fn malformed_events_are_put_aside_and_nothing_else_is_lost() {
     let topic = unique("malformed");
     let start = days_ago(1);
     let plan = Plan { share: 0.05, ..Plan::demo() };
-    let large: &[(&str, &str)] = &[("max.message.bytes", "4194304")];
+    let large: &[(&str, &str)] = &[("max.message.bytes", "8388608")];
     let settings: Vec<(&str, &str)> = KEPT.iter().chain(large).copied().collect();
     broker.create_topic(&topic, 4, &settings);
     broker.create_topic(&format!("{topic}.bellwether.dlq"), 1, &settings);
     let fleet = bellwether::fleet::Fleet::new(plan, 3, start);
-    let mut feed = Feed::with_properties(broker, &topic, fleet, &[("message.max.bytes", "4194304")]);
+    let mut feed = Feed::with_properties(broker, &topic, fleet, &[("message.max.bytes", "8388608")]);
     // A bad record every second of the fleet's time, all sorts in turn.
     for (i, row) in rows.iter().enumerate() {
         feed.run_until(start.plus_ms(1_000 * (i as i64 + 1)));
