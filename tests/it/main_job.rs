@@ -117,13 +117,12 @@ impl Job {
             all
         };
         // The fault that ran across the start: one page, for it is not normal.
-        let off = history_ends.plus_ms(self.on_ms / 2);
-        let all = watch("across the start", &mut daemon, &mut feed, off);
+        let off = history_ends.plus_ms(self.on_ms);
+        watch("across the start", &mut daemon, &mut feed, off);
         feed.fleet.switch_model(&across_model, across, false, off);
-        found.push(Found::of(across, &across_model, across_on, &all));
-        let quiet = off.plus_ms(self.off_ms);
-        let count = watch("quiet", &mut daemon, &mut feed, quiet).len();
-        let of_quiet = count - usize::from(found[0].pages > 0);
+        let all = watch("quiet", &mut daemon, &mut feed, off.plus_ms(self.off_ms + HOUR_MS));
+        found.push(Found::of(across, &across_model, history_ends, &all));
+        let of_quiet = all.len() - found[0].pages;
         for (fault, at) in &self.faults[..self.faults.len() - 1] {
             let model = feed.fleet.truth().models[*at].model.clone();
             let on = feed.fleet.frontier();
