@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bellwether::domain::Time;
 use bellwether::fleet::Plan;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -14,6 +15,9 @@ use serde_json::Value;
 
 use crate::broker::{Broker, unique};
 use crate::daemon::{Config, Daemon, Feed, KEPT, days_ago};
+
+/// 2026-11-20T09:14:03.120Z: the time of the record, to which the table's answers about times belong.
+const RECORD: Time = Time(1_795_166_043_120);
 
 /// One row of the table of malformed events.
 struct Row {
@@ -78,7 +82,7 @@ fn malformed_events_are_put_aside_and_nothing_else_is_lost() {
     // A bad record every second of the fleet's time, all sorts in turn.
     for (i, row) in rows.iter().enumerate() {
         feed.run_until(start.plus_ms(1_000 * (i as i64 + 1)));
-        feed.send(Some(format!("bad-{i}").as_bytes()), Some(&row.payload), feed.fleet.frontier());
+        feed.send(Some(format!("bad-{i}").as_bytes()), Some(&row.payload), RECORD);
     }
     feed.send(Some(b"bad-tombstone"), None, feed.fleet.frontier());
     feed.run_until(feed.fleet.frontier().plus_ms(60_000));
