@@ -1,14 +1,23 @@
 //! The binary as a user types it.
 
+#![allow(clippy::unwrap_used)]
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, OnceLock};
 
+use async_trait::async_trait;
 use bellwether::decode::kcat::wrap_dump;
-use bellwether::domain::Time;
+use bellwether::decode::{self, Decoder};
+use bellwether::domain::incident::{Actor, Incident, TimelineEntry};
+use bellwether::domain::{IncidentState, Time};
+use bellwether::engine::view::{EngineView, ModelView, SeriesPage, SeriesView};
+use bellwether::engine::{Control, Engine, Entry, Outcome};
 use bellwether::fleet::{Fault, Fleet, Made, Plan};
-use serde_json::Value;
+use bellwether::serve::{Backend, CommandError, FaultButton, IncidentFilter, IncidentPage, PersonCommand, Readiness};
+use bellwether::store::{Commit, Store};
+use serde_json::{Value, json};
 
 /// Monday, 09:00 UTC.
 const START: Time = Time(1_795_424_400_000);
@@ -16,7 +25,7 @@ const MINUTES: i64 = 46;
 /// The fault comes in this minute.
 const FAULT_MINUTE: i64 = 41;
 
-fn bellwether(folder: &Path, arguments: &[&str], stdin: &[u8]) -> Output {
+fn bellwether(folder: &Path, arguments: &[&str], stdin: &[u8]) -> std::process::Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bellwether"));
     command.args(arguments).current_dir(folder).env_remove("BELLWETHER_CONFIG").env_remove("STATE_DIRECTORY");
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -108,6 +117,86 @@ fn the_sample_is_in_order_and_the_schema_is_json() {
 }
 
 #[test]
+fn check_says_what_will_be_watched_and_who_is_told() {
+    let text = "kafka: {brokers: [\"localhost:9092\"], topics: [a, {name: b, kind: feedback}]}\nsegments: [region]\n\
+                signals: {error_rate: {tolerance: 1.5x, never_above: 5%}}\n\
+                receivers: {team: {type: webhook, url: \"http://127.0.0.1:1/x\", secret: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw}}\n\
+                routes: [{severity: [1, 2], to: [team]}, {to: [team]}]\n";
+    let folder = with_file("b.yaml", text);
+    let (words, _) = check_in(folder.path(), &["check", "b.yaml"], b"", 0);
+    let sentences = [
+        "b.yaml is in order",
+        "a (canonical), b (canonical, feedback) from localhost:9092",
+        "by version and region",
+        "2 false pages in 30 days over everything; at 340 series a page needs about 17.8 nats",
+        "severity 1 or 2 -> team",
+        "everything else -> team",
+        "team (webhook)",
+        "error_rate *",
+        "canary",
+    ];
+    for sentence in sentences {
+        assert!(words.contains(sentence), "{sentence}: {words}");
+    }
+    let (report, _) = check_in(folder.path(), &["check", "b.yaml", "-o", "json"], b"", 0);
+    let report: Value = serde_json::from_str(&report).unwrap();
+    let signals = report["watch"]["signals"].as_array().unwrap();
+    let error_rate = signals.iter().find(|s| s["signal"] == "error_rate").unwrap();
+    assert_eq!((&error_rate["tolerance"], &error_rate["never_above"], &error_rate["at_least"]), (&json!("50 %"), &json!(0.05), &json!(0.005)));
+
+    std::fs::write(folder.path().join("bad.yaml"), "kafka: {brokers: [x], topics: [t]}\nlisten: 1\n").unwrap();
+    let (report, errors) = check_in(folder.path(), &["check", "bad.yaml", "-o", "json"], b"", 78);
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert!(errors.is_empty(), "{errors}");
+    assert_eq!(report["ok"], false);
+    assert_eq!(
+        (&report["problems"][0]["file"], &report["problems"][0]["line"], &report["problems"][0]["column"]),
+        (&json!("bad.yaml"), &json!(2), &json!(9))
+    );
+}
+
+#[test]
+fn a_warning_is_a_fault_only_if_wanted() {
+    let folder = with_file("b.yaml", "files: [x.ndjson]\n");
+    let (_, errors) = check_in(folder.path(), &["check", "b.yaml"], b"", 0);
+    assert!(errors.contains("warning: b.yaml:1:1: receivers: there are none"), "{errors}");
+    check_in(folder.path(), &["check", "b.yaml", "--strict"], b"", 78);
+}
+
+#[test]
+fn online_what_is_missing_is_named_and_nothing_is_sent() {
+    let there = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let text = format!(
+        "kafka: {{brokers: [\"{gone}\"], topics: [t]}}\nheartbeat: {{url: \"http://localhost/x\"}}\nreceivers:\n  \
+         there: {{type: webhook, url: \"http://{}/hook\", secret: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw}}\n  gone: {{type: alertmanager, url: \"http://{gone}\"}}\n",
+        there.local_addr().unwrap()
+    );
+    let folder = with_file("b.yaml", &text);
+    let (report, _) = check_in(folder.path(), &["check", "b.yaml", "--online", "-o", "json"], b"", 1);
+    let report: Value = serde_json::from_str(&report).unwrap();
+    let ok = |what: &str| report["online"].as_array().unwrap().iter().find(|p| p["what"].as_str().unwrap().starts_with(what)).unwrap()["ok"] == true;
+    assert_eq!((ok("kafka"), ok("receiver there"), ok("receiver gone"), ok("heartbeat")), (false, true, false, true), "{report}");
+    let (mut connection, _) = there.accept().unwrap();
+    let mut sent = Vec::new();
+    std::io::Read::read_to_end(&mut connection, &mut sent).unwrap();
+    assert!(sent.is_empty(), "{}", String::from_utf8_lossy(&sent));
+}
+
+#[test]
+fn a_receiver_is_tested_by_name() {
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let text = format!("files: [x]\nreceivers: {{team: {{type: alertmanager, url: \"http://{gone}\"}}}}\n");
+    let folder = with_file("bellwether.yaml", &text);
+    let (_, errors) = check_in(folder.path(), &["notify", "test", "taem"], b"", 1);
+    assert!(errors.contains("unknown receiver \"taem\" (known: team)") && errors.contains("did you mean \"team\"?"), "{errors}");
+    let (answer, errors) = check_in(folder.path(), &["notify", "test", "team", "-o", "json"], b"", 1);
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!((&answer["receiver"], &answer["kind"]), (&json!("team"), &json!("alertmanager")));
+    assert!(errors.contains("did not reach team"), "{errors}");
+}
+
+#[test]
 fn kinds_lists_everything_with_its_settings() {
     let (text, _) = check(&["kinds", "-o", "json"], 0);
     let kinds: Value = serde_json::from_str(&text).unwrap();
@@ -145,7 +234,7 @@ struct History {
 fn history() -> &'static History {
     static HISTORY: OnceLock<History> = OnceLock::new();
     HISTORY.get_or_init(|| {
-        let mut fleet = Fleet::new(Plan { share: 0.15, ..Plan::demo() }, 7, START);
+        let mut fleet = Fleet::new(Plan { share: 0.08, ..Plan::demo() }, 7, START);
         fleet.switch(Fault::ErrorSpike, true, START.plus_ms(FAULT_MINUTE * 60_000));
         let mut made = Vec::new();
         fleet.next_before(START.plus_ms(MINUTES * 60_000), &mut made);
@@ -180,12 +269,8 @@ fn comparable(lines: &[Value]) -> Vec<Value> {
 #[test]
 fn a_fault_in_a_history_is_one_incident_that_would_have_paged() {
     let history = history();
-    let (lines, errors) = backtest(&[history.path.to_str().unwrap()], b"");
+    let (lines, _) = backtest(&[history.path.to_str().unwrap()], b"");
     let incidents = of(&lines, "incident");
-    println!("{errors}");
-    for l in &lines {
-        println!("{l}");
-    }
     let paged: Vec<_> = incidents.iter().filter(|i| i["paged"] == true && i["state"] == "open").collect();
     assert_eq!(paged.len(), 1);
     let incident = paged[0];
@@ -215,4 +300,353 @@ fn standard_input_and_compressed_files_give_the_same_lines() {
         let (lines, _) = backtest(&[arguments], stdin);
         assert_eq!(comparable(&lines), expected, "{arguments}");
     }
+}
+
+/// The history as a topic of three partitions would have kept it. `in_turn`: one partition behind the other.
+fn dump(made: &[Made], in_turn: bool) -> Vec<u8> {
+    let mut partitions = vec![Vec::new(); 3];
+    let mut mixed = Vec::new();
+    for m in made {
+        let partition = m.key.bytes().map(usize::from).sum::<usize>() % 3;
+        let offset = partitions[partition].len() as i64;
+        let line = wrap_dump("model-events", partition as i32, offset, Some(m.arrival), Some(m.key.as_bytes()), Some(&m.json)) + "\n";
+        partitions[partition].push(line.clone());
+        mixed.push(line);
+    }
+    let lines = if in_turn { partitions.concat() } else { mixed };
+    lines.concat().into_bytes()
+}
+
+#[test]
+fn a_dump_of_three_partitions_gives_the_same_incidents() {
+    let history = history();
+    let (plain, _) = backtest(&[history.path.to_str().unwrap()], b"");
+    let incidents = |lines: &[Value]| -> Vec<Value> {
+        let keep =
+            |i: &&Value| json!({"model": i["model"], "category": i["category"], "state": i["state"], "paged": i["paged"], "severity": i["severity"]});
+        of(lines, "incident").iter().map(keep).collect()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("dump");
+    for in_turn in [false, true] {
+        std::fs::write(&file, dump(&history.made, in_turn)).unwrap();
+        let (dumped, errors) = backtest(&[file.to_str().unwrap()], b"");
+        assert_eq!(incidents(&dumped), incidents(&plain), "{errors}");
+        let sum = dumped.last().unwrap();
+        assert_eq!((&sum["events"], &sum["duplicates"]), (&json!(history.events), &json!(history.copies)), "in turn: {in_turn}");
+        assert_eq!((&sum["late"], &sum["rejected"]), (&json!(0), &json!(0)));
+    }
+    let (piped, _) = backtest(&["-"], &dump(&history.made, false));
+    assert_eq!(incidents(&piped), incidents(&plain), "through a pipe");
+    assert_eq!(piped.last().unwrap()["events"], history.events);
+}
+
+#[test]
+fn a_history_in_several_files_is_one_history() {
+    let history = history();
+    let folder = tempfile::tempdir().unwrap();
+    let half = history.made.len() / 2;
+    let (first, second) = (folder.path().join("1"), folder.path().join("2"));
+    std::fs::write(&first, lines(&history.made[..half])).unwrap();
+    std::fs::write(&second, lines(&history.made[half..])).unwrap();
+    // Named in the wrong order: time decides.
+    let (found, errors) = backtest(&[second.to_str().unwrap(), first.to_str().unwrap()], b"");
+    let opened: Vec<_> = of(&found, "incident").into_iter().filter(|i| i["state"] == "open").collect();
+    assert_eq!((opened.len(), &opened[0]["paged"], &opened[0]["model"]), (1, &json!(true), &json!("loan-scorer")), "{errors}");
+    // Copies that lie in the other file are not known for copies.
+    let sum = found.last().unwrap();
+    assert_eq!(sum["events"].as_u64().unwrap() + sum["duplicates"].as_u64().unwrap(), history.events + history.copies);
+}
+
+#[test]
+fn what_lies_in_history_is_listed_and_pages_nobody() {
+    let history = history();
+    let path = history.path.to_str().unwrap();
+    let live = START.plus_ms((MINUTES - 2) * 60_000).rfc3339();
+    for (live_from, paged) in [("none", false), (&live, true)] {
+        let (lines, _) = backtest(&[path, "--live-from", live_from], b"");
+        let listed = of(&lines, "alarm");
+        let error_rate = listed.iter().find(|a| a["signal"] == "error_rate" && a["model"] == "loan-scorer").expect("listed");
+        assert_eq!(error_rate["decision"], "held");
+        assert!(error_rate["reason"].as_str().unwrap().contains("found in history"), "{error_rate}");
+        // What is still wrong when history ends is found anew.
+        assert_eq!(lines.last().unwrap()["pages"], u64::from(paged), "{live_from}: {lines:?}");
+    }
+    // History ends before the fault.
+    let before = START.plus_ms((FAULT_MINUTE - 1) * 60_000).rfc3339();
+    let (lines, _) = backtest(&[path, "--live-from", &before], b"");
+    assert_eq!(lines.last().unwrap()["pages"], 1);
+}
+
+/// A line of a quiet model at this second.
+fn event(second: i64, more: &str) -> String {
+    let time = START.plus_ms(second * 1_000).rfc3339();
+    format!("{{\"kind\":\"prediction\",\"id\":\"e{second}\",\"model\":\"m\",\"time\":\"{time}\",\"status\":\"ok\"{more}}}\n")
+}
+
+#[test]
+fn broken_lines_are_counted_by_reason_and_shown() {
+    let mut text = String::new();
+    for second in 0..600 {
+        text += &event(second, "");
+        if second % 40 == 0 {
+            text += "{\"kind\":\n";
+        }
+    }
+    text += "{\"kind\":\"prediction\",\"model\":\"m\"}\n\n";
+    text += &format!("{{\"x\":\"{}\"}}\n", "x".repeat(2 << 20));
+    let (lines, errors) = backtest(&["-"], text.as_bytes());
+    let sum = lines.last().unwrap();
+    let reasons = &sum["rejected_by_reason"];
+    assert_eq!((&reasons["bad_json"], &reasons["too_large"]), (&json!(15), &json!(1)), "{sum}");
+    assert_eq!(sum["rejected"], reasons.as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum::<u64>());
+    assert_eq!(sum["events"].as_u64().unwrap() + sum["rejected"].as_u64().unwrap(), 600 + 15 + 2);
+    assert_eq!(errors.matches("rejected: -:").count(), 10, "{errors}");
+    assert!(errors.contains("rejected: -:2: bad_json: "), "{errors}");
+    assert!(errors.contains("more\n"), "{errors}");
+    let folder = tempfile::tempdir().unwrap();
+    check_in(folder.path(), &["backtest", "-"], b"nonsense\n", 1);
+    let (summary, _) = check_in(folder.path(), &["backtest", "-o", "jsonl", "-"], b"", 0);
+    assert_eq!(serde_json::from_str::<Value>(&summary).unwrap()["events"], 0);
+}
+
+#[test]
+fn one_line_of_another_century_does_not_close_the_book() {
+    for place in [0, 300, 599] {
+        let mut text = String::new();
+        for second in 0..600 {
+            if second == place {
+                text += &event(second, "").replace("2026-", "2199-").replace("\"e", "\"wild");
+            }
+            text += &event(second, "");
+        }
+        let (lines, _) = backtest(&["-"], text.as_bytes());
+        let sum = lines.last().unwrap();
+        assert_eq!((&sum["events"], &sum["late"]), (&json!(601), &json!(0)), "line {place}: {sum}");
+        assert_eq!(sum["to"], START.plus_ms(599_000).rfc3339(), "line {place}");
+    }
+}
+
+#[test]
+fn a_night_without_events_is_no_broken_clock() {
+    let mut text: String = (0..100).map(|second| event(second, "")).collect();
+    text += &(0..40).map(|second| event(40_000 + 2_000 * second, "")).collect::<String>();
+    let (lines, _) = backtest(&["-"], text.as_bytes());
+    let sum = lines.last().unwrap();
+    assert_eq!((&sum["events"], &sum["late"], &sum["to"]), (&json!(140), &json!(0), &json!(START.plus_ms(118_000_000).rfc3339())));
+}
+
+#[test]
+fn a_topic_of_the_configuration_says_how_files_are_read() {
+    let yaml = "kafka:\n  brokers: [\"localhost:9092\"]\n  topics:\n    - other\n    - {name: scores, format: json, mapping: {kind: prediction, model: $.m, id: $.uid, time: {path: $.ts, unit: ms}, latency_ms: $.took}}\n";
+    let folder = with_file("bellwether.yaml", yaml);
+    let text: String =
+        (0..600).map(|s| format!("{{\"m\":\"loans\",\"uid\":{s},\"ts\":{},\"took\":{}}}\n", START.0 + s * 1_000, 20 + s % 7)).collect();
+    let (found, _) = check_in(folder.path(), &["backtest", "-", "--topic", "scores", "-o", "jsonl"], text.as_bytes(), 0);
+    let sum: Value = serde_json::from_str(found.lines().last().unwrap()).unwrap();
+    assert_eq!((&sum["events"], &sum["rejected"]), (&json!(600), &json!(0)), "{sum}");
+    let (_, errors) = check_in(folder.path(), &["backtest", "-"], text.as_bytes(), 1);
+    assert!(errors.contains("none of 600 records could be used") && errors.contains("--topic"), "{errors}");
+    let (_, errors) = check_in(folder.path(), &["backtest", "-", "--topic", "score"], b"", 2);
+    assert!(errors.contains("did you mean \"scores\"?"), "{errors}");
+    // A dump names its topic itself.
+    let dumped: String = (text.lines().enumerate()).map(|(i, l)| wrap_dump("scores", 0, i as i64, None, None, Some(l.as_bytes())) + "\n").collect();
+    let (found, _) = check_in(folder.path(), &["backtest", "-", "-o", "jsonl"], dumped.as_bytes(), 0);
+    let sum: Value = serde_json::from_str(found.lines().last().unwrap()).unwrap();
+    assert_eq!((&sum["events"], &sum["rejected"]), (&json!(600), &json!(0)), "{sum}");
+}
+
+#[test]
+fn a_misspelt_member_is_hinted_at() {
+    let text: String = (0..10).map(|s| event(s, ",\"latencyms\":3")).collect();
+    let (_, errors) = backtest(&["-"], text.as_bytes());
+    assert!(errors.contains("\"latencyms\"") && errors.contains("did you mean \"latency_ms\"?"), "{errors}");
+}
+
+#[test]
+fn files_that_cannot_be_read_are_failures() {
+    let (_, errors) = check(&["backtest", "nowhere.ndjson"], 1);
+    assert!(errors.contains("error: cannot read nowhere.ndjson: "), "{errors}");
+    let folder = tempfile::tempdir().unwrap();
+    let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    (0..5_000).for_each(|s| gz.write_all(event(s, "").as_bytes()).unwrap());
+    let mut bytes = gz.finish().unwrap();
+    bytes.truncate(bytes.len() / 2);
+    std::fs::write(folder.path().join("cut.gz"), bytes).unwrap();
+    let (found, errors) = check_in(folder.path(), &["backtest", "cut.gz", "-o", "jsonl"], b"", 1);
+    assert!(errors.contains("error: cut.gz cannot be read to its end"), "{errors}");
+    let sum: Value = serde_json::from_str(found.lines().last().unwrap()).unwrap();
+    assert!(sum["events"].as_u64().unwrap() > 1_000, "{sum}");
+}
+
+#[test]
+fn people_get_a_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let (table, _) = check_in(folder.path(), &["backtest", history().path.to_str().unwrap()], b"", 0);
+    for words in ["OPENED", "model_failure", "loan-scorer prod: error rate", "1 incident, 1 page\n", "false pages in this time"] {
+        assert!(table.contains(words), "{words}: {table}");
+    }
+}
+
+// --- the incident desk ---
+
+/// What a daemon would know of the history's fault.
+struct Known {
+    incident: Incident,
+    timeline: Vec<TimelineEntry>,
+    pages: Vec<SeriesPage>,
+}
+
+fn known() -> &'static Known {
+    static KNOWN: OnceLock<Known> = OnceLock::new();
+    KNOWN.get_or_init(|| {
+        let mut engine = Engine::new(crate::scenario::settings(10_000, 30_000, &["region"]));
+        engine.declare(0);
+        engine.enter(Entry { seq: 1, at: Time::MIN, control: Control::Live });
+        let decoder = Decoder::canonical(decode::Settings::new([0; 16]));
+        let mut out = Outcome::default();
+        for (i, m) in history().made.iter().enumerate() {
+            let _ = engine.record(0, i as i64 + 1, m.arrival, &m.json, &decoder, None);
+        }
+        engine.finish(0);
+        engine.advance(&mut out);
+        let incident = engine.incidents().next().unwrap().clone();
+        let pages = incident.findings.iter().filter_map(|f| engine.series_page(f.series_id)).collect();
+        let timeline = out.timeline.into_iter().filter(|t| t.incident_id == incident.id).collect();
+        Known { incident, timeline, pages }
+    })
+}
+
+struct Fake(Mutex<(Incident, Vec<TimelineEntry>)>);
+
+#[async_trait]
+impl Backend for Fake {
+    async fn incidents(&self, filter: IncidentFilter) -> Result<(Vec<Incident>, Option<String>), CommandError> {
+        let incident = self.0.lock().unwrap().0.clone();
+        let fits = filter.model.is_none_or(|m| m == incident.key.model) && (!filter.live || incident.state.is_live());
+        Ok((if fits { vec![incident] } else { vec![] }, None))
+    }
+    async fn incident(&self, id: &str) -> Result<IncidentPage, CommandError> {
+        let (incident, timeline) = self.0.lock().unwrap().clone();
+        if incident.id == id { Ok(IncidentPage { incident, timeline, deliveries: vec![] }) } else { Err(CommandError::NotFound(id.to_owned())) }
+    }
+    async fn command(&self, id: &str, command: PersonCommand, _: Option<u64>, _: Option<String>) -> Result<Incident, CommandError> {
+        let (incident, timeline) = &mut *self.0.lock().unwrap();
+        let (state, by, what, why) = match command {
+            PersonCommand::Acknowledge { by, why } => (IncidentState::Acknowledged, by, "acknowledged", why),
+            PersonCommand::Mitigate { by, why } => (IncidentState::Mitigated, by, "mitigated", why),
+            PersonCommand::Resolve { by, closed_as, why } => (IncidentState::Resolved, by, "resolved", format!("{closed_as}: {why}")),
+            PersonCommand::Reopen { .. } => return Err(CommandError::Refused("it is not over".into())),
+            PersonCommand::Note { by, text } => (incident.state, by, "note", text),
+        };
+        (incident.state, incident.revision) = (state, incident.revision + 1);
+        let (revision, at) = (incident.revision, incident.updated_at);
+        let entry = TimelineEntry { incident_id: id.to_owned(), revision, ordinal: 0, at, who: Actor::Person(by), what: what.into(), why };
+        timeline.push(entry);
+        Ok(incident.clone())
+    }
+    async fn series_page(&self, id: &str) -> Result<SeriesPage, CommandError> {
+        known().pages.iter().find(|p| p.series.id.to_string() == id).cloned().ok_or_else(|| CommandError::NotFound(id.to_owned()))
+    }
+    async fn models(&self) -> Result<Vec<ModelView>, CommandError> {
+        Ok(vec![])
+    }
+    async fn series(&self, _: Option<&str>, _: usize) -> Result<Vec<SeriesView>, CommandError> {
+        Ok(vec![])
+    }
+    async fn engine(&self) -> Result<EngineView, CommandError> {
+        Ok(EngineView::default())
+    }
+    fn is_healthy(&self) -> bool {
+        true
+    }
+    fn readiness(&self) -> Readiness {
+        Readiness::default()
+    }
+    async fn reload(&self) -> Result<(), String> {
+        Ok(())
+    }
+    fn metrics(&self) -> String {
+        String::new()
+    }
+    fn config_text(&self) -> String {
+        String::new()
+    }
+    fn faults(&self) -> Vec<FaultButton> {
+        vec![]
+    }
+    fn switch_fault(&self, name: &str, _: bool) -> Result<(), CommandError> {
+        Err(CommandError::NotFound(name.to_owned()))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_desk_works_over_the_api() {
+    let known = tokio::task::spawn_blocking(known).await.unwrap();
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let fake = Arc::new(Fake(Mutex::new((known.incident.clone(), known.timeline.clone()))));
+    let (address, task) = bellwether::serve::start("127.0.0.1:0".parse().unwrap(), fake, stopped).await.unwrap();
+    let server = address.to_string();
+    let id = known.incident.id.clone();
+    let ask = move |arguments: &[&str], code: i32| check(&[&["incidents"], arguments, &["--server", &server]].concat(), code);
+    let asked = tokio::task::spawn_blocking(move || {
+        let (list, _) = ask(&["list", "--live"], 0);
+        assert!(list.contains(&id) && list.contains("loan-scorer prod: error rate"), "{list}");
+        let (list, _) = ask(&["list", "--model", "nobody", "-o", "json"], 0);
+        assert_eq!(serde_json::from_str::<Value>(&list).unwrap(), json!([]));
+        let (list, _) = ask(&["list", "-o", "jsonl"], 0);
+        assert_eq!(serde_json::from_str::<Value>(&list).unwrap()["id"], id);
+        let (shown, _) = ask(&["show", id.trim_start_matches("inc-")], 0);
+        assert!(shown.contains("TIMELINE") && shown.contains("opened") && shown.contains("severity   2 (degraded)"), "{shown}");
+        let (explained, _) = ask(&["explain", &id], 0);
+        for words in
+            ["It paged: ", "nats of evidence", "without a change this would be seen in one of about", "TOLERATED", "The cause is looked for first in"]
+        {
+            assert!(explained.contains(words), "{words}: {explained}");
+        }
+        let (explained, _) = ask(&["explain", &id, "-o", "json"], 0);
+        let explained: Value = serde_json::from_str(&explained).unwrap();
+        assert!(!explained["findings"][0]["points"].as_array().unwrap().is_empty());
+
+        let (said, _) = ask(&["ack", &id, "--by", "anna", "--why", "looking"], 0);
+        assert!(said.contains("acknowledged"), "{said}");
+        ask(&["note", &id, "ticket 4711", "--by", "anna"], 0);
+        ask(&["mitigate", &id, "--by", "anna"], 0);
+        ask(&["resolve", &id, "--by", "anna"], 2);
+        ask(&["resolve", &id, "--as", "fixd", "--by", "anna"], 2);
+        let (said, _) = ask(&["resolve", &id, "--as", "fixed", "--by", "anna", "-o", "json"], 0);
+        assert_eq!(serde_json::from_str::<Value>(&said).unwrap()["state"], "resolved");
+        let (_, errors) = ask(&["reopen", &id, "--by", "anna"], 1);
+        assert!(errors.contains("error: it is not over"), "{errors}");
+        let (_, errors) = ask(&["show", "inc-NOBODY"], 1);
+        assert!(errors.contains("no incident \"inc-NOBODY\""), "{errors}");
+        ask(&["show", "../../etc"], 2);
+        let (shown, _) = ask(&["show", &id], 0);
+        assert!(shown.contains("ticket 4711") && shown.contains("looking") && shown.contains("fixed:"), "{shown}");
+    });
+    asked.await.unwrap();
+    stop.send(true).unwrap();
+    task.await.unwrap();
+}
+
+#[test]
+fn without_a_daemon_its_store_is_read() {
+    let known = known();
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let store = Store::open(&data).unwrap();
+    let commit =
+        Commit { incidents: vec![known.incident.clone()], timeline: known.timeline.clone(), now: known.incident.opened_at, ..Commit::default() };
+    store.commit(commit).unwrap();
+    drop(store);
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    std::fs::write(folder.path().join("bellwether.yaml"), format!("files: [x]\nlisten: \"{gone}\"\ndata_dir: data\n")).unwrap();
+    let (list, errors) = check_in(folder.path(), &["incidents", "list"], b"", 0);
+    assert!(list.contains(&known.incident.id) && errors.contains("no daemon answers"), "{list}{errors}");
+    let (explained, _) = check_in(folder.path(), &["incidents", "explain", &known.incident.id], b"", 0);
+    assert!(explained.contains("nats of evidence") && explained.contains("known to a running daemon only"), "{explained}");
+    let (_, errors) = check_in(folder.path(), &["incidents", "ack", &known.incident.id, "--by", "anna"], b"", 1);
+    assert!(errors.contains("cannot reach") && errors.contains("does the daemon run?"), "{errors}");
+    let (_, errors) = check_in(folder.path(), &["incidents", "list", "--server", &gone.to_string()], b"", 1);
+    assert!(errors.contains("cannot reach"), "who names a server wants that one: {errors}");
 }

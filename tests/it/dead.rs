@@ -111,9 +111,15 @@ fn malformed_events_are_put_aside_and_nothing_else_is_lost() {
     }
     let reason_of_nothing = {
         let metrics = daemon.metrics();
-        let total: f64 = metrics.lines().filter(|l| l.starts_with("bellwether_events_rejected_total{")).filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum();
+        let total: f64 = metrics
+            .lines()
+            .filter(|l| l.starts_with("bellwether_events_rejected_total{"))
+            .filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum();
         assert_eq!(total as usize, refused.len() + 1, "all refused ones are counted by reason");
-        let counted = |reason: &str| daemon.metric(&format!("bellwether_events_rejected_total{{reason=\"{reason}\",source=\"{topic}\"}}")).unwrap_or(0.0) as usize;
+        let counted = |reason: &str| {
+            daemon.metric(&format!("bellwether_events_rejected_total{{reason=\"{reason}\",source=\"{topic}\"}}")).unwrap_or(0.0) as usize
+        };
         let more: Vec<&str> = by_reason.iter().filter(|(reason, n)| counted(reason) != **n).map(|r| *r.0).collect();
         println!("by reason: {by_reason:?}; the record without a value is one of {more:?}");
         assert!(more.len() <= 1, "counted otherwise: {:?}", more.iter().map(|r| (*r, counted(r))).collect::<Vec<_>>());
@@ -135,7 +141,8 @@ fn malformed_events_are_put_aside_and_nothing_else_is_lost() {
     let found = letters(&broker.bootstrap, &topic, refused.len() + 1);
     assert_eq!(found.len(), refused.len() + 1, "letters");
     for row in &refused {
-        let letter = found.iter().find(|l| l.1.as_deref() == Some(&row.payload) && row.reason.as_deref() == l.0.get("bellwether_reason").map(String::as_str));
+        let letter =
+            found.iter().find(|l| l.1.as_deref() == Some(&row.payload) && row.reason.as_deref() == l.0.get("bellwether_reason").map(String::as_str));
         let (headers, _) = letter.unwrap_or_else(|| panic!("no letter for {} ({:?})", row.sort, row.reason));
         for name in ["bellwether_detail", "bellwether_topic", "bellwether_partition", "bellwether_offset", "bellwether_time", "bellwether_version"] {
             assert!(headers.get(name).is_some_and(|v| !v.is_empty()), "{}: {name}", row.sort);

@@ -29,9 +29,23 @@ fn time(v: &Value, pointer: &str) -> Time {
 
 fn told(page: &Value) -> String {
     let i = &page["incident"];
-    let mut words = format!("{} {} opened {} onset {} paged {}: {}", text(i, "/id"), text(i, "/state"), text(i, "/opened_at"), text(i, "/onset/at"), i["paged"], text(i, "/title"));
+    let mut words = format!(
+        "{} {} opened {} onset {} paged {}: {}",
+        text(i, "/id"),
+        text(i, "/state"),
+        text(i, "/opened_at"),
+        text(i, "/onset/at"),
+        i["paged"],
+        text(i, "/title")
+    );
     for f in i["findings"].as_array().into_iter().flatten() {
-        words.push_str(&format!("\n    {} | {} | found {} | recovered {}", text(f, "/headline"), text(f, "/reason"), text(f, "/found_at"), f["recovered_at"]));
+        words.push_str(&format!(
+            "\n    {} | {} | found {} | recovered {}",
+            text(f, "/headline"),
+            text(f, "/reason"),
+            text(f, "/found_at"),
+            f["recovered_at"]
+        ));
     }
     words
 }
@@ -229,7 +243,8 @@ fn an_error_spike_is_one_page_that_resolves_by_evidence() {
     let mut feed = Feed::new(broker, &topic, 4, plan, 11, start);
     feed.run_until(start.plus_ms(100 * MINUTE_MS));
     println!("{} events of history in {:?}", feed.sent, began.elapsed());
-    let config = Config { broker: &broker.bootstrap, topic: &topic, group: &topic, oracle: Some(&oracle.url), pane: "10s", lateness: "20s", more: "" };
+    let config =
+        Config { broker: &broker.bootstrap, topic: &topic, group: &topic, oracle: Some(&oracle.url), pane: "10s", lateness: "20s", more: "" };
     let mut daemon = Daemon::new(&config);
     daemon.start_ready();
     daemon.until_caught_up(120);

@@ -32,7 +32,14 @@ pub fn settings(pane_ms: i64, lateness_ms: i64, dimensions: &[&str]) -> Settings
             limits: pane::Limits::default(),
             scan: Some(scan),
         },
-        judge: judge::Settings { pane_ms, false_pages: 2.0, signals: BTreeMap::new(), models: BTreeMap::new(), silence_armed_after_ms: 20 * 60_000 },
+        judge: judge::Settings {
+            pane_ms,
+            false_pages: 2.0,
+            signals: BTreeMap::new(),
+            models: BTreeMap::new(),
+            learn_ms: 0,
+            silence_armed_after_ms: 20 * 60_000,
+        },
         models: BTreeMap::from([("loan-scorer".to_owned(), ModelSettings::default())]),
         routes: vec![Route { to: vec!["oncall".to_owned()], ..Route::default() }],
     }
@@ -616,7 +623,13 @@ fn what_a_sparse_pane_costs() {
     let rows = d.engine.save().expect("saved").rows;
     let bytes: usize = rows.iter().map(|r| r.1.len()).sum();
     let series = d.engine.view().series;
-    println!("{panes} panes, {} events: {:?} fed and {:?} judged a pane; {} rows, {bytes} bytes; {series:?}", d.engine.view().events, fed / panes, judged / panes, rows.len());
+    println!(
+        "{panes} panes, {} events: {:?} fed and {:?} judged a pane; {} rows, {bytes} bytes; {series:?}",
+        d.engine.view().events,
+        fed / panes,
+        judged / panes,
+        rows.len()
+    );
     println!("happened {:?}", d.outcome.happened);
     let mut by: BTreeMap<String, usize> = BTreeMap::new();
     for r in &rows {
