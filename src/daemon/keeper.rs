@@ -34,6 +34,8 @@ use crate::telemetry::Metrics;
 const PANES_AHEAD_MAX: i64 = 10_000;
 /// How often progress is told while history is read.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
+/// When a partition wakes, the others that rest are looked at afresh before anything is judged without them; not longer than this.
+const DOUBT_MAX: Duration = Duration::from_secs(5);
 /// How often a silence of everything is looked for.
 const LISTEN_EVERY: Duration = Duration::from_secs(5);
 /// Named in the store's table of facts.
@@ -117,6 +119,8 @@ pub struct Turning {
     last_listen: Option<Instant>,
     counted: Counted,
     ended: usize,
+    /// A partition woke then, and whether those that rest have something as well is not known yet.
+    doubt: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -199,6 +203,9 @@ impl Keeper {
 
     /// Judges what is ready and writes what came of it.
     fn settle(&mut self) -> Result<(), Error> {
+        if self.doubts()? {
+            return Ok(());
+        }
         let began = Instant::now();
         let mut out = Outcome::default();
         self.engine.advance(&mut out);
@@ -206,6 +213,37 @@ impl Keeper {
             self.metrics.pane_closed(out.panes, began.elapsed().as_secs_f64() / out.panes as f64);
         }
         self.write(out)
+    }
+
+    /// A partition that rests is not waited for. So when traffic comes back after a pause, the first partition to be read would be
+    /// judged alone, and what lies in the others would be late. Therefore nothing is judged until the source has looked at all
+    /// of them after the waking; those with something to read are waited for again, from the same boundary on.
+    fn doubts(&mut self) -> Result<bool, Error> {
+        let Some(since) = self.state.doubt else { return Ok(false) };
+        let Some(Steering::Kafka(handle)) = &self.steering else {
+            self.state.doubt = None;
+            return Ok(false);
+        };
+        let Some((_, high)) = handle.looked().filter(|(asked, _)| *asked >= since) else { return Ok(since.elapsed() < DOUBT_MAX) };
+        self.state.doubt = None;
+        let resting: Vec<((u16, i32), PartitionId)> =
+            self.state.ids.iter().map(|(place, id)| (*place, *id)).filter(|(_, id)| self.engine.rests(*id)).collect();
+        for (place, id) in resting {
+            if high.get(&place).is_some_and(|high| self.engine.next_position(id).is_none_or(|next| next < *high)) {
+                self.wake(id)?;
+            }
+        }
+        Ok(false)
+    }
+
+    /// From now on the partition is waited for: there is something to be read of it.
+    fn wake(&mut self, id: PartitionId) -> Result<(), Error> {
+        let position = self.engine.next_position(id).unwrap_or(0);
+        if self.engine.must_wake(id, position) {
+            let floor = self.engine.boundary();
+            self.enter(floor, Control::Wake { partition: id, position, floor }, None)?;
+        }
+        Ok(())
     }
 
     fn write(&mut self, out: Outcome) -> Result<(), Error> {
@@ -362,6 +400,7 @@ impl Keeper {
             let read = self.engine.next_position(id).unwrap_or(place.next);
             if place.high > read {
                 self.state.behind.insert(id, place.high);
+                self.wake(id)?;
             }
         }
         self.status.is_assigned.store(true, Ordering::Relaxed);
@@ -392,6 +431,7 @@ impl Keeper {
             if self.engine.must_wake(id, offset) {
                 let floor = self.engine.boundary();
                 self.enter(floor, Control::Wake { partition: id, position: offset, floor }, None)?;
+                self.state.doubt.get_or_insert_with(Instant::now);
             }
             let time = record.time.unwrap_or(Time::MAX);
             let known = self.decoders.get(usize::from(record.topic)).or(self.decoders.first());

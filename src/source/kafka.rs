@@ -297,6 +297,12 @@ impl Handle {
         lock(&self.shared.lag).clone()
     }
 
+    /// How far each partition went when the scout last asked, and when it asked.
+    pub fn looked(&self) -> Option<(Instant, HashMap<(u16, i32), i64>)> {
+        let view = lock(&self.shared.view);
+        view.asked.map(|asked| (asked, view.high.clone()))
+    }
+
     /// Sends what was confirmed, leaves the group and closes the client.
     ///
     /// # Errors

@@ -111,9 +111,9 @@ impl Daemon {
         self.until("readiness", 60, |d| d.try_get("/-/ready").is_some_and(|(status, _)| status == 200));
     }
 
-    /// Waits until history is read and findings page.
-    pub fn until_live(&mut self, seconds: u64) {
-        self.until("live", seconds, |d| d.engine()["is_live"] == true);
+    /// Waits until history is read: what comes after it pages.
+    pub fn until_caught_up(&mut self, seconds: u64) {
+        self.until("end of history", seconds, |d| d.log().contains("history is read"));
     }
 
     /// `kill -9`.

@@ -1,9 +1,10 @@
 //! The main job through the front door: real Kafka, the daemon as a process, a fleet with known truth, an oracle that keeps
 //! PagerDuty's rules.
 //!
-//! The long form, with a history of four million events and ten faults, is
+//! The long form, with a history of four million events, ten faults and more, is
 //! `cargo test --test it main_job::ten_faults -- --ignored --nocapture`; it prints what it measured.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use bellwether::domain::Time;
@@ -15,6 +16,8 @@ use crate::daemon::{Config, Daemon, Feed, days_ago};
 use crate::oracle::{AlertState, Oracle};
 
 const MINUTE_MS: i64 = 60_000;
+const HOUR_MS: i64 = 60 * MINUTE_MS;
+const DAY_MS: i64 = 24 * HOUR_MS;
 
 fn text<'a>(v: &'a Value, pointer: &str) -> &'a str {
     v.pointer(pointer).and_then(Value::as_str).unwrap_or("")
@@ -47,6 +50,185 @@ fn told(page: &Value) -> String {
     words
 }
 
+/// How large the job is.
+struct Job {
+    history_ms: i64,
+    /// Predictions per second of each of the models that faults may hit, and of all the others.
+    busy: f64,
+    others: f64,
+    models: usize,
+    faults: &'static [(Fault, usize)],
+    /// How long a fault is on, and how long quiet follows.
+    on_ms: i64,
+    off_ms: i64,
+    /// Simulated time against real time while live.
+    speed: f64,
+}
+
+/// What became of one fault.
+struct Found {
+    fault: Fault,
+    model: String,
+    pages: usize,
+    /// Event time from the fault to the incident.
+    delay_ms: Option<i64>,
+}
+
+impl Job {
+    fn plan(&self) -> Plan {
+        let mut plan = Plan::large(self.models, 4, self.others);
+        for (_, at) in self.faults {
+            plan.models[*at].per_second = self.busy;
+            // Enough baseline errors to see a change of the error rate at all.
+            plan.models[*at].error_rate = plan.models[*at].error_rate.max(0.01);
+        }
+        plan.deploy_every_s = 2.0 * 86_400.0;
+        plan
+    }
+
+    /// History, a fault that runs across the first start, quiet, then fault after fault, each on a model of its own.
+    fn run(&self, broker: &Broker, seed: u64) {
+        let oracle = Oracle::start();
+        let topic = unique("main-job");
+        let live_ms = HOUR_MS * 2 + self.faults.len() as i64 * (self.on_ms + self.off_ms);
+        let start = days_ago((self.history_ms + live_ms) / DAY_MS + 2);
+        let began = Instant::now();
+        let mut feed = Feed::new(broker, &topic, 12, self.plan(), seed, start);
+        // The last of the faults is on when history ends.
+        let (across, at) = self.faults[self.faults.len() - 1];
+        let across_model = feed.fleet.truth().models[at].model.clone();
+        let history_ends = start.plus_ms(self.history_ms);
+        let across_on = history_ends.plus_ms(-self.on_ms / 2);
+        feed.run_until(across_on);
+        assert!(feed.fleet.switch_model(&across_model, across, true, across_on));
+        feed.run_until(history_ends);
+        let produced = began.elapsed();
+        println!("history: {} records in {produced:?}", feed.sent);
+        let config =
+            Config { broker: &broker.bootstrap, topic: &topic, group: &topic, oracle: Some(&oracle.url), pane: "10s", lateness: "30s", more: "" };
+        let mut daemon = Daemon::new(&config);
+        let began = Instant::now();
+        daemon.start_ready();
+        daemon.until_caught_up(1_800);
+        println!("read back in {:?}, {:.0} records/s", began.elapsed(), feed.sent as f64 / began.elapsed().as_secs_f64());
+        println!("  {}", daemon.engine());
+        assert_eq!(oracle.alerts().len(), 0, "history pages nobody: {:?}", oracle.alerts());
+
+        let mut found = Vec::new();
+        let mut pages_before = 0;
+        let mut watch = |name: &str, daemon: &mut Daemon, feed: &mut Feed, until: Time| {
+            feed.pace_until(until, self.speed);
+            let sent = feed.sent;
+            daemon.until("everything read", 300, |d| d.events_seen() >= sent);
+            daemon.until("an empty outbox", 60, |d| {
+                d.runtime()["health"]["outbox"].as_array().is_some_and(|all| all.iter().all(|o| o["pending"] == 0))
+            });
+            let all = daemon.incidents();
+            let new = all.iter().skip(pages_before).map(told).collect::<Vec<_>>();
+            println!("[{:?}] {name}: {} incidents", began.elapsed(), new.len());
+            new.iter().for_each(|words| println!("  {words}"));
+            pages_before = all.len();
+            all
+        };
+        // The fault that ran across the start: one page, for it is not normal.
+        let off = history_ends.plus_ms(self.on_ms);
+        watch("across the start", &mut daemon, &mut feed, off);
+        feed.fleet.switch_model(&across_model, across, false, off);
+        let all = watch("quiet", &mut daemon, &mut feed, off.plus_ms(self.off_ms + HOUR_MS));
+        found.push(Found::of(across, &across_model, history_ends, &all));
+        let of_quiet = all.len() - found[0].pages;
+        for (fault, at) in &self.faults[..self.faults.len() - 1] {
+            let model = feed.fleet.truth().models[*at].model.clone();
+            let on = feed.fleet.frontier();
+            assert!(feed.fleet.switch_model(&model, *fault, true, on));
+            watch(fault.name(), &mut daemon, &mut feed, on.plus_ms(self.on_ms));
+            let off = feed.fleet.frontier();
+            feed.fleet.switch_model(&model, *fault, false, off);
+            let all = watch(&format!("after {fault}"), &mut daemon, &mut feed, off.plus_ms(self.off_ms));
+            found.push(Found::of(*fault, &model, on, &all));
+        }
+        self.sum_up(&found, &daemon, &oracle, &feed, of_quiet);
+        assert!(daemon.terminate().0.success());
+    }
+
+    fn sum_up(&self, found: &[Found], daemon: &Daemon, oracle: &Oracle, feed: &Feed, of_quiet: usize) {
+        let mut delays: Vec<i64> = found.iter().filter_map(|f| f.delay_ms).collect();
+        delays.sort_unstable();
+        println!("--- {} records, {} faults", feed.sent, found.len());
+        for f in found {
+            println!("{:16} {:14} incidents {} delay {:?} s", f.fault.name(), f.model, f.pages, f.delay_ms.map(|d| d / 1_000));
+        }
+        if let (Some(median), Some(worst)) = (delays.get(delays.len() / 2), delays.last()) {
+            println!("fault to incident, event time: median {} s ({} panes), worst {} s ({} panes)", median / 1_000, median / 10_000, worst / 1_000, worst / 10_000);
+        }
+        let pages = daemon.incidents();
+        let accepted = wall_to_accepted(&pages);
+        println!("incident written to webhook accepted, wall: median {:?} ms, worst {:?} ms", accepted.get(accepted.len() / 2), accepted.last());
+        let paged: BTreeSet<&str> = pages.iter().filter(|p| p["incident"]["paged"] == true).map(|p| text(p, "/incident/id")).collect();
+        let alerts = oracle.alerts();
+        let keys: BTreeSet<&str> = alerts.iter().filter_map(|a| a.key.rsplit('/').next()).collect();
+        println!("incidents {}, paged {}, alerts {}", pages.len(), paged.len(), alerts.len());
+        let engine = daemon.engine();
+        assert_eq!((engine["events"].as_u64(), engine["duplicates"].as_u64()), (Some(feed.fleet.truth().events()), Some(feed.fleet.truth().copies())));
+        assert_eq!(oracle.problems(), Vec::<String>::new());
+        assert_eq!((&paged, alerts.len()), (&keys, keys.len()), "one alert for each paged incident, opened once");
+        assert_eq!(of_quiet, 0, "the quiet stretch pages nobody");
+        let wrong: Vec<String> = found.iter().filter(|f| f.pages != 1).map(|f| format!("{} {}: {}", f.fault, f.model, f.pages)).collect();
+        assert!(wrong.is_empty(), "not exactly one incident: {wrong:?}");
+        assert_eq!(pages.len(), found.len(), "no incident without a fault");
+    }
+}
+
+impl Found {
+    /// Incidents of the model that opened since the fault began.
+    fn of(fault: Fault, model: &str, on: Time, all: &[Value]) -> Found {
+        let own: Vec<&Value> = all.iter().filter(|p| text(p, "/incident/key/model") == model && time(p, "/incident/opened_at") >= on).collect();
+        let delay_ms = own.first().map(|p| time(p, "/incident/opened_at").since_ms(on));
+        Found { fault, model: model.to_owned(), pages: own.len(), delay_ms }
+    }
+}
+
+/// Milliseconds of the wall clock from the writing of each incident to the answer of its receiver, in order of size.
+fn wall_to_accepted(pages: &[Value]) -> Vec<i64> {
+    let opened = |p: &Value| p["deliveries"].as_array().and_then(|d| d.iter().find(|d| d["notice"] == "opened").cloned());
+    let mut all: Vec<i64> = pages.iter().filter_map(opened).map(|d| time(&d, "/last_attempt_at").since_ms(time(&d, "/created_at"))).collect();
+    all.sort_unstable();
+    all
+}
+
+/// Eleven models that faults may hit, each with one; the kinds repeat scorer, assistant, ranker.
+const TEN: &[(Fault, usize)] = &[
+    (Fault::ErrorSpike, 0),
+    (Fault::Timeouts, 2),
+    (Fault::LatencyTail, 1),
+    (Fault::CostDrift, 4),
+    (Fault::QualityDrop, 7),
+    (Fault::FeatureMissing, 3),
+    (Fault::Silence, 5),
+    (Fault::HarmfulOutput, 10),
+    (Fault::EmptyAnswers, 13),
+    (Fault::UnseenValues, 6),
+    (Fault::TotalFailure, 8),
+    (Fault::ErrorSpike, 9),
+];
+
+/// Three faults and one across the first start, on a small fleet.
+#[test]
+fn three_faults_are_three_pages_and_quiet_is_none() {
+    let Some(broker) = Broker::shared() else { return };
+    let faults = &[(Fault::ErrorSpike, 0), (Fault::EmptyAnswers, 1), (Fault::TotalFailure, 2), (Fault::ErrorSpike, 3)];
+    let job = Job { history_ms: 8 * HOUR_MS, busy: 2.0, others: 0.05, models: 8, faults, on_ms: 30 * MINUTE_MS, off_ms: 60 * MINUTE_MS, speed: 1_500.0 };
+    job.run(broker, 21);
+}
+
+#[test]
+#[ignore = "the long form; cargo test --test it main_job::ten_faults -- --ignored --nocapture"]
+fn ten_faults() {
+    let Some(broker) = Broker::shared() else { return };
+    let job = Job { history_ms: 14 * DAY_MS, busy: 0.15, others: 0.013, models: 50, faults: TEN, on_ms: 3 * HOUR_MS, off_ms: 5 * HOUR_MS, speed: 1_500.0 };
+    job.run(broker, 22);
+}
+
 /// A small fleet of two models in three regions, in simulated time: history, one fault, one page, its end.
 #[test]
 fn an_error_spike_is_one_page_that_resolves_by_evidence() {
@@ -65,7 +247,7 @@ fn an_error_spike_is_one_page_that_resolves_by_evidence() {
         Config { broker: &broker.bootstrap, topic: &topic, group: &topic, oracle: Some(&oracle.url), pane: "10s", lateness: "20s", more: "" };
     let mut daemon = Daemon::new(&config);
     daemon.start_ready();
-    daemon.until_live(120);
+    daemon.until_caught_up(120);
     println!("live after {:?}", began.elapsed());
     // Quiet.
     feed.pace_until(feed.fleet.frontier().plus_ms(10 * MINUTE_MS), 100.0);
