@@ -12,7 +12,7 @@ use crate::decode::{Decoder, Reject};
 use crate::domain::alarm::Alarm;
 use crate::domain::delivery::Delivery;
 use crate::domain::incident::{Incident, TimelineEntry};
-use crate::domain::{Observation, SeriesId, Time};
+use crate::domain::{GroupKey, Observation, SeriesId, Time};
 use crate::pane::{self, Counts, Outbound, PartitionId, Watch};
 use crate::{judge, triage};
 
@@ -206,6 +206,11 @@ impl Engine {
     /// A partition of which nothing was ever read turns at once: there is no record whose order could matter.
     fn has_read(&self, partition: PartitionId) -> bool {
         self.watch.next_position(partition).is_some()
+    }
+
+    /// What the hours before the first record held, oldest first and without holes: seasons need weeks, which a topic seldom keeps.
+    pub fn import_hours(&mut self, environment: &str, model: &str, first: Time, requests: &[f64], cost: &[f64]) {
+        self.desk.judge.import_hours(&GroupKey::roll_up(environment, model), first, requests, cost);
     }
 
     /// Judges every pane that is ready.

@@ -212,6 +212,12 @@ impl Driver {
 
 fn learned(plan: Plan, seed: u64, minutes: i64) -> Kept {
     let mut d = Driver::new(demo(), plan, seed);
+    // Two weeks of hours, as imported reference.
+    let levels = d.fleet.levels();
+    for of in levels.chunk_by(|a, b| a.model == b.model) {
+        let (requests, cost): (Vec<f64>, Vec<f64>) = of.iter().map(|l| (l.requests, l.cost)).unzip();
+        d.engine.import_hours(&of[0].environment, &of[0].model, of[0].hour_start, &requests, &cost);
+    }
     d.run_for(minutes * 60);
     d.live();
     d.run_for(60);
@@ -378,6 +384,12 @@ fn a_wave_of_injections() {
 }
 
 #[test]
+fn requests_that_stay_away_or_multiply() {
+    check(Fault::TrafficDrop, 45, 120);
+    check(Fault::TrafficSpike, 45, 120);
+}
+
+#[test]
 fn everything_fails() {
     check(Fault::TotalFailure, 12, 120);
 }
@@ -531,7 +543,7 @@ fn eventful(stop_at: Option<i64>) -> (Driver, Option<Kept>) {
 fn a_restored_engine_goes_on_as_if_nothing_had_happened() {
     let whole = said(&eventful(None).0);
     assert!(whole.2.len() == 2 && whole.0.len() > 6, "{:#?}", whole.0);
-    for stop_at in [1, 21, 33, 57, 74, 84, 110] {
+    for stop_at in [1, 21, 57, 74, 84] {
         let (mut d, kept) = eventful(Some(stop_at));
         let kept = kept.expect("stopped");
         assert_eq!(said(&d).2, whole.2, "saving at {stop_at} changes nothing");
@@ -629,4 +641,18 @@ fn what_a_sparse_pane_costs() {
         *by.entry(r.0.split('/').next().unwrap_or("").to_owned()).or_default() += r.1.len();
     }
     println!("{by:?}");
+}
+
+/// A fleet of many models and thin segments, half a day live.
+#[test]
+#[ignore = "long: for a change of the judge"]
+fn a_large_healthy_fleet_opens_no_incident() {
+    for seed in [3, 4] {
+        let mut d = Driver::new(settings(10_000, 10_000, &["region"]), Plan::large(24, 4, 1.0), seed);
+        d.run_for(6 * 3_600);
+        d.live();
+        d.run_for(12 * 3_600);
+        println!("seed {seed}: {:?} {:?}", d.engine.view().series, d.told());
+        assert_eq!(d.told(), [""; 0], "seed {seed}");
+    }
 }
