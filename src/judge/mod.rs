@@ -494,7 +494,8 @@ impl Judge {
 
     /// Predictions and cost per hour of an imported reference, oldest first and without holes, before anything is judged.
     pub fn import_hours(&mut self, model: &GroupKey, first: Time, requests: &[f64], cost: &[f64]) {
-        let g = self.group_index(model.whole(), first) as usize;
+        // It is born with its first pane: until then nothing about it is new.
+        let g = self.group_index(model.whole(), Time::MAX) as usize;
         self.groups[g].has_cost |= cost.iter().any(|c| *c > 0.0);
         self.grow(g, &[], true, first);
         for line in &mut self.groups[g].lines {
@@ -510,6 +511,7 @@ impl Judge {
     /// Totals of the group that outlive the pane.
     fn take_totals(&mut self, g: usize, touched: &[(u32, u32)], cells: &[(Arc<Leaf>, Cell)], start: Time, predictions: u32, cost: i64) {
         let group = &mut self.groups[g];
+        group.born = group.born.min(start);
         group.predictions += u64::from(predictions);
         if predictions > 0 {
             group.last_event_at = group.last_event_at.max(start.plus_ms(self.settings.pane_ms));
