@@ -175,6 +175,11 @@ impl Bank {
         Bank::Counts(CountsBank::new(CountsSettings { tolerance, at_least, both: false }))
     }
 
+    /// Traffic against what its season promises, where 1 is as promised: both ways.
+    pub fn traffic(tolerance: f64) -> Bank {
+        Bank::Counts(CountsBank::new(CountsSettings { tolerance, at_least: 0.0, both: true }))
+    }
+
     pub fn seasonal(tolerance: f64) -> Bank {
         Bank::Seasonal(Box::new(SeasonalStepBank::new(SeasonalSettings { tolerance, ..SeasonalSettings::default() })))
     }
@@ -462,7 +467,7 @@ fn quantile_of(grid: &[(u16, u32)], q: f64) -> f64 {
 fn unit_of(signal: &Signal, bank: &Bank) -> Unit {
     match (signal, bank) {
         (_, Bank::Rate(_) | Bank::Limit(_) | Bank::Classes(_)) => Unit::Ratio,
-        (Signal::ComplaintRate, _) => Unit::Ratio,
+        (Signal::ComplaintRate, _) | (Signal::Traffic, Bank::Counts(_)) => Unit::Ratio,
         (Signal::Silence, _) => Unit::Seconds,
         (Signal::Traffic, _) => Unit::Count,
         (Signal::Latency | Signal::FirstTokenLatency, _) => Unit::Milliseconds,
@@ -475,11 +480,21 @@ fn unit_of(signal: &Signal, bank: &Bank) -> Unit {
 /// The id of a line: that of its series, or one of its own where a second detector watches the same series.
 fn line_id(series: &SeriesKey, bank: &Bank) -> SeriesId {
     match bank {
-        Bank::Limit(_) | Bank::Seasonal(_) if series.signal != Signal::Traffic => {
+        Bank::Limit(_) | Bank::Seasonal(_) | Bank::Counts(_) if is_second(&series.signal, bank) => {
             let mut h = StableHash::new();
             h.part(&series.id().0.to_be_bytes()).part(bank.name().as_bytes());
             SeriesId(h.finish())
         }
         _ => series.id(),
+    }
+}
+
+/// Does another detector watch the same series under its own id?
+fn is_second(signal: &Signal, bank: &Bank) -> bool {
+    match bank {
+        Bank::Limit(_) => true,
+        Bank::Seasonal(_) => *signal != Signal::Traffic,
+        Bank::Counts(_) => *signal == Signal::Traffic,
+        Bank::Rate(_) | Bank::Bins(_) | Bank::Classes(_) | Bank::Gap(_) => false,
     }
 }

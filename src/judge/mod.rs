@@ -37,6 +37,8 @@ const EMPTY_INTERVALS_MAX: i64 = 36;
 const EXPOSURE_MINUTES: i64 = 60;
 /// Events by which the baseline of a new version is bounded: it starts from its model's, and its own soon outweighs that.
 const SUCCESSOR_EVENTS: f64 = 5_000.0;
+/// Traffic of single panes is unruly: changes that are smaller are left to the sums over intervals.
+const TRAFFIC_TOLERANCE_MIN: f64 = 0.3;
 /// A change found in history that lasts this long is what is normal.
 const HISTORY_SETTLES_MS: i64 = 24 * 3_600_000;
 /// Minutes of users remembered for the scope of an incident.
@@ -475,8 +477,37 @@ impl Judge {
                 said(line, call, start, pane_ms, live, Vec::new(), out);
             }
         }
+        // Traffic against its season, once that is known: stops and spikes within panes.
+        let season = |line: &Line| match &line.bank {
+            Bank::Seasonal(b) if line.series.signal == Signal::Traffic => b.level_at(start.0),
+            _ => None,
+        };
+        if let Some(level) = lines.iter().find_map(season)
+            && let Some(line) = lines.iter_mut().find(|l| l.series.signal == Signal::Traffic && matches!(l.bank, Bank::Counts(_)))
+        {
+            let feed = Feed::Count { count: f64::from(predictions), exposure: level * pane_ms as f64 / INTERVAL_MS as f64 };
+            if let Some(call) = line.judge(&feed, start, pane_ms, panes) {
+                said(line, call, start, pane_ms, live, Vec::new(), out);
+            }
+        }
         self.scratch.codes = codes;
         self.scratch.grid = grid;
+    }
+
+    /// Predictions and cost per hour of an imported reference, oldest first and without holes, before anything is judged.
+    pub fn import_hours(&mut self, model: &GroupKey, first: Time, requests: &[f64], cost: &[f64]) {
+        // It is born with its first pane: until then nothing about it is new.
+        let g = self.group_index(model.whole(), Time::MAX) as usize;
+        self.groups[g].has_cost |= cost.iter().any(|c| *c > 0.0);
+        self.grow(g, &[], true, first);
+        for line in &mut self.groups[g].lines {
+            match (&mut line.bank, &line.series.signal) {
+                (Bank::Seasonal(b), Signal::Traffic) => b.import_hours(first.0, requests),
+                (Bank::Seasonal(b), Signal::Cost) => b.import_hours(first.0, cost),
+                _ => {}
+            }
+        }
+        self.groups[g].dirty = true;
     }
 
     /// Totals of the group that outlive the pane.
@@ -578,6 +609,9 @@ impl Judge {
         if !has(&Signal::Traffic, true) {
             more.push((Signal::Traffic, Bank::seasonal(self.limits(&Signal::Traffic).tolerance.unwrap_or(0.05))));
         }
+        if !has(&Signal::Traffic, false) {
+            more.push((Signal::Traffic, Bank::traffic(self.limits(&Signal::Traffic).tolerance.unwrap_or(0.0).max(TRAFFIC_TOLERANCE_MIN))));
+        }
         if group.has_cost && !has(&Signal::Cost, true) {
             more.push((Signal::Cost, Bank::seasonal(self.limits(&Signal::Cost).tolerance.unwrap_or(0.05))));
         }
@@ -630,30 +664,6 @@ impl Judge {
         }
         self.by_line.insert(id, (g as u32, at));
         at
-    }
-
-    /// What an hour held, spread evenly over its intervals.
-    pub fn import_level(&mut self, environment: &str, model: &str, hour: Time, requests: f64, cost: f64) {
-        // Born with its first event, not with what was told of it.
-        let g = self.group_index(GroupKey::roll_up(environment, model), Time::MAX) as usize;
-        let parts = crate::domain::time::HOUR_MS / INTERVAL_MS;
-        for (signal, sum) in [(Signal::Traffic, requests), (Signal::Cost, cost)] {
-            if sum <= 0.0 {
-                continue;
-            }
-            let at = match self.groups[g].lines.iter().position(|l| l.series.signal == signal && matches!(l.bank, Bank::Seasonal(_))) {
-                Some(at) => at,
-                None => {
-                    let bank = Bank::seasonal(self.limits(&signal).tolerance.unwrap_or(0.05));
-                    usize::from(self.open_line(g, signal, bank, hour))
-                }
-            };
-            if let Bank::Seasonal(bank) = &mut self.groups[g].lines[at].bank {
-                for i in 0..parts {
-                    bank.import(hour.0 + i * INTERVAL_MS, sum / parts as f64);
-                }
-            }
-        }
     }
 
     fn limits(&self, signal: &Signal) -> Limits {
