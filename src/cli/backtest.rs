@@ -108,7 +108,7 @@ impl Backtest {
         }
         if sum.events == 0 && sum.rejected > 0 {
             let failure = Failure::new(format!("none of {} records could be used", sum.rejected));
-            return Err(if options.topics.is_empty() || self.topic.is_some() {
+            return Err(if options.topics.len() < 2 || self.topic.is_some() {
                 failure
             } else {
                 failure.hint("name the topic whose format these files have, with --topic")

@@ -186,7 +186,7 @@ impl Problem {
 impl Watch {
     fn of(s: &Settings) -> Watch {
         let signals = watched(s);
-        let mut categories: BTreeSet<String> = signals.iter().map(|w| w.category.clone()).collect();
+        let mut categories: BTreeSet<String> = signals.iter().flat_map(|w| w.category.split(" or ").map(str::to_owned)).collect();
         // By rules.
         categories.extend(["data_breach", "harmful_output", "monitoring_blind"].map(str::to_owned));
         let topics = s.kafka.iter().flat_map(|k| &k.topics);
@@ -347,8 +347,10 @@ async fn probe(settings: &Settings) -> Vec<Probe> {
             (None, _) => continue,
         };
         let proxy = receiver.table.get("proxy_from_env").is_some_and(|p| p.as_bool() == Some(true));
-        let found = reach(url, proxy).await;
-        probes.push(Probe::of(format!("receiver {name}"), found));
+        // A cluster of Alertmanagers is several.
+        for member in url.split(',').map(str::trim).filter(|u| !u.is_empty()) {
+            probes.push(Probe::of(format!("receiver {name}"), reach(member, proxy).await));
+        }
     }
     if let Some(url) = &settings.heartbeat_url {
         let found = match host_of(url) {

@@ -32,7 +32,14 @@ pub fn settings(pane_ms: i64, lateness_ms: i64, dimensions: &[&str]) -> Settings
             limits: pane::Limits::default(),
             scan: Some(scan),
         },
-        judge: judge::Settings { pane_ms, false_pages: 2.0, signals: BTreeMap::new(), models: BTreeMap::new(), silence_armed_after_ms: 20 * 60_000 },
+        judge: judge::Settings {
+            pane_ms,
+            false_pages: 2.0,
+            signals: BTreeMap::new(),
+            models: BTreeMap::new(),
+            learn_ms: 0,
+            silence_armed_after_ms: 20 * 60_000,
+        },
         models: BTreeMap::from([("loan-scorer".to_owned(), ModelSettings::default())]),
         routes: vec![Route { to: vec!["oncall".to_owned()], ..Route::default() }],
     }
