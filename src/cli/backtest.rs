@@ -159,7 +159,8 @@ fn defaults() -> Result<Settings, Failure> {
     let kinds: Vec<&crate::notify::Kind> = crate::notify::KINDS.iter().collect();
     let env = |name: &str| std::env::var(name).ok();
     let loaded = crate::settings::parse("files: [\"-\"]\n", "(defaults)", &env, &kinds).map_err(|p| Failure::from(&p))?;
-    Ok(loaded.settings)
+    // A file is often shorter than the time that a daemon takes to learn: here evidence alone decides.
+    Ok(Settings { learn_ms: 0, ..loaded.settings })
 }
 
 fn live_from(text: &str) -> Result<LiveFrom, String> {

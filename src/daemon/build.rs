@@ -42,6 +42,7 @@ pub fn engine_settings(s: &Settings) -> engine::Settings {
             models: (s.models.iter())
                 .map(|(name, x)| (name.clone(), judge::ModelSettings { silence_after_ms: x.silence_after_ms, intended_use: x.intended_use.clone() }))
                 .collect(),
+            learn_ms: s.learn_ms,
             silence_armed_after_ms: SILENCE_ARMED_AFTER_MS,
         },
         models: (s.models.iter())

@@ -32,8 +32,10 @@ use crate::telemetry::Metrics;
 
 /// A partition may read ahead of the slowest by so many panes before it is held back, and goes on below half of it.
 const PANES_AHEAD_MAX: i64 = 10_000;
-/// Journal rows kept behind the last snapshot.
+/// How often progress is told while history is read.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
+/// How often a silence of everything is looked for.
+const LISTEN_EVERY: Duration = Duration::from_secs(5);
 /// Named in the store's table of facts.
 const META_ORIGIN: &str = "origin";
 
@@ -112,6 +114,7 @@ pub struct Turning {
     last_snapshot: Option<Instant>,
     last_metrics: Option<Instant>,
     last_progress: Option<Instant>,
+    last_listen: Option<Instant>,
     counted: Counted,
     ended: usize,
 }
@@ -186,6 +189,7 @@ impl Keeper {
             }
             self.settle()?;
             self.go_live()?;
+            self.listen()?;
             if self.state.last_snapshot.is_none_or(|t| t.elapsed() >= self.snapshot_every) {
                 self.snapshot()?;
             }
@@ -425,6 +429,9 @@ impl Keeper {
                 self.state.behind.remove(&id);
             }
         }
+        if kinds.iter().any(|n| *n > 0) && self.engine.is_blind() && lock(&self.status.trouble).is_none() {
+            self.enter(self.engine.boundary(), Control::Sighted { words: "events come again".to_owned(), wall: now() }, None)?;
+        }
         for (kind, n) in kinds.iter().enumerate().filter(|k| *k.1 > 0) {
             self.metrics.events(&source, Body::KINDS[kind], &format, *n);
         }
@@ -453,6 +460,21 @@ impl Keeper {
         if !release.is_empty() {
             self.state.held.retain(|h| !release.contains(h));
             handle.release(release);
+        }
+    }
+
+    /// No record from anywhere: a model's silence has no witness then, but that of all of them is ours to tell.
+    fn listen(&mut self) -> Result<(), Error> {
+        if self.state.last_listen.is_some_and(|t| t.elapsed() < LISTEN_EVERY) || !self.status.is_caught_up.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.state.last_listen = Some(Instant::now());
+        if self.engine.is_blind() || lock(&self.status.trouble).is_some() {
+            return Ok(());
+        }
+        match self.engine.everything_silent(now()) {
+            Some(words) => self.enter(self.engine.boundary(), Control::Blind { words, wall: now() }, None).map(drop),
+            None => Ok(()),
         }
     }
 

@@ -148,7 +148,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let (pager, heard) = Pager::start(any, style, print).await.map_err(Error::Pager)?;
 
     let config = format!(
-        "kafka: {{brokers: [\"{}\"], topics: [{TOPIC}], group: bellwether-demo}}\nsegments: [region, tier]\npane: 2s\nlateness: 2s\n\
+        "kafka: {{brokers: [\"{}\"], topics: [{TOPIC}], group: bellwether-demo}}\nsegments: [region, tier]\npane: 2s\nlateness: 2s\nbaseline: {{learn: 10m}}\n\
          receivers: {{pager: {{type: pagerduty, routing_key: {ROUTING_KEY}, url: \"{}\"}}}}\nlisten: \"{}\"\ninstance: demo\n\
          models: {{loan-scorer: {{owner: credit-ml, exposure: [eu, legal]}}, assistant: {{owner: support, canaries: {{list: [\"{}\"]}}}}}}\n",
         broker.bootstrap(),

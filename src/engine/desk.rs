@@ -24,6 +24,8 @@ use crate::triage::{self, Case};
 
 /// Deployments and pipeline runs remembered.
 const FACTS_MAX: usize = 2_000;
+/// Empty panes tried when everything is silent.
+const SILENT_STEPS_MAX: i64 = 2_000;
 /// Exemplars that an incident shows.
 const EXEMPLARS_MAX: usize = 6;
 /// A segment names the incident if it explains this share of the excess.
@@ -714,6 +716,35 @@ impl Desk {
 
     pub fn facts(&self) -> impl Iterator<Item = &Fact> {
         self.state.facts.iter()
+    }
+
+    /// Without traffic no pane closes, so the gap law is asked on a copy, as if empty panes had gone by until now.
+    pub fn everything_silent(&self, now: Time) -> Option<String> {
+        let all_rest = !self.state.sources.is_empty() && self.state.sources.values().all(|s| s.rests);
+        if !all_rest || !self.judge.is_live() {
+            return None;
+        }
+        let from = self.state.judged_through?;
+        // A log of another day is no silence of today.
+        if !(0..DAY_MS).contains(&now.since_ms(from)) {
+            return None;
+        }
+        let step_ms = self.settings.judge.pane_ms.max(now.since_ms(from) / SILENT_STEPS_MAX);
+        for group in self.judge.groups().iter().filter(|g| g.key.is_roll_up()) {
+            let Some(line) = group.lines.iter().find(|l| l.series.signal == Signal::Silence) else { continue };
+            let mut bank = line.bank.clone();
+            let mut at = from;
+            while at.plus_ms(step_ms) <= now {
+                let feed = crate::judge::Feed::Arrivals { at_ms: &[], alive: true };
+                let reading = bank.judge(&feed, at, step_ms, line.injection);
+                if reading.is_some_and(|r| matches!(r.call, bellwether_detectors::Call::Alarm { .. })) {
+                    let minutes = now.since_ms(group.last_event_at) / 60_000;
+                    return Some(format!("nothing has come from any source for {minutes} min; {} is never that quiet", group.key.words()));
+                }
+                at = at.plus_ms(step_ms);
+            }
+        }
+        None
     }
 
     pub fn awaits_live(&self) -> bool {

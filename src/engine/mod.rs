@@ -231,6 +231,12 @@ impl Engine {
         self.desk.judge.import_level(environment, model, hour, requests, cost);
     }
 
+    /// Every partition rests: has that lasted longer than any usual gap, or than a model may be silent by its configuration?
+    /// In words, if so. Nothing is changed: whoever asks has to write it down.
+    pub fn everything_silent(&self, now: Time) -> Option<String> {
+        self.desk.everything_silent(now)
+    }
+
     /// Nothing more will come of this partition (the end of a file).
     pub fn finish(&mut self, partition: PartitionId) {
         self.watch.rest(partition, &mut self.outbound);

@@ -137,7 +137,7 @@ impl Engine {
             low: band.map(|b| b.low).or(last.map(|p| p.low)).and_then(finite),
             high: band.map(|b| b.high).or(last.map(|p| p.high)).and_then(finite),
             log_evidence: if line.last_evidence.is_finite() { line.last_evidence } else { 0.0 },
-            threshold: last.and_then(|p| finite(p.threshold)).or_else(|| (line.injection > 0.0).then(|| -line.injection.ln())),
+            threshold: (line.injection > 0.0).then(|| -line.injection.ln()),
             budget_share: line.injection * 30.0 * 86_400_000.0 / pane_ms,
             change: line.change.map(|c| crate::domain::Change { before: c.before, after: c.after, low: c.low, high: c.high }),
         }

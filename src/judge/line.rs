@@ -97,6 +97,8 @@ pub struct Line {
     pub injection: f64,
     /// Its part of the budget before division: features weigh less than failures.
     pub weight: f64,
+    /// Before this it only learns.
+    pub judged_from: Time,
     /// Born since the budget was last divided.
     pub is_new: bool,
     pub points: VecDeque<Point>,
@@ -110,6 +112,8 @@ pub struct Line {
     pub expected: Option<Time>,
     pub half_recovered: bool,
     pub last_evidence: f64,
+    /// Nats of evidence that the change is over, and how many are asked, while an incident is open.
+    pub recovery: Option<(f64, f64)>,
     pub change: Option<bellwether_detectors::Change>,
 }
 
@@ -254,6 +258,7 @@ impl Line {
             bank,
             injection: 0.0,
             weight,
+            judged_from: Time::MIN,
             is_new: true,
             points: VecDeque::new(),
             decisions: VecDeque::new(),
@@ -263,6 +268,7 @@ impl Line {
             expected: None,
             half_recovered: false,
             last_evidence: 0.0,
+            recovery: None,
             change: None,
         }
     }
@@ -308,7 +314,8 @@ impl Line {
             Some(since) if at.since_ms(since) >= EXPECTED_MS => self.release(Release::Expected),
             Some(_) | None => {}
         }
-        let reading = self.bank.judge(feed, at, pane_ms, self.injection)?;
+        let injection = if at < self.judged_from { 0.0 } else { self.injection };
+        let reading = self.bank.judge(feed, at, pane_ms, injection)?;
         self.last_evidence = reading.log_evidence;
         let (n, value) = match feed {
             Feed::Share { hits, total } => (*total, if *total > 0.0 { hits / total } else { 0.0 }),
@@ -338,7 +345,11 @@ impl Line {
             if self.points.len() == POINTS_MAX {
                 self.points.pop_front();
             }
-            let (log_evidence, threshold) = (reading.log_evidence, reading.threshold);
+            // While frozen the bank tells how sure it is that the change is over: that is said in words, not drawn as evidence of
+            // a change.
+            let is_frozen = reading.state == State::Frozen && !matches!(reading.call, Call::Alarm { .. });
+            self.recovery = is_frozen.then_some((reading.log_evidence, reading.threshold));
+            let (log_evidence, threshold) = if is_frozen { (f64::NAN, f64::NAN) } else { (reading.log_evidence, reading.threshold) };
             self.points.push_back(Point { time: at, n, value, baseline, low, high, log_evidence, threshold });
         }
         Some(reading.call)
@@ -346,7 +357,7 @@ impl Line {
 
     /// Is the recovery test half way to its threshold?
     pub fn is_half_recovered(&self) -> bool {
-        self.state() == DetectorState::Frozen && self.points.back().is_some_and(|p| p.threshold.is_finite() && p.log_evidence > 0.5 * p.threshold)
+        self.state() == DetectorState::Frozen && self.recovery.is_some_and(|(e, t)| t.is_finite() && e > 0.5 * t)
     }
 
     pub fn decided(&mut self, at: Time, what: &str, why: String) {
@@ -369,13 +380,17 @@ impl Line {
             }
             DetectorState::Starved => "too few events in the last hour to say anything".to_owned(),
             DetectorState::Frozen if self.is_out => {
-                let (e, t) = self.points.back().map_or((0.0, 0.0), |p| (p.log_evidence.max(0.0), p.threshold));
+                let (e, t) = self.recovery.unwrap_or_default();
+                let e = e.max(0.0);
                 format!("an incident is open; evidence that it is over: {e:.1} of {t:.1} nats")
             }
             DetectorState::Frozen if self.expected.is_some() => "a change that was expected lasts; pages again once it is over".to_owned(),
             DetectorState::Frozen => "a change was found in history; its baseline is frozen until it is over".to_owned(),
             DetectorState::Off => "not judged".to_owned(),
             DetectorState::Armed if self.held => "does not page: there is evidence of a change, but it is within tolerance".to_owned(),
+            DetectorState::Armed if self.points.back().is_some_and(|p| p.time < self.judged_from) => {
+                format!("learning until {}: only rules page before", self.judged_from)
+            }
             DetectorState::Armed if self.injection <= 0.0 => "learning: no part of the budget yet".to_owned(),
             DetectorState::Armed => {
                 format!(

@@ -66,6 +66,8 @@ pub struct Settings {
     /// By signal (`feature:income`) or family (`feature`).
     pub signals: BTreeMap<String, Limits>,
     pub models: BTreeMap<String, ModelSettings>,
+    /// How long a model is learned before anything but a rule may page.
+    pub learn_ms: i64,
     /// How long arrivals are learned before silence may page.
     pub silence_armed_after_ms: i64,
 }
@@ -475,24 +477,24 @@ impl Judge {
 
     /// Opens the lines that what came in asks for.
     fn grow(&mut self, g: usize, codes: &[(Code, u32)], has_predictions: bool, now: Time) {
-        let mut last = None;
-        for (code, _) in codes {
+        let mut fresh: Vec<(SlotName, u16)> = Vec::new();
+        let mut at = 0;
+        while let Some((code, _)) = codes.get(at) {
             let number = code.slot();
-            if last == Some(number) {
-                continue;
+            if self.groups[g].by_slot.binary_search_by_key(&number, |b| b.0).is_err()
+                && let Some(name) = self.slots.get(usize::from(number))
+            {
+                fresh.push((name.clone(), number));
             }
-            last = Some(number);
-            if self.groups[g].by_slot.iter().all(|b| b.0 != number) {
-                let Some(name) = self.slots.get(usize::from(number)).cloned() else { continue };
-                let wanted = self.wanted(&name, g);
-                let mut fed = Vec::new();
-                for (signal, bank) in wanted {
-                    fed.push(self.open_line(g, signal, bank, now));
-                }
-                let by_slot = &mut self.groups[g].by_slot;
-                let at = by_slot.partition_point(|b| b.0 < number);
-                by_slot.insert(at, (number, fed));
-            }
+            at += codes[at..].partition_point(|c| c.0.slot() == number);
+        }
+        // By name: numbers depend on the order in which partitions were read, and what a birth may spend on the order of births.
+        fresh.sort();
+        for (name, number) in fresh {
+            let fed = self.wanted(&name, g).into_iter().map(|(signal, bank)| self.open_line(g, signal, bank, now)).collect();
+            let by_slot = &mut self.groups[g].by_slot;
+            let at = by_slot.partition_point(|b| b.0 < number);
+            by_slot.insert(at, (number, fed));
         }
         let group = &self.groups[g];
         if !group.key.is_roll_up() || !has_predictions {
@@ -536,9 +538,15 @@ impl Judge {
             }
             None => bank,
         };
+        // A version is as old as its model: what is bad from birth must page.
+        let whole = GroupKey { version: None, ..key.clone() };
+        let born = self.group(&whole).map_or(now, |w| w.born);
         let weight = weight_of(&signal);
         let mut line = Line::new(SeriesKey { group: key, signal }, bank, weight);
         line.injection = self.budget.birth(weight);
+        if matches!(line.bank, Bank::Rate(_) | Bank::Bins(_) | Bank::Classes(_) | Bank::Counts(_)) {
+            line.judged_from = born.min(now).plus_ms(self.settings.learn_ms);
+        }
         let id = line.id;
         let lines = &mut self.groups[g].lines;
         lines.push(line);

@@ -31,15 +31,6 @@ pub fn settings(checker: &mut Checker<'_>, root: &Node) -> Settings {
 
     let pane_ms = ms("pane", 10_000);
     let lateness_ms = ms("lateness", 30_000);
-    let max_lateness_ms = ms("max_lateness", 86_400_000);
-    if max_lateness_ms < lateness_ms {
-        let node = root.get("max_lateness").filter(|n| n.at != Place::default()).or(root.get("lateness"));
-        let at = node.map(|n| n.at.clone()).unwrap_or_default();
-        let found = node.map(Node::found).unwrap_or_default();
-        let (short, long) = (form::shown_duration(max_lateness_ms), form::shown_duration(lateness_ms));
-        let message = format!("max_lateness {short} is shorter than lateness {long}; make it at least as long");
-        checker.complain(&at, "max_lateness", found, message, None);
-    }
     let segments = texts(root.get("segments"));
     repeated(checker, root.get("segments"), "segments");
     let receivers = receivers(checker, root, &common);
@@ -52,7 +43,6 @@ pub fn settings(checker: &mut Checker<'_>, root: &Node) -> Settings {
         files: texts(root.get("files")),
         pane_ms,
         lateness_ms,
-        max_lateness_ms,
         budget_false_pages: budget.unwrap_or(2.0),
         signals: signals(checker, root),
         models: models(checker, root, &segments),

@@ -40,8 +40,6 @@ pub struct Settings {
     pub pane_ms: i64,
     /// How long a pane waits for late events after its end.
     pub lateness_ms: i64,
-    /// How late an event may be and still be counted into a past pane's summary.
-    pub max_lateness_ms: i64,
     /// False pages in 30 days, over everything watched.
     pub budget_false_pages: f64,
     /// By signal (`feature:income`) or family (`feature`).

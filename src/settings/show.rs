@@ -213,7 +213,6 @@ pub fn redacted(settings: &Settings) -> String {
     }
     put(format!("pane: {}", shown_duration(settings.pane_ms)));
     put(format!("lateness: {}", shown_duration(settings.lateness_ms)));
-    put(format!("max_lateness: {}", shown_duration(settings.max_lateness_ms)));
     put(format!("budget: {{false_pages: {}}}", settings.budget_false_pages));
     if !settings.signals.is_empty() {
         put("signals:".to_owned());

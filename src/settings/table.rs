@@ -132,8 +132,6 @@ pub static ROOT: &[Key] = &[
     key("segments", "Dimensions of events whose values get series of their own.", Shape::OneOrMany(&ANY)).sample("[region, tier]"),
     key("pane", "Events are counted in panes of this length.", Shape::Duration { ms_min: SECOND, ms_max: HOUR }).default("10s"),
     key("lateness", "How long a pane waits for late events.", Shape::Duration { ms_min: 0, ms_max: DAY }).default("30s"),
-    key("max_lateness", "Events older than this are counted as late and not used; at least lateness.", Shape::Duration { ms_min: 0, ms_max: 90 * DAY })
-        .default("24h"),
     key("budget", "How many false pages are acceptable.", Shape::Section(BUDGET)),
     key(
         "signals",

@@ -55,7 +55,7 @@ impl Config<'_> {
             )
         });
         format!(
-            "kafka:\n  brokers: [\"{}\"]\n  topics: [{}]\n  group: {}\n  from: 60d\nsegments: [region]\npane: {}\nlateness: {}\n\
+            "kafka:\n  brokers: [\"{}\"]\n  topics: [{}]\n  group: {}\n  from: 60d\nsegments: [region]\nbaseline: {{learn: 30m}}\npane: {}\nlateness: {}\n\
              listen: 127.0.0.1:{port}\ninstance: test\n{people}{}",
             self.broker, self.topic, self.group, self.pane, self.lateness, self.more
         )

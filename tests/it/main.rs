@@ -5,6 +5,7 @@ mod crash;
 mod daemon;
 mod dead;
 mod cli;
+mod demo;
 mod kafka;
 mod main_job;
 mod notify;

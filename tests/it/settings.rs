@@ -158,7 +158,11 @@ static BROKEN: &[(&str, &[Fault])] = &[
     ("+pane: 2h\n", &[("3:7", "pane", "allowed is 1s to 1h", "")]),
     ("+lateness: -5s\n", &[("3:11", "lateness", "\"-5s\" is negative", "")]),
     ("+lateness: -5\n", &[("3:11", "lateness", "expected a duration such as 90s", "")]),
-    ("+lateness: 5m\nmax_lateness: 1m\n", &[("4:15", "max_lateness", "max_lateness 1m is shorter than lateness 5m", "")]),
+    (
+        "+max_lateness: 1m
+",
+        &[("3:1", "max_lateness", "unknown key", "")],
+    ),
     ("+baseline: {learn: 1m1h}\n", &[("3:19", "baseline.learn", "h stands behind a unit that is not longer", "")]),
     ("+baseline: {learn: 1s}\n", &[("3:19", "baseline.learn", "allowed is 1m to 90d", "")]),
     (
@@ -441,7 +445,7 @@ fn the_smallest_file_has_every_default() {
     let kafka = s.kafka.as_ref().expect("kafka");
     assert_eq!((kafka.brokers.join(","), kafka.group.as_str(), kafka.from_ms), ("localhost:9092".to_owned(), "bellwether", 7 * 86_400_000));
     assert_eq!((kafka.topics[0].name.as_str(), kafka.topics[0].format.as_str()), ("model-events", "canonical"));
-    assert_eq!((s.pane_ms, s.lateness_ms, s.max_lateness_ms, s.learn_ms), (10_000, 30_000, 86_400_000, 86_400_000));
+    assert_eq!((s.pane_ms, s.lateness_ms, s.learn_ms), (10_000, 30_000, 86_400_000));
     assert_eq!((s.budget_false_pages, s.listen.as_str(), s.instance.as_str()), (2.0, "127.0.0.1:9710", "default"));
     assert_eq!((s.external_url.as_str(), s.currency.as_str()), ("http://127.0.0.1:9710", "USD"));
     assert_eq!((s.data_dir.as_path(), s.dead_letter_topic, s.dead_letter_file), (Path::new("./bellwether-data"), false, None));
@@ -546,7 +550,7 @@ fn the_environment_overrides_the_file_and_the_file_the_defaults() {
     };
     let text = format!("{BASE}pane: 5s\nlateness: 15s\nmodels: {{Loan-Scorer: {{exposure: eu}}}}\n");
     let s = parse_with(&text, &over).unwrap_or_else(|problems| panic!("{problems}")).settings;
-    assert_eq!((s.pane_ms, s.lateness_ms, s.max_lateness_ms, s.budget_false_pages), (20_000, 15_000, 86_400_000, 5.0));
+    assert_eq!((s.pane_ms, s.lateness_ms, s.budget_false_pages), (20_000, 15_000, 5.0));
     assert_eq!(s.kafka.as_ref().expect("kafka").brokers, ["x:1", "y:2"]);
     assert_eq!((s.models["Loan-Scorer"].owner.as_deref(), s.models["Loan-Scorer"].exposure.as_slice()), (Some("others"), &["eu".to_owned()][..]));
     assert_eq!(s.receivers["oncall"].table["routing_key"], "from-env");
@@ -635,9 +639,7 @@ fn the_sample_loads_and_all_of_it_does() {
     assert_eq!((s.signals.len(), s.models.len(), s.routes.len()), (3, 2, 2));
     // What the sample shows as a default is the default.
     s.kafka = None;
-    let defaults = |s: &settings::Settings| {
-        (s.pane_ms, s.lateness_ms, s.max_lateness_ms, s.budget_false_pages, s.learn_ms, s.listen.clone(), s.currency.clone())
-    };
+    let defaults = |s: &settings::Settings| (s.pane_ms, s.lateness_ms, s.budget_false_pages, s.learn_ms, s.listen.clone(), s.currency.clone());
     assert_eq!(defaults(&s), defaults(&d));
 }
 
