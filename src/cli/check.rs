@@ -85,6 +85,8 @@ struct Watch {
     segments: Vec<String>,
     pane: String,
     lateness: String,
+    /// How long a series learns before it may page.
+    learn: String,
     budget: Budget,
     signals: Vec<Watched>,
     rules: Vec<&'static str>,
@@ -198,6 +200,7 @@ impl Watch {
             segments: s.segments.clone(),
             pane: duration(s.pane_ms),
             lateness: duration(s.lateness_ms),
+            learn: duration(s.learn_ms),
             budget: Budget::of(s),
             signals,
             rules: RULES.iter().map(|(name, _)| *name).collect(),
@@ -277,6 +280,7 @@ impl Report {
         let segments = if w.segments.is_empty() { String::new() } else { format!(" and {}", w.segments.join(", ")) };
         put("watches", format!("every model of the events as a whole, and by version{segments}"));
         put("judges", format!("panes of {}, {} after they end", w.pane, w.lateness));
+        put("arms", format!("a series after {} of its history", w.learn));
         put("budget", w.budget.words.clone());
         if !w.models.is_empty() {
             put("knows of", w.models.join(", "));
