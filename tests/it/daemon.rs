@@ -182,11 +182,6 @@ impl Daemon {
         serde_json::from_str(&body).expect("JSON")
     }
 
-    pub fn post(&self, path: &str, body: &Value) -> (u16, Value) {
-        let (status, body) = http(self.port, "POST", path, &body.to_string()).expect("an answer");
-        (status, serde_json::from_str(&body).unwrap_or_default())
-    }
-
     pub fn runtime(&self) -> Value {
         self.try_get("/api/v1/status/runtimeinfo").and_then(|(_, body)| serde_json::from_str(&body).ok()).unwrap_or_default()
     }
@@ -194,10 +189,6 @@ impl Daemon {
     /// The engine in numbers; null while it cannot be asked.
     pub fn engine(&self) -> Value {
         self.runtime()["engine"].take()
-    }
-
-    pub fn judged_through(&self) -> Option<Time> {
-        self.engine()["judged_through"].as_str().and_then(Time::parse_rfc3339)
     }
 
     /// Every event that it has looked at: accepted, doubled and refused.
@@ -338,10 +329,6 @@ impl Feed {
         let out = Outgoing { topic: &self.topic, key, value, time: Some(time), ..Outgoing::default() };
         self.producer.send(out).expect("sent");
         self.sent += 1;
-    }
-
-    pub fn flush(&self) {
-        self.producer.flush(Duration::from_secs(120)).expect("all written");
     }
 }
 
