@@ -168,6 +168,8 @@ fn runs(count: u64, first_seed: u64) {
         oracle.always("/v2/enqueue", Answer::hang(hang));
         let from_nothing = seed % 5 == 4;
         let kills = 1 + chance.below(4);
+        // The group waits for its dead member; a new group reads at once, so that every kill finds it reading.
+        let regroups = seed % 2 == 1;
         let own = unique("kills");
         let mut own_feed = from_nothing.then(|| {
             let mut feed = Feed::new(broker, &own, 4, plan(), SEED_FLEET, start);
@@ -193,10 +195,13 @@ fn runs(count: u64, first_seed: u64) {
             daemon.start();
         }
         for _ in 0..kills {
-            let moment = Duration::from_millis(200 + chance.below(4_000));
+            let moment = Duration::from_millis(200 + chance.below(if regroups { 1_200 } else { 4_000 }));
             moments.push(moment.as_millis());
             std::thread::sleep(moment);
             daemon.kill();
+            if regroups {
+                daemon.configure(&config(broker, if from_nothing { &own } else { &topic }, &unique("group"), &oracle));
+            }
             daemon.start();
         }
         daemon.until("readiness", 60, |d| d.try_get("/-/ready").is_some_and(|(status, _)| status == 200));
@@ -223,6 +228,35 @@ fn f01_three_runs_of_kills() {
 #[ignore = "the long form; cargo test --test it crash::fifty -- --ignored --nocapture"]
 fn fifty() {
     runs(asked("BELLWETHER_RUNS", 50), asked("BELLWETHER_SEED", 100));
+}
+
+/// All partitions rest; then there is much to read at once. The first partition to be read must not be judged alone.
+#[test]
+fn what_comes_after_a_pause_is_not_late() {
+    let Some(broker) = Broker::shared() else { return };
+    let (topic, start) = (unique("pause"), days_ago(1));
+    let mut feed = Feed::new(broker, &topic, 4, Plan { late: 0.0, ..plan() }, SEED_FLEET, start);
+    feed.run_until(start.plus_ms(5 * MINUTE_MS));
+    let mut daemon =
+        Daemon::new(&Config { broker: &broker.bootstrap, topic: &topic, group: &topic, oracle: None, pane: "2s", lateness: "4s", more: "" });
+    for restarts in [false, true] {
+        if !daemon.is_running() {
+            daemon.start_ready();
+        }
+        daemon.until("events", 60, |d| d.events_seen() >= feed.sent);
+        let end = feed.fleet.frontier();
+        // Only when nobody is waited for is everything judged to the end.
+        daemon.until("rest", 60, |d| d.judged_through().is_some_and(|t| t >= end.plus_ms(-2_000)));
+        if restarts {
+            assert!(daemon.terminate().0.success());
+        }
+        feed.run_until(end.plus_ms(20 * MINUTE_MS));
+        if restarts {
+            daemon.start_ready();
+        }
+        daemon.until("events", 60, |d| d.events_seen() >= feed.sent);
+        assert_eq!(daemon.engine()["late"].as_u64(), Some(0), "restarted: {restarts}");
+    }
 }
 
 #[test]

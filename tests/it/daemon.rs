@@ -73,6 +73,11 @@ impl Daemon {
         Daemon { folder, port, child: None, starts: 0, env: Vec::new() }
     }
 
+    /// Another configuration from the next start on.
+    pub fn configure(&self, config: &Config<'_>) {
+        std::fs::write(self.folder.path().join("bellwether.yaml"), config.yaml(self.port)).expect("written");
+    }
+
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
@@ -154,6 +159,10 @@ impl Daemon {
         }
     }
 
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
     pub fn has_died(&mut self) -> Option<ExitStatus> {
         self.child.as_mut().and_then(|c| c.try_wait().expect("its status"))
     }
@@ -189,6 +198,11 @@ impl Daemon {
     /// The engine in numbers; null while it cannot be asked.
     pub fn engine(&self) -> Value {
         self.runtime()["engine"].take()
+    }
+
+    /// Everything before this is judged.
+    pub fn judged_through(&self) -> Option<Time> {
+        self.engine()["judged_through"].as_str().and_then(Time::parse_rfc3339)
     }
 
     /// Every event that it has looked at: accepted, doubled and refused.

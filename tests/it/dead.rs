@@ -86,7 +86,15 @@ fn malformed_events_are_put_aside_and_nothing_else_is_lost() {
     }
     feed.send(Some(b"bad-tombstone"), None, feed.fleet.frontier());
     feed.run_until(feed.fleet.frontier().plus_ms(60_000));
-    let config = Config { broker: &broker.bootstrap, topic: &topic, group: &topic, oracle: None, pane: "10s", lateness: "20s", more: "" };
+    let config = Config {
+        broker: &broker.bootstrap,
+        topic: &topic,
+        group: &topic,
+        oracle: None,
+        pane: "10s",
+        lateness: "20s",
+        more: "dead_letters: {topic: true}\n",
+    };
     let mut daemon = Daemon::new(&config);
     daemon.start_ready();
     daemon.until("all records", 60, |d| d.events_seen() >= feed.sent);
