@@ -103,12 +103,17 @@ impl Backtest {
         if self.output == Form::Table {
             print(&told(&shown, sum))?;
         }
+        let span_ms = sum.to.zip(sum.from).map_or(0, |(to, from)| to.since_ms(from));
+        if sum.events > 0 && span_ms < settings.learn_ms {
+            let (hours, learned) = (span_ms as f64 / 3.6e6, settings.learn_ms as f64 / 3.6e6);
+            eprintln!("hint: this history is {hours:.1} h long, and series learn for {learned:.1} h before they page (baseline.learn)");
+        }
         if ending.broken {
             return Err(Failure::new("a file could not be read to its end; the sums are of what was read"));
         }
         if sum.events == 0 && sum.rejected > 0 {
             let failure = Failure::new(format!("none of {} records could be used", sum.rejected));
-            return Err(if options.topics.is_empty() || self.topic.is_some() {
+            return Err(if options.topics.len() < 2 || self.topic.is_some() {
                 failure
             } else {
                 failure.hint("name the topic whose format these files have, with --topic")

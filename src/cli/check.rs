@@ -85,6 +85,8 @@ struct Watch {
     segments: Vec<String>,
     pane: String,
     lateness: String,
+    /// How long a series learns before it may page.
+    learn: String,
     budget: Budget,
     signals: Vec<Watched>,
     rules: Vec<&'static str>,
@@ -131,7 +133,7 @@ struct Probe {
 
 impl Check {
     pub fn run(&self, global: &Global) -> Result<(), Failure> {
-        let global = Global { config: self.file.clone().or_else(|| global.config.clone()), ..global.clone() };
+        let global = Global { config: self.file.clone().map(PathBuf::into_os_string).or_else(|| global.config.clone()), ..global.clone() };
         let path = global.path();
         let file = path.display().to_string();
         let loaded = match read(&path, &|_| None) {
@@ -186,7 +188,7 @@ impl Problem {
 impl Watch {
     fn of(s: &Settings) -> Watch {
         let signals = watched(s);
-        let mut categories: BTreeSet<String> = signals.iter().map(|w| w.category.clone()).collect();
+        let mut categories: BTreeSet<String> = signals.iter().flat_map(|w| w.category.split(" or ").map(str::to_owned)).collect();
         // By rules.
         categories.extend(["data_breach", "harmful_output", "monitoring_blind"].map(str::to_owned));
         let topics = s.kafka.iter().flat_map(|k| &k.topics);
@@ -198,6 +200,7 @@ impl Watch {
             segments: s.segments.clone(),
             pane: duration(s.pane_ms),
             lateness: duration(s.lateness_ms),
+            learn: duration(s.learn_ms),
             budget: Budget::of(s),
             signals,
             rules: RULES.iter().map(|(name, _)| *name).collect(),
@@ -277,6 +280,7 @@ impl Report {
         let segments = if w.segments.is_empty() { String::new() } else { format!(" and {}", w.segments.join(", ")) };
         put("watches", format!("every model of the events as a whole, and by version{segments}"));
         put("judges", format!("panes of {}, {} after they end", w.pane, w.lateness));
+        put("arms", format!("a series after {} of its history", w.learn));
         put("budget", w.budget.words.clone());
         if !w.models.is_empty() {
             put("knows of", w.models.join(", "));
@@ -347,8 +351,10 @@ async fn probe(settings: &Settings) -> Vec<Probe> {
             (None, _) => continue,
         };
         let proxy = receiver.table.get("proxy_from_env").is_some_and(|p| p.as_bool() == Some(true));
-        let found = reach(url, proxy).await;
-        probes.push(Probe::of(format!("receiver {name}"), found));
+        // A cluster of Alertmanagers is several.
+        for member in url.split(',').map(str::trim).filter(|u| !u.is_empty()) {
+            probes.push(Probe::of(format!("receiver {name}"), reach(member, proxy).await));
+        }
     }
     if let Some(url) = &settings.heartbeat_url {
         let found = match host_of(url) {

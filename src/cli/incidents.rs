@@ -284,7 +284,7 @@ impl From<Trouble> for Failure {
 impl Desk {
     fn of(at: &At, global: &Global) -> Result<Desk, Failure> {
         let named = at.server.as_ref().filter(|s| !s.is_empty());
-        let settings = if named.is_some() { None } else { global.load_if_any()?.map(|l| l.settings) };
+        let settings = if named.is_some() { None } else { global.load_to_find() };
         let server = match (named, &settings) {
             (Some(url), _) if url.contains("://") => url.trim_end_matches('/').to_owned(),
             (Some(address), _) => format!("http://{address}"),

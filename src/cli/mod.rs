@@ -56,7 +56,8 @@ struct Cli {
 pub struct Global {
     /// The configuration [default: ./bellwether.yaml]
     #[arg(long, global = true, value_name = "F", env = "BELLWETHER_CONFIG", hide_env_values = true, help_heading = "Global options")]
-    config: Option<PathBuf>,
+    // As text of any kind, because an empty variable is as good as none.
+    config: Option<OsString>,
     /// What is logged: a level, or a filter such as info,bellwether::source=debug
     #[arg(long, global = true, value_name = "LEVEL", help_heading = "Global options")]
     log_level: Option<String>,
@@ -115,7 +116,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 impl Global {
     /// The file that was named, by flag or by environment.
     fn named(&self) -> Option<&Path> {
-        self.config.as_deref().filter(|path| !path.as_os_str().is_empty())
+        self.config.as_deref().filter(|path| !path.is_empty()).map(Path::new)
     }
 
     fn path(&self) -> PathBuf {
@@ -143,6 +144,19 @@ impl Global {
             return Ok(None);
         }
         self.load().map(Some)
+    }
+
+    /// The configuration as far as it helps to find a daemon: who looks for an incident must not first mend a file.
+    fn load_to_find(&self) -> Option<settings::Settings> {
+        let path = self.path();
+        if !path.exists() && self.named().is_none() {
+            return None;
+        }
+        let loaded = read(&path, &|_| None);
+        if let Err(problems) = &loaded {
+            eprintln!("warning: {} is not in order ({} problems; see bellwether check) and is not used", path.display(), problems.0.len());
+        }
+        loaded.ok().map(|l| l.settings)
     }
 
     fn explain(&self, path: &Path, problems: &settings::Problems) -> Failure {

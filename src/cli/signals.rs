@@ -1,9 +1,13 @@
 //! What is watched and by what, in words for people. The numbers are those with which `judge` opens a line when the configuration
 //! says nothing; a change there is told here.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
+use crate::domain::Signal;
 use crate::settings::Settings;
+use crate::triage;
 
 /// A family of signals, as `check` lists it.
 pub struct Family {
@@ -15,7 +19,6 @@ pub struct Family {
     pub tolerance: Tolerance,
     /// Below this nothing pages; ratios.
     pub at_least: Option<f64>,
-    pub category: &'static str,
 }
 
 /// What change is forgiven by default.
@@ -30,39 +33,32 @@ pub enum Tolerance {
 
 use Tolerance::{Relative, Sigma};
 
-const fn family(
-    name: &'static str,
-    detectors: &'static str,
-    from: &'static str,
-    tolerance: Tolerance,
-    at_least: Option<f64>,
-    category: &'static str,
-) -> Family {
-    Family { name, detectors, from, tolerance, at_least, category }
+const fn family(name: &'static str, detectors: &'static str, from: &'static str, tolerance: Tolerance, at_least: Option<f64>) -> Family {
+    Family { name, detectors, from, tolerance, at_least }
 }
 
 /// In the order in which an incident call would ask.
 #[rustfmt::skip]
 pub static FAMILIES: &[Family] = &[
-    family("error_rate", "rate", "predictions with a status", Relative(0.2), Some(0.005), "model_failure"),
-    family("timeout_rate", "rate", "predictions with a status", Relative(0.2), Some(0.002), "model_failure"),
-    family("empty_rate", "rate", "predictions with an output", Relative(0.2), Some(0.002), "model_failure"),
-    family("latency", "bins", "predictions with latency_ms", Sigma(0.1), None, "model_failure"),
-    family("first_token_latency", "bins", "predictions with first_token_ms", Sigma(0.1), None, "model_failure"),
-    family("silence", "gap", "predictions, after a learned or configured time without any", Tolerance::None, None, "model_failure"),
-    family("traffic", "seasonal_step", "predictions per ten minutes, by hour of the week", Relative(0.05), None, "model_failure"),
-    family("cost", "bins, seasonal_step", "predictions with a cost: of each, and per ten minutes", Sigma(0.1), None, "cost_anomaly"),
-    family("tokens_in", "bins", "predictions with tokens", Sigma(0.1), None, "cost_anomaly"),
-    family("tokens_out", "bins", "predictions with tokens", Sigma(0.1), None, "cost_anomaly"),
-    family("quality", "bins, rate", "quality events: scores, and shares of bad labels", Sigma(0.1), Some(0.002), "quality_degradation"),
-    family("prediction", "bins, classes", "predictions with a score or a label", Sigma(0.1), None, "quality_degradation"),
-    family("feature", "bins, classes", "predictions with features: numbers, and words", Sigma(0.1), None, "quality_degradation"),
-    family("missing", "rate", "features that are absent or null", Relative(0.2), Some(0.01), "quality_degradation"),
-    family("unseen", "rate", "words that a feature never had", Relative(0.2), Some(0.01), "quality_degradation"),
-    family("schema", "rate", "events that break their own schema", Relative(0.2), Some(0.01), "quality_degradation"),
-    family("complaint_rate", "counts", "feedback: complaints per prediction of the last hour", Relative(0.2), Some(0.002), "quality_degradation"),
-    family("flag", "rate", "flags of guards and classifiers", Relative(0.2), Some(0.002), "harmful_output"),
-    family("out_of_scope", "rate", "segments outside of a model's intended_use", Relative(0.2), Some(0.002), "out_of_scope_use"),
+    family("error_rate", "rate", "predictions with a status", Relative(0.2), Some(0.005)),
+    family("timeout_rate", "rate", "predictions with a status", Relative(0.2), Some(0.002)),
+    family("empty_rate", "rate", "predictions with an output", Relative(0.2), Some(0.002)),
+    family("latency", "bins", "predictions with latency_ms", Sigma(0.1), None),
+    family("first_token_latency", "bins", "predictions with first_token_ms", Sigma(0.1), None),
+    family("silence", "gap", "predictions, after a learned or configured time without any", Tolerance::None, None),
+    family("traffic", "seasonal_step", "predictions per ten minutes, by hour of the week", Relative(0.05), None),
+    family("cost", "bins, seasonal_step", "predictions with a cost: of each, and per ten minutes", Sigma(0.1), None),
+    family("tokens_in", "bins", "predictions with tokens", Sigma(0.1), None),
+    family("tokens_out", "bins", "predictions with tokens", Sigma(0.1), None),
+    family("quality", "bins, rate", "quality events: scores, and shares of bad labels", Sigma(0.1), Some(0.002)),
+    family("prediction", "bins, classes", "predictions with a score or a label", Sigma(0.1), None),
+    family("feature", "bins, classes", "predictions with features: numbers, and words", Sigma(0.1), None),
+    family("missing", "rate", "features that are absent or null", Relative(0.2), Some(0.01)),
+    family("unseen", "rate", "words that a feature never had", Relative(0.2), Some(0.01)),
+    family("schema", "rate", "events that break their own schema", Relative(0.2), Some(0.01)),
+    family("complaint_rate", "counts", "feedback: complaints per prediction of the last hour", Relative(0.2), Some(0.002)),
+    family("flag", "rate", "flags of guards and classifiers", Relative(0.2), Some(0.002)),
+    family("out_of_scope", "rate", "segments outside of a model's intended_use", Relative(0.2), Some(0.002)),
 ];
 
 /// Rules need no statistics.
@@ -104,6 +100,8 @@ pub fn watched(settings: &Settings) -> Vec<Watched> {
 
 fn one(family: &Family, name: &str, settings: &Settings) -> Watched {
     let said = settings.signals.get(name);
+    // A family stands for all that are called after it.
+    let signal: Signal = name.parse().or_else(|_| format!("{name}:").parse()).unwrap_or(Signal::Rule(name.to_owned()));
     // A signal that is named takes nothing from its family.
     let tolerance = match (said.and_then(|s| s.tolerance), family.tolerance) {
         (_, Tolerance::None) => "-".to_owned(),
@@ -116,10 +114,20 @@ fn one(family: &Family, name: &str, settings: &Settings) -> Watched {
         tolerance,
         at_least: said.and_then(|s| s.at_least).or(family.at_least),
         never_above: said.and_then(|s| s.never_above),
-        category: family.category.to_owned(),
+        category: match name {
+            "flag" => category_of_flags(),
+            _ => triage::category_of(&signal).to_string(),
+        },
         from: family.from.to_owned(),
         configured: said.is_some(),
     }
+}
+
+/// What a flag means is in its name.
+fn category_of_flags() -> String {
+    let of = |name: &str| triage::category_of(&Signal::Flag(name.to_owned())).to_string();
+    let all: BTreeSet<String> = ["harmful", "leak", "injection", "out_of_scope", "other"].into_iter().map(of).collect();
+    all.into_iter().collect::<Vec<_>>().join(" or ")
 }
 
 /// Without the dust of binary fractions.

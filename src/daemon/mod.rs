@@ -280,7 +280,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
         if !ended_by_itself {
             let _ = ended.await;
         }
-        if let Some(telling) = lock(&telling).take() {
+        let last = lock(&telling).take();
+        if let Some(telling) = last {
             let _ = telling.stop.send(true);
             let _ = telling.task.await;
         }

@@ -206,8 +206,9 @@ fn lesson(stage: Arc<Stage>, seed: u64) -> Box<dyn FnOnce(&mut Engine) + Send> {
         let start = began.plus_ms(-HISTORY_MS);
         let mut fleet = Fleet::new(Plan::demo(), seed, start);
         let levels = fleet.levels();
-        for level in &levels {
-            engine.import_level(&level.environment, &level.model, level.hour_start, level.requests, level.cost);
+        for of in levels.chunk_by(|a, b| a.model == b.model) {
+            let (requests, cost): (Vec<f64>, Vec<f64>) = of.iter().map(|l| (l.requests, l.cost)).unzip();
+            engine.import_hours(&of[0].environment, &of[0].model, of[0].hour_start, &requests, &cost);
         }
         let decoder = Decoder::canonical(decode::Settings::new([0; 16]));
         let bar = ProgressBar::with_draw_target(Some(HISTORY_MS as u64 / 1_000), ProgressDrawTarget::stderr());

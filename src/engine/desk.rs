@@ -370,7 +370,7 @@ impl Desk {
 
     /// Keeps what changed for the question "what happened before the onset".
     fn remember(&mut self, facts: &[Fact], cells: &[(Arc<Leaf>, Cell)], now: Time) {
-        for (leaf, _) in cells {
+        for (leaf, _) in cells.iter().filter(|(leaf, _)| !self.judge.knows(leaf)) {
             let version =
                 GroupKey { environment: leaf.environment.clone(), model: leaf.model.clone(), version: Some(leaf.version.clone()), segment: None };
             let whole = GroupKey { version: None, ..version.clone() };
@@ -506,22 +506,21 @@ impl Desk {
             return parts;
         };
         let usual = whole.bank.baseline().map_or(0.0, |b| b.value);
-        let sums = |line: &crate::judge::Line, usual: f64| -> (f64, f64) {
+        let sums = |line: &crate::judge::Line, usual: f64, from: Time| -> (f64, f64) {
             let points = line.points.iter().filter(|p| p.time >= from);
             points.fold((0.0, 0.0), |(excess, n), p| (excess + p.n * (p.value - usual), n + p.n))
         };
-        let (excess, n) = sums(whole, usual);
-        if excess == 0.0 || n <= 0.0 {
-            return parts;
-        }
         let mut least = f64::INFINITY;
         for sibling in self.judge.siblings(&group.key).filter(|s| !s.key.is_roll_up()) {
             let Some(line) = line_of(sibling).map(|l| &sibling.lines[l]) else { continue };
             let is_new = sibling.key.version.is_some() && from.since_ms(sibling.born) < HOUR_MS && sibling.born > group.born.plus_ms(60_000);
             // What is young has its own failure for a baseline; it is held against its model.
             let own = if is_new { None } else { line.bank.baseline() };
-            let (part, part_n) = sums(line, own.map_or(usual, |b| b.value));
-            if part_n <= 0.0 {
+            // Parts remember less than the whole.
+            let from = if own.is_some() { from.max(line.points.front().map_or(from, |p| p.time)) } else { from };
+            let (excess, n) = sums(whole, usual, from);
+            let (part, part_n) = sums(line, own.map_or(usual, |b| b.value), from);
+            if part_n <= 0.0 || excess == 0.0 || n <= 0.0 {
                 continue;
             }
             let density = (part / part_n) / (excess / n);

@@ -12,7 +12,7 @@ use crate::decode::{Decoder, Reject};
 use crate::domain::alarm::Alarm;
 use crate::domain::delivery::Delivery;
 use crate::domain::incident::{Incident, TimelineEntry};
-use crate::domain::{Observation, SeriesId, Time};
+use crate::domain::{GroupKey, Observation, SeriesId, Time};
 use crate::pane::{self, Counts, Outbound, PartitionId, Watch};
 use crate::{judge, triage};
 
@@ -25,7 +25,7 @@ pub use control::{Control, Entry};
 use desk::{Desk, State};
 
 /// Version of everything that a snapshot holds. Another one is not read but rebuilt from the log.
-pub const STATE_VERSION: u32 = 1;
+pub const STATE_VERSION: u32 = 2;
 
 /// What an incident's way depends on beside the evidence.
 #[derive(Clone)]
@@ -221,14 +221,14 @@ impl Engine {
         }
     }
 
+    /// What the hours before the first record held, oldest first and without holes: seasons need weeks, which a topic seldom keeps.
+    pub fn import_hours(&mut self, environment: &str, model: &str, first: Time, requests: &[f64], cost: &[f64]) {
+        self.desk.judge.import_hours(&GroupKey::roll_up(environment, model), first, requests, cost);
+    }
+
     /// Judges every pane that is ready.
     pub fn advance(&mut self, out: &mut Outcome) {
         self.desk.advance(out);
-    }
-
-    /// What an hour of a model held, from imported reference data: teaches the seasonal lines of the whole model.
-    pub fn import_level(&mut self, environment: &str, model: &str, hour: Time, requests: f64, cost: f64) {
-        self.desk.judge.import_level(environment, model, hour, requests, cost);
     }
 
     /// Every partition rests: has that lasted longer than any usual gap, or than a model may be silent by its configuration?

@@ -113,7 +113,7 @@ impl Engine {
         let (_, line) = self.desk.judge.line(id)?;
         Some(SeriesPage {
             series: self.series_view(line),
-            points: line.points.iter().copied().collect(),
+            points: line.points.iter().collect(),
             onset: line.onset,
             decisions: line.decisions.iter().map(|d| (d.at, d.what.clone(), d.why.clone())).collect(),
         })

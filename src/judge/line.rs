@@ -17,8 +17,9 @@ use crate::domain::alarm::Unit;
 use crate::domain::series::StableHash;
 use crate::domain::{DetectorState, SeriesId, SeriesKey, Signal, Time};
 
-/// Panes kept of every line, for charts and for comparing siblings.
+/// Panes kept of every line of a whole model, and of its parts, for charts and for comparing siblings.
 pub const POINTS_MAX: usize = 120;
+pub const POINTS_OF_PART_MAX: usize = 60;
 /// Decisions kept of every line.
 pub const DECISIONS_MAX: usize = 12;
 /// What was expected once is not expected for ever.
@@ -41,6 +42,10 @@ pub struct Point {
     pub log_evidence: f64,
     pub threshold: f64,
 }
+
+/// The newest points of a line. They are drawn and compared, never computed on: single precision is enough and half the size.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Points(VecDeque<(i64, [f32; 7])>);
 
 /// A decision about one series, for people.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -101,7 +106,7 @@ pub struct Line {
     pub judged_from: Time,
     /// Born since the budget was last divided.
     pub is_new: bool,
-    pub points: VecDeque<Point>,
+    pub points: Points,
     pub decisions: VecDeque<Decided>,
     pub onset: Option<Time>,
     /// Its alarm belongs to a live incident.
@@ -115,6 +120,34 @@ pub struct Line {
     /// Nats of evidence that the change is over, and how many are asked, while an incident is open.
     pub recovery: Option<(f64, f64)>,
     pub change: Option<bellwether_detectors::Change>,
+}
+
+// === impl Points ===
+
+impl Points {
+    fn push(&mut self, p: Point, most: usize) {
+        while self.0.len() >= most {
+            self.0.pop_front();
+        }
+        let small = [p.n, p.value, p.baseline, p.low, p.high, p.log_evidence, p.threshold].map(|v| v as f32);
+        self.0.push_back((p.time.0, small));
+    }
+
+    /// Oldest first.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = Point> + '_ {
+        self.0.iter().map(|(time, small)| {
+            let [n, value, baseline, low, high, log_evidence, threshold] = small.map(f64::from);
+            Point { time: Time(*time), n, value, baseline, low, high, log_evidence, threshold }
+        })
+    }
+
+    pub fn back(&self) -> Option<Point> {
+        self.iter().next_back()
+    }
+
+    pub fn front(&self) -> Option<Point> {
+        self.iter().next()
+    }
 }
 
 // === impl Bank ===
@@ -140,6 +173,11 @@ impl Bank {
 
     pub fn counts(tolerance: f64, at_least: f64) -> Bank {
         Bank::Counts(CountsBank::new(CountsSettings { tolerance, at_least, both: false }))
+    }
+
+    /// Traffic against what its season promises, where 1 is as promised: both ways.
+    pub fn traffic(tolerance: f64) -> Bank {
+        Bank::Counts(CountsBank::new(CountsSettings { tolerance, at_least: 0.0, both: true }))
     }
 
     pub fn seasonal(tolerance: f64) -> Bank {
@@ -260,7 +298,7 @@ impl Line {
             weight,
             judged_from: Time::MIN,
             is_new: true,
-            points: VecDeque::new(),
+            points: Points::default(),
             decisions: VecDeque::new(),
             onset: None,
             is_out: false,
@@ -307,14 +345,14 @@ impl Line {
         self.expected = Some(Time::MIN);
     }
 
-    /// Judges one pane and remembers it for the chart.
-    pub fn judge(&mut self, feed: &Feed<'_>, at: Time, pane_ms: i64) -> Option<Call> {
+    /// Judges what was gathered over so many panes, and remembers it for the chart.
+    pub fn judge(&mut self, feed: &Feed<'_>, at: Time, pane_ms: i64, panes: f64) -> Option<Call> {
         match self.expected {
             Some(Time::MIN) => self.expected = Some(at),
             Some(since) if at.since_ms(since) >= EXPECTED_MS => self.release(Release::Expected),
             Some(_) | None => {}
         }
-        let injection = if at < self.judged_from { 0.0 } else { self.injection };
+        let injection = if at < self.judged_from { 0.0 } else { self.injection * panes };
         let reading = self.bank.judge(feed, at, pane_ms, injection)?;
         self.last_evidence = reading.log_evidence;
         let (n, value) = match feed {
@@ -342,15 +380,13 @@ impl Line {
                 (bank, _) => bank.baseline(),
             };
             let (baseline, low, high) = band.map_or((f64::NAN, f64::NAN, f64::NAN), |b| (b.value, b.low, b.high));
-            if self.points.len() == POINTS_MAX {
-                self.points.pop_front();
-            }
             // While frozen the bank tells how sure it is that the change is over: that is said in words, not drawn as evidence of
             // a change.
             let is_frozen = reading.state == State::Frozen && !matches!(reading.call, Call::Alarm { .. });
             self.recovery = is_frozen.then_some((reading.log_evidence, reading.threshold));
             let (log_evidence, threshold) = if is_frozen { (f64::NAN, f64::NAN) } else { (reading.log_evidence, reading.threshold) };
-            self.points.push_back(Point { time: at, n, value, baseline, low, high, log_evidence, threshold });
+            let most = if self.series.group.is_roll_up() { POINTS_MAX } else { POINTS_OF_PART_MAX };
+            self.points.push(Point { time: at, n, value, baseline, low, high, log_evidence, threshold }, most);
         }
         Some(reading.call)
     }
@@ -431,7 +467,7 @@ fn quantile_of(grid: &[(u16, u32)], q: f64) -> f64 {
 fn unit_of(signal: &Signal, bank: &Bank) -> Unit {
     match (signal, bank) {
         (_, Bank::Rate(_) | Bank::Limit(_) | Bank::Classes(_)) => Unit::Ratio,
-        (Signal::ComplaintRate, _) => Unit::Ratio,
+        (Signal::ComplaintRate, _) | (Signal::Traffic, Bank::Counts(_)) => Unit::Ratio,
         (Signal::Silence, _) => Unit::Seconds,
         (Signal::Traffic, _) => Unit::Count,
         (Signal::Latency | Signal::FirstTokenLatency, _) => Unit::Milliseconds,
@@ -444,11 +480,21 @@ fn unit_of(signal: &Signal, bank: &Bank) -> Unit {
 /// The id of a line: that of its series, or one of its own where a second detector watches the same series.
 fn line_id(series: &SeriesKey, bank: &Bank) -> SeriesId {
     match bank {
-        Bank::Limit(_) | Bank::Seasonal(_) if series.signal != Signal::Traffic => {
+        Bank::Limit(_) | Bank::Seasonal(_) | Bank::Counts(_) if is_second(&series.signal, bank) => {
             let mut h = StableHash::new();
             h.part(&series.id().0.to_be_bytes()).part(bank.name().as_bytes());
             SeriesId(h.finish())
         }
         _ => series.id(),
+    }
+}
+
+/// Does another detector watch the same series under its own id?
+fn is_second(signal: &Signal, bank: &Bank) -> bool {
+    match bank {
+        Bank::Limit(_) => true,
+        Bank::Seasonal(_) => *signal != Signal::Traffic,
+        Bank::Counts(_) => *signal == Signal::Traffic,
+        Bank::Rate(_) | Bank::Bins(_) | Bank::Classes(_) | Bank::Gap(_) => false,
     }
 }

@@ -24,7 +24,7 @@ mod budget;
 mod line;
 mod rules;
 
-pub use line::{Bank, Decided, Feed, Line, Point, thousands};
+pub use line::{Bank, Decided, Feed, Line, Point, Points, thousands};
 pub use rules::{RuleFired, Rules};
 
 type Map<K, V> = HashMap<K, V, FixedState>;
@@ -37,10 +37,18 @@ const EMPTY_INTERVALS_MAX: i64 = 36;
 const EXPOSURE_MINUTES: i64 = 60;
 /// Events by which the baseline of a new version is bounded: it starts from its model's, and its own soon outweighs that.
 const SUCCESSOR_EVENTS: f64 = 5_000.0;
+/// Traffic of single panes is unruly: changes that are smaller are left to the sums over intervals.
+const TRAFFIC_TOLERANCE_MIN: f64 = 0.3;
 /// A change found in history that lasts this long is what is normal.
 const HISTORY_SETTLES_MS: i64 = 24 * 3_600_000;
-/// Panes of users remembered for the scope of an incident.
-const USER_PANES: usize = 30;
+/// Minutes of users remembered for the scope of an incident.
+const USER_MINUTES: i64 = 5;
+/// Panes of a group are gathered until they hold so many predictions or are so old; decided on numbers alone. A bank that is
+/// given one event at a time learns no more than one that is given twenty at once.
+const GATHER_PREDICTIONS: u32 = 20;
+const GATHER_MS: i64 = 600_000;
+/// More codes than this are counted before more are gathered.
+const GATHERED_CODES_MAX: usize = 4_096;
 
 /// What change of a signal is worth waking for.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -107,12 +115,27 @@ pub struct Group {
     /// Sums of the running interval: start, predictions, cost in billionths.
     interval: Option<(Time, u64, i64)>,
     has_cost: bool,
+    /// The lines of the whole are open; with cost or without.
+    #[serde(skip)]
+    grown: Option<bool>,
     pub born: Time,
     pub last_event_at: Time,
     pub predictions: u64,
-    users: VecDeque<(Distinct, Distinct)>,
+    users: VecDeque<(i64, Distinct, Distinct)>,
+    gathered: Gathered,
     #[serde(skip)]
     pub dirty: bool,
+}
+
+/// What came in since the group was judged last.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Gathered {
+    since: Option<Time>,
+    codes: Vec<(Code, u32)>,
+    predictions: u32,
+    with_features: u32,
+    /// Predictions outside the intended use.
+    outside: u32,
 }
 
 pub struct Judge {
@@ -123,7 +146,11 @@ pub struct Judge {
     /// Groups of a model in an environment, by its roll-up's key, in the order of their birth.
     families: Map<GroupKey, Vec<u32>>,
     by_line: Map<SeriesId, (u32, u16)>,
+    /// Groups of a leaf, its model's roll-up first. Only a cache.
     leaf_groups: Map<Arc<Leaf>, Vec<u32>>,
+    /// Place of every group in the order of keys, and the roll-ups with the lines that listen; renewed when a group is born.
+    ranks: Vec<u32>,
+    listeners: Vec<(u32, u16)>,
     /// False pages that live lines may spend on a pane, and when that was last divided.
     pub budget: budget::Budget,
     is_live: bool,
@@ -134,6 +161,10 @@ pub struct Judge {
 struct Scratch {
     codes: Vec<(Code, u32)>,
     grid: Vec<(u16, u32)>,
+    touched: Vec<(u32, u32)>,
+    /// Cells of one model each: from, to, its roll-up.
+    runs: Vec<(usize, usize, u32)>,
+    arrivals: Vec<i64>,
 }
 
 /// Saved state beside the groups.
@@ -157,6 +188,8 @@ impl Judge {
             families: Map::default(),
             by_line: Map::default(),
             leaf_groups: Map::default(),
+            ranks: Vec::new(),
+            listeners: Vec::new(),
             budget,
             is_live: false,
             scratch: Scratch::default(),
@@ -205,30 +238,42 @@ impl Judge {
         self.siblings(of).flat_map(|g| &g.lines).filter(|l| l.is_out)
     }
 
-    /// One closed pane: its cells by leaf, in the order of leaves. `alive` are producers that sent a heartbeat in it.
+    /// Has a pane with this leaf been judged since the start of this process?
+    pub fn knows(&self, leaf: &Arc<Leaf>) -> bool {
+        self.leaf_groups.contains_key(leaf)
+    }
+
+    /// One closed pane: its cells by leaf, in the order of leaves. `heartbeats`: some producer sent one in it.
     pub fn pane(&mut self, start: Time, cells: &mut [(Arc<Leaf>, Cell)], heartbeats: bool, out: &mut Vec<Said>) {
         let day = start.0.div_euclid(crate::domain::time::DAY_MS);
         if self.budget.day() != Some(day) {
             self.divide(day);
         }
-        for g in 0..self.groups.len() {
-            if self.groups[g].key.is_roll_up() {
-                self.close_intervals(g, start, out);
-            }
+        for at in 0..self.listeners.len() {
+            self.close_intervals(self.listeners[at].0 as usize, start, out);
         }
         // Which cells belong to which group.
-        let mut touched: Vec<(u32, u32)> = Vec::new();
+        let mut touched = std::mem::take(&mut self.scratch.touched);
+        let mut runs = std::mem::take(&mut self.scratch.runs);
+        touched.clear();
+        runs.clear();
         for (i, (leaf, _)) in cells.iter().enumerate() {
             if !self.leaf_groups.contains_key(leaf) {
                 let groups: Vec<u32> = leaf.groups().map(|key| self.group_index(key, start)).collect();
                 self.leaf_groups.insert(leaf.clone(), groups);
             }
-            touched.extend(self.leaf_groups[leaf].iter().map(|g| (*g, i as u32)));
+            let Some(groups) = self.leaf_groups.get(leaf) else { continue };
+            touched.extend(groups.iter().map(|g| (*g, i as u32)));
+            match (runs.last_mut(), groups.first()) {
+                (Some(run), Some(g)) if run.2 == *g => run.1 = i + 1,
+                (_, Some(g)) => runs.push((i, i + 1, *g)),
+                (_, None) => {}
+            }
         }
-        let groups = &self.groups;
-        touched.sort_by(|a, b| if a.0 == b.0 { a.1.cmp(&b.1) } else { groups[a.0 as usize].key.cmp(&groups[b.0 as usize].key) });
-        let mut busy_models: Vec<Arc<str>> = cells.iter().filter(|(_, c)| c.predictions > 0).map(|(l, _)| l.model.clone()).collect();
-        busy_models.dedup();
+        if self.ranks.len() != self.groups.len() {
+            self.rank();
+        }
+        touched.sort_unstable_by_key(|t| (self.ranks[t.0 as usize], t.1));
         let mut at = 0;
         while at < touched.len() {
             let group = touched[at].0;
@@ -236,43 +281,56 @@ impl Judge {
             self.judge_group(group, &touched[at..end], cells, start, out);
             at = end;
         }
-        self.listen(start, cells, &busy_models, heartbeats, out);
+        runs.sort_unstable_by_key(|r| r.2);
+        self.listen(start, cells, &runs, heartbeats, out);
+        self.scratch.touched = touched;
+        self.scratch.runs = runs;
+    }
+
+    fn rank(&mut self) {
+        let mut order: Vec<u32> = (0..self.groups.len() as u32).collect();
+        order.sort_by(|a, b| self.groups[*a as usize].key.cmp(&self.groups[*b as usize].key));
+        self.ranks = vec![0; order.len()];
+        for (rank, g) in order.iter().enumerate() {
+            self.ranks[*g as usize] = rank as u32;
+        }
     }
 
     /// Silence: who has not been heard in this pane.
-    fn listen(&mut self, start: Time, cells: &[(Arc<Leaf>, Cell)], busy: &[Arc<str>], heartbeats: bool, out: &mut Vec<Said>) {
-        let pane_ms = self.settings.pane_ms;
-        let mut arrivals: Vec<i64> = Vec::new();
-        for g in 0..self.groups.len() {
-            if !self.groups[g].key.is_roll_up() {
-                continue;
-            }
-            let group = &mut self.groups[g];
-            let Some(at) = group.lines.iter().position(|l| l.series.signal == Signal::Silence) else { continue };
+    fn listen(&mut self, start: Time, cells: &[(Arc<Leaf>, Cell)], runs: &[(usize, usize, u32)], heartbeats: bool, out: &mut Vec<Said>) {
+        let (live, pane_ms) = (self.is_live, self.settings.pane_ms);
+        let busy = |run: &(usize, usize, u32)| cells[run.0..run.1].iter().any(|(_, c)| c.predictions > 0);
+        let busy_all = runs.iter().filter(|r| busy(r)).count();
+        let mut arrivals = std::mem::take(&mut self.scratch.arrivals);
+        for (g, at) in &self.listeners {
+            let group = &mut self.groups[*g as usize];
             arrivals.clear();
-            let mut marks = [0u64; 4];
-            for (_, cell) in cells.iter().filter(|(l, _)| l.model == group.key.model && l.environment == group.key.environment) {
-                for (m, a) in marks.iter_mut().zip(cell.arrivals) {
-                    *m |= a;
+            let run = runs.binary_search_by_key(g, |r| r.2).ok().map(|i| &runs[i]);
+            if let Some((from, to, _)) = run {
+                let mut marks = [0u64; 4];
+                for (_, cell) in &cells[*from..*to] {
+                    for (m, a) in marks.iter_mut().zip(cell.arrivals) {
+                        *m |= a;
+                    }
+                }
+                for (w, word) in marks.iter().enumerate() {
+                    let mut bits = *word;
+                    while bits != 0 {
+                        let bit = bits.trailing_zeros() as i64 + 64 * w as i64;
+                        arrivals.push(start.0 + bit * pane_ms / crate::pane::SLOTS_PER_PANE);
+                        bits &= bits - 1;
+                    }
                 }
             }
-            for (w, word) in marks.iter().enumerate() {
-                let mut bits = *word;
-                while bits != 0 {
-                    let bit = bits.trailing_zeros() as i64 + 64 * w as i64;
-                    arrivals.push(start.0 + bit * pane_ms / crate::pane::SLOTS_PER_PANE);
-                    bits &= bits - 1;
-                }
-            }
-            let alive = heartbeats || busy.iter().any(|m| *m != group.key.model);
-            let live = self.is_live;
-            let line = &mut group.lines[at];
-            let call = line.judge(&Feed::Arrivals { at_ms: &arrivals, alive }, start, pane_ms);
+            let alive = heartbeats || busy_all > usize::from(run.is_some_and(busy));
+            let line = &mut group.lines[usize::from(*at)];
+            let call = line.judge(&Feed::Arrivals { at_ms: &arrivals, alive }, start, pane_ms, 1.0);
             group.dirty = true;
             if let Some(call) = call {
                 said(line, call, start, pane_ms, live, Vec::new(), out);
             }
         }
+        self.scratch.arrivals = arrivals;
     }
 
     fn close_intervals(&mut self, g: usize, start: Time, out: &mut Vec<Said>) {
@@ -294,7 +352,9 @@ impl Judge {
                     (Bank::Seasonal(_), Signal::Cost) => amount,
                     _ => continue,
                 };
-                if let Some(call) = line.judge(&Feed::Interval { value, start: at }, at, INTERVAL_MS) {
+                // It is asked once in an interval, and may spend what all its panes may.
+                let panes = INTERVAL_MS as f64 / self.settings.pane_ms as f64;
+                if let Some(call) = line.judge(&Feed::Interval { value, start: at }, at, INTERVAL_MS, panes) {
                     said(line, call, at, INTERVAL_MS, live, Vec::new(), out);
                 }
             }
@@ -306,38 +366,56 @@ impl Judge {
         let mut codes = std::mem::take(&mut self.scratch.codes);
         let mut grid = std::mem::take(&mut self.scratch.grid);
         codes.clear();
+        let (mut predictions, mut with_features, mut outside, mut cost) = (0u32, 0u32, 0u32, 0i64);
+        let intended = self.settings.models.get(&*self.groups[g as usize].key.model).map(|m| &m.intended_use).filter(|uses| !uses.is_empty());
         for (_, i) in touched {
-            codes.extend_from_slice(cells[*i as usize].1.codes());
-        }
-        if touched.len() > 1 {
-            codes.sort_unstable_by_key(|c| c.0);
-            codes.dedup_by(|b, a| {
-                let same = a.0 == b.0;
-                if same {
-                    a.1 = a.1.saturating_add(b.1);
-                }
-                same
-            });
-        }
-        let (mut predictions, mut with_features, mut cost) = (0u32, 0u32, 0i64);
-        for (_, i) in touched {
-            let cell = &cells[*i as usize].1;
+            let (leaf, cell) = &cells[*i as usize];
             predictions += cell.predictions;
             with_features += cell.with_features;
             cost = cost.saturating_add(cell.cost_nano);
+            if let Some(uses) = intended
+                && leaf.segments.iter().any(|s| uses.get(&*s.dimension).is_some_and(|ok| !ok.iter().any(|v| **v == *s.value)))
+            {
+                outside += cell.predictions;
+            }
         }
         self.take_totals(g as usize, touched, cells, start, predictions, cost);
-        self.grow(g as usize, &codes, predictions > 0, start);
+        // Sparse groups gather a few panes first.
+        let gathered = &mut self.groups[g as usize].gathered;
+        gathered.predictions += predictions;
+        gathered.with_features += with_features;
+        gathered.outside += outside;
+        let since = *gathered.since.get_or_insert(start);
+        let length_ms = start.plus_ms(self.settings.pane_ms).since_ms(since);
+        for (_, i) in touched {
+            gathered.codes.extend_from_slice(cells[*i as usize].1.codes());
+        }
+        if gathered.predictions < GATHER_PREDICTIONS && length_ms < GATHER_MS {
+            if gathered.codes.len() > GATHERED_CODES_MAX {
+                once_each(&mut gathered.codes);
+            }
+            self.groups[g as usize].dirty = true;
+            self.scratch.codes = codes;
+            self.scratch.grid = grid;
+            return;
+        }
+        let Gathered { predictions, with_features, outside, .. } = *gathered;
+        codes.extend_from_slice(&gathered.codes);
+        gathered.codes.clear();
+        *gathered = Gathered { codes: std::mem::take(&mut gathered.codes), ..Gathered::default() };
+        once_each(&mut codes);
+        self.grow(g as usize, &codes, predictions > 0, since);
 
         let live = self.is_live;
-        let pane_ms = self.settings.pane_ms;
+        // From here on a pane is what was gathered.
+        let (start, pane_ms, panes) = (since, length_ms, length_ms as f64 / self.settings.pane_ms as f64);
         let group = &mut self.groups[g as usize];
         group.dirty = true;
         // Predictions of the last hour, or of what is known of it, per pane.
         let since_ms = group.minutes.front().map_or(start.0, |m| m.0 * 60_000).max(group.born.0);
         let covered_ms = (start.0 + pane_ms - since_ms).clamp(pane_ms, EXPOSURE_MINUTES * 60_000);
         let exposure: f64 = group.minutes.iter().map(|m| f64::from(m.1)).sum::<f64>() * pane_ms as f64 / covered_ms as f64;
-        let Group { lines, by_slot, key, .. } = group;
+        let Group { lines, by_slot, .. } = group;
         let exemplars = |failed: bool| -> Vec<Exemplar> {
             let mut kept = crate::pane::Exemplars::default();
             for (_, i) in touched {
@@ -379,7 +457,7 @@ impl Judge {
                     continue;
                 }
                 let before = line.is_half_recovered();
-                if let Some(call) = line.judge(&feed, start, pane_ms) {
+                if let Some(call) = line.judge(&feed, start, pane_ms, panes) {
                     let failed = matches!(line.series.signal, Signal::ErrorRate | Signal::TimeoutRate | Signal::EmptyRate);
                     let shown = if matches!(call, Call::Alarm { .. }) { exemplars(failed) } else { Vec::new() };
                     said(line, call, start, pane_ms, live, shown, out);
@@ -391,26 +469,45 @@ impl Judge {
             }
         }
         // Use that the model was not made for: the whole model is asked, by its leaves' segments.
-        if let Some(at) = lines.iter().position(|l| l.series.signal == Signal::OutOfScope)
-            && let Some(model) = self.settings.models.get(&*key.model)
-            && predictions > 0
+        if predictions > 0
+            && let Some(line) = lines.iter_mut().find(|l| l.series.signal == Signal::OutOfScope)
         {
-            let outside: u32 = touched
-                .iter()
-                .map(|(_, i)| &cells[*i as usize])
-                .filter(|(leaf, _)| {
-                    leaf.segments.iter().any(|s| model.intended_use.get(&*s.dimension).is_some_and(|ok| !ok.iter().any(|v| **v == *s.value)))
-                })
-                .map(|(_, cell)| cell.predictions)
-                .sum();
-            let line = &mut lines[at];
             let feed = Feed::Share { hits: f64::from(outside), total: f64::from(predictions) };
-            if let Some(call) = line.judge(&feed, start, pane_ms) {
+            if let Some(call) = line.judge(&feed, start, pane_ms, panes) {
+                said(line, call, start, pane_ms, live, Vec::new(), out);
+            }
+        }
+        // Traffic against its season, once that is known: stops and spikes within panes.
+        let season = |line: &Line| match &line.bank {
+            Bank::Seasonal(b) if line.series.signal == Signal::Traffic => b.level_at(start.0),
+            _ => None,
+        };
+        if let Some(level) = lines.iter().find_map(season)
+            && let Some(line) = lines.iter_mut().find(|l| l.series.signal == Signal::Traffic && matches!(l.bank, Bank::Counts(_)))
+        {
+            let feed = Feed::Count { count: f64::from(predictions), exposure: level * pane_ms as f64 / INTERVAL_MS as f64 };
+            if let Some(call) = line.judge(&feed, start, pane_ms, panes) {
                 said(line, call, start, pane_ms, live, Vec::new(), out);
             }
         }
         self.scratch.codes = codes;
         self.scratch.grid = grid;
+    }
+
+    /// Predictions and cost per hour of an imported reference, oldest first and without holes, before anything is judged.
+    pub fn import_hours(&mut self, model: &GroupKey, first: Time, requests: &[f64], cost: &[f64]) {
+        // It is born with its first pane: until then nothing about it is new.
+        let g = self.group_index(model.whole(), Time::MAX) as usize;
+        self.groups[g].has_cost |= cost.iter().any(|c| *c > 0.0);
+        self.grow(g, &[], true, first);
+        for line in &mut self.groups[g].lines {
+            match (&mut line.bank, &line.series.signal) {
+                (Bank::Seasonal(b), Signal::Traffic) => b.import_hours(first.0, requests),
+                (Bank::Seasonal(b), Signal::Cost) => b.import_hours(first.0, cost),
+                _ => {}
+            }
+        }
+        self.groups[g].dirty = true;
     }
 
     /// Totals of the group that outlive the pane.
@@ -440,15 +537,18 @@ impl Judge {
                 // The old one was closed before this pane was judged.
                 Some(_) | None => group.interval = Some((interval, u64::from(predictions), cost)),
             }
-            let (mut users, mut failed) = (Distinct::default(), Distinct::default());
-            for (_, i) in touched {
-                users.merge(&cells[*i as usize].1.users);
-                failed.merge(&cells[*i as usize].1.users_failed);
-            }
-            if group.users.len() == USER_PANES {
+            while group.users.front().is_some_and(|u| u.0 <= minute - USER_MINUTES) {
                 group.users.pop_front();
             }
-            group.users.push_back((users, failed));
+            if group.users.back().is_none_or(|u| u.0 != minute) {
+                group.users.push_back((minute, Distinct::default(), Distinct::default()));
+            }
+            if let Some((_, users, failed)) = group.users.back_mut() {
+                for (_, i) in touched {
+                    users.merge(&cells[*i as usize].1.users);
+                    failed.merge(&cells[*i as usize].1.users_failed);
+                }
+            }
         }
     }
 
@@ -466,10 +566,12 @@ impl Judge {
             minutes: VecDeque::new(),
             interval: None,
             has_cost: false,
+            grown: None,
             born: now,
             last_event_at: Time(0),
             predictions: 0,
             users: VecDeque::new(),
+            gathered: Gathered::default(),
             dirty: true,
         });
         g
@@ -497,7 +599,7 @@ impl Judge {
             by_slot.insert(at, (number, fed));
         }
         let group = &self.groups[g];
-        if !group.key.is_roll_up() || !has_predictions {
+        if !group.key.is_roll_up() || !has_predictions || group.grown == Some(group.has_cost) {
             return;
         }
         let has = |signal: &Signal, seasonal: bool| {
@@ -506,6 +608,9 @@ impl Judge {
         let mut more = Vec::new();
         if !has(&Signal::Traffic, true) {
             more.push((Signal::Traffic, Bank::seasonal(self.limits(&Signal::Traffic).tolerance.unwrap_or(0.05))));
+        }
+        if !has(&Signal::Traffic, false) {
+            more.push((Signal::Traffic, Bank::traffic(self.limits(&Signal::Traffic).tolerance.unwrap_or(0.0).max(TRAFFIC_TOLERANCE_MIN))));
         }
         if group.has_cost && !has(&Signal::Cost, true) {
             more.push((Signal::Cost, Bank::seasonal(self.limits(&Signal::Cost).tolerance.unwrap_or(0.05))));
@@ -521,6 +626,7 @@ impl Judge {
         for (signal, bank) in more {
             self.open_line(g, signal, bank, now);
         }
+        self.groups[g].grown = Some(self.groups[g].has_cost);
     }
 
     fn open_line(&mut self, g: usize, signal: Signal, bank: Bank, now: Time) -> u16 {
@@ -551,32 +657,13 @@ impl Judge {
         let lines = &mut self.groups[g].lines;
         lines.push(line);
         let at = (lines.len() - 1) as u16;
+        if lines[usize::from(at)].series.signal == Signal::Silence {
+            // In the order of groups, as after a restart.
+            let place = self.listeners.partition_point(|l| l.0 < g as u32);
+            self.listeners.insert(place, (g as u32, at));
+        }
         self.by_line.insert(id, (g as u32, at));
         at
-    }
-
-    /// What an hour held, spread evenly over its intervals.
-    pub fn import_level(&mut self, environment: &str, model: &str, hour: Time, requests: f64, cost: f64) {
-        // Born with its first event, not with what was told of it.
-        let g = self.group_index(GroupKey::roll_up(environment, model), Time::MAX) as usize;
-        let parts = crate::domain::time::HOUR_MS / INTERVAL_MS;
-        for (signal, sum) in [(Signal::Traffic, requests), (Signal::Cost, cost)] {
-            if sum <= 0.0 {
-                continue;
-            }
-            let at = match self.groups[g].lines.iter().position(|l| l.series.signal == signal && matches!(l.bank, Bank::Seasonal(_))) {
-                Some(at) => at,
-                None => {
-                    let bank = Bank::seasonal(self.limits(&signal).tolerance.unwrap_or(0.05));
-                    usize::from(self.open_line(g, signal, bank, hour))
-                }
-            };
-            if let Bank::Seasonal(bank) = &mut self.groups[g].lines[at].bank {
-                for i in 0..parts {
-                    bank.import(hour.0 + i * INTERVAL_MS, sum / parts as f64);
-                }
-            }
-        }
     }
 
     fn limits(&self, signal: &Signal) -> Limits {
@@ -675,6 +762,7 @@ impl Judge {
     pub fn start_live(&mut self, now: Time) {
         self.is_live = true;
         self.divide(now.0.div_euclid(crate::domain::time::DAY_MS));
+        self.groups.iter_mut().for_each(|g| g.gathered = Gathered::default());
         for line in self.groups.iter_mut().flat_map(|g| &mut g.lines) {
             line.bank.start_live();
             line.onset = None;
@@ -692,11 +780,11 @@ impl Judge {
         }
     }
 
-    /// Distinct users of a model in the last panes, and those with failed predictions: (estimate, low, high).
+    /// Distinct users of a model in the last minutes, and those with failed predictions: (estimate, low, high).
     pub fn users(&self, model: &GroupKey) -> Option<((f64, f64, f64), (f64, f64, f64))> {
         let group = self.group(&model.whole())?;
         let (mut all, mut failed) = (Distinct::default(), Distinct::default());
-        for (a, f) in &group.users {
+        for (_, a, f) in &group.users {
             all.merge(a);
             failed.merge(f);
         }
@@ -739,11 +827,26 @@ impl Judge {
             judge.families.entry(group.key.whole()).or_default().push(g);
             for (i, line) in group.lines.iter().enumerate() {
                 judge.by_line.insert(line.id, (g, i as u16));
+                if line.series.signal == Signal::Silence {
+                    judge.listeners.push((g, i as u16));
+                }
             }
             judge.groups.push(group);
         }
         Ok(judge)
     }
+}
+
+/// Sorts counts by code, each code once. They come as sorted runs, which the stable sort merges.
+fn once_each(codes: &mut Vec<(Code, u32)>) {
+    codes.sort_by_key(|c| c.0);
+    codes.dedup_by(|b, a| {
+        let same = a.0 == b.0;
+        if same {
+            a.1 = a.1.saturating_add(b.1);
+        }
+        same
+    });
 }
 
 /// What a line's reading means, once it is live.
@@ -773,7 +876,7 @@ fn said(line: &mut Line, call: Call, start: Time, pane_ms: i64, live: bool, exem
             line.is_out = true;
             line.half_recovered = false;
             line.decided(now, "raised", words);
-            let threshold = -line.injection.ln();
+            let threshold = line.points.back().map_or(0.0, |p| p.threshold);
             out.push(Said::Alarm(Box::new(Spoken {
                 series: line.series.clone(),
                 id: line.id,

@@ -93,6 +93,9 @@ fn a_wrong_configuration_is_told_with_places_and_ends_with_78() {
     }
     let (_, errors) = check(&["check"], 78);
     assert!(errors.contains("bellwether config sample"), "{errors}");
+    let folder = tempfile::tempdir().unwrap();
+    let empty = Command::new(env!("CARGO_BIN_EXE_bellwether")).arg("check").env("BELLWETHER_CONFIG", "").current_dir(folder.path()).output().unwrap();
+    assert_eq!(empty.status.code(), Some(78), "an empty variable is as good as none");
     let (_, errors) = check(&["check", "--config", "nowhere.yaml"], 78);
     assert!(errors.contains("nowhere.yaml: cannot be read"), "{errors}");
 }
@@ -109,6 +112,10 @@ fn the_sample_is_in_order_and_the_schema_is_json() {
     let (sample, _) = check(&["config", "sample"], 0);
     let folder = with_file("bellwether.yaml", &sample.replace("${PAGERDUTY_ROUTING_KEY}", "0123456789abcdef0123456789abcdef"));
     check_in(folder.path(), &["check"], b"", 0);
+    for output in ["json", "jsonl", "yaml"] {
+        let (report, _) = check_in(folder.path(), &["check", "-o", output], b"", 0);
+        assert!(report.contains("false_pages_in_30_days"), "{report}");
+    }
     let (schema, _) = check(&["config", "schema"], 0);
     let schema: Value = serde_json::from_str(&schema).unwrap();
     assert!(schema["properties"]["kafka"].is_object());
@@ -234,7 +241,7 @@ struct History {
 fn history() -> &'static History {
     static HISTORY: OnceLock<History> = OnceLock::new();
     HISTORY.get_or_init(|| {
-        let mut fleet = Fleet::new(Plan { share: 0.08, ..Plan::demo() }, 7, START);
+        let mut fleet = Fleet::new(Plan { share: 0.05, ..Plan::demo() }, 7, START);
         fleet.switch(Fault::ErrorSpike, true, START.plus_ms(FAULT_MINUTE * 60_000));
         let mut made = Vec::new();
         fleet.next_before(START.plus_ms(MINUTES * 60_000), &mut made);
@@ -649,4 +656,8 @@ fn without_a_daemon_its_store_is_read() {
     assert!(errors.contains("cannot reach") && errors.contains("does the daemon run?"), "{errors}");
     let (_, errors) = check_in(folder.path(), &["incidents", "list", "--server", &gone.to_string()], b"", 1);
     assert!(errors.contains("cannot reach"), "who names a server wants that one: {errors}");
+    // Nobody has to mend a file before he may look. Somebody else may listen at the default address.
+    std::fs::write(folder.path().join("bellwether.yaml"), "kafak: 1\n").unwrap();
+    let (_, errors) = check_in(folder.path(), &["incidents", "list", "--data-dir", "data"], b"", 0);
+    assert!(errors.contains("is not in order"), "{errors}");
 }

@@ -219,6 +219,12 @@ impl Driver {
 
 fn learned(plan: Plan, seed: u64, minutes: i64) -> Kept {
     let mut d = Driver::new(demo(), plan, seed);
+    // Two weeks of hours, as imported reference.
+    let levels = d.fleet.levels();
+    for of in levels.chunk_by(|a, b| a.model == b.model) {
+        let (requests, cost): (Vec<f64>, Vec<f64>) = of.iter().map(|l| (l.requests, l.cost)).unzip();
+        d.engine.import_hours(&of[0].environment, &of[0].model, of[0].hour_start, &requests, &cost);
+    }
     d.run_for(minutes * 60);
     d.live();
     d.run_for(60);
@@ -296,6 +302,8 @@ fn check(fault: Fault, paged_within_s: i64, resolved_within_s: i64) {
     assert_eq!(segments, expected.segment.into_iter().collect::<Vec<_>>(), "{fault}: {told:#?}");
     assert_eq!(i.versions.len(), usize::from(expected.new_version_only), "{fault}: {:?} {told:#?}", i.versions);
     assert!(i.title.contains(&format!("{} prod: ", expected.model)) && i.title.contains("09:4") && i.title.len() < 160, "{}", i.title);
+    // Only deployments that were: of the history, one.
+    assert!(!i.title.contains("after version") || matches!(fault, Fault::Timeouts) || expected.model == "loan-scorer", "{}", i.title);
     assert!(!i.action.is_empty() && !i.severity_reasons.is_empty());
     // The whole and its narrowest part at most, for each signal that speaks.
     assert!(i.findings.len() <= 4, "{fault}: {told:#?}");
@@ -382,6 +390,12 @@ fn predictions_that_shift() {
 #[test]
 fn a_wave_of_injections() {
     check(Fault::InjectionWave, 30, 120);
+}
+
+#[test]
+fn requests_that_stay_away_or_multiply() {
+    check(Fault::TrafficDrop, 45, 120);
+    check(Fault::TrafficSpike, 45, 120);
 }
 
 #[test]
@@ -538,7 +552,7 @@ fn eventful(stop_at: Option<i64>) -> (Driver, Option<Kept>) {
 fn a_restored_engine_goes_on_as_if_nothing_had_happened() {
     let whole = said(&eventful(None).0);
     assert!(whole.2.len() == 2 && whole.0.len() > 6, "{:#?}", whole.0);
-    for stop_at in [1, 21, 33, 57, 74, 84, 110] {
+    for stop_at in [1, 21, 57, 74, 84] {
         let (mut d, kept) = eventful(Some(stop_at));
         let kept = kept.expect("stopped");
         assert_eq!(said(&d).2, whole.2, "saving at {stop_at} changes nothing");
@@ -636,4 +650,18 @@ fn what_a_sparse_pane_costs() {
         *by.entry(r.0.split('/').next().unwrap_or("").to_owned()).or_default() += r.1.len();
     }
     println!("{by:?}");
+}
+
+/// A fleet of many models and thin segments, half a day live.
+#[test]
+#[ignore = "long: for a change of the judge"]
+fn a_large_healthy_fleet_opens_no_incident() {
+    for seed in [3, 4] {
+        let mut d = Driver::new(settings(10_000, 10_000, &["region"]), Plan::large(24, 4, 1.0), seed);
+        d.run_for(6 * 3_600);
+        d.live();
+        d.run_for(12 * 3_600);
+        println!("seed {seed}: {:?} {:?}", d.engine.view().series, d.told());
+        assert_eq!(d.told(), [""; 0], "seed {seed}");
+    }
 }

@@ -266,6 +266,32 @@ impl SeasonalStepBank {
         self.band_at(self.last_ms)
     }
 
+    /// What an interval at this time should bring, once that is known well enough to bet on.
+    pub fn level_at(&self, at_ms: i64) -> Option<f64> {
+        if !self.is_armed(at_ms) {
+            return None;
+        }
+        self.expects(at_ms).map(|(level, ..)| level.exp())
+    }
+
+    /// Sums over hours of an imported reference, oldest first and without holes: intervals lie on the line through their
+    /// neighbours, so that the day has no stairs.
+    pub fn import_hours(&mut self, first_ms: i64, hours: &[f64]) {
+        let parts = (3_600_000 / self.settings.interval_ms).max(1);
+        for (i, sum) in hours.iter().enumerate() {
+            let slope = match (i.checked_sub(1).and_then(|b| hours.get(b)), hours.get(i + 1)) {
+                (Some(before), Some(after)) => (after - before) / 2.0,
+                (None, Some(after)) => after - sum,
+                (Some(before), None) => sum - before,
+                (None, None) => 0.0,
+            };
+            for part in 0..parts {
+                let place = (part as f64 + 0.5) / parts as f64 - 0.5;
+                self.import(first_ms + i as i64 * 3_600_000 + part * self.settings.interval_ms, ((sum + slope * place) / parts as f64).max(0.0));
+            }
+        }
+    }
+
     /// What an interval should bring, for charts.
     pub fn band_at(&self, at_ms: i64) -> Option<Band> {
         let (level, _, _, marginal) = self.expects(at_ms)?;
