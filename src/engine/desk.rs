@@ -182,6 +182,11 @@ impl Desk {
         if any { least } else { self.state.sources.values().filter_map(|s| s.sealed).max() }
     }
 
+    /// Cells of panes that some partition has not sealed yet: what reading ahead costs in memory.
+    pub fn cells_waiting(&self) -> usize {
+        self.state.sealed.values().flatten().map(|c| c.cells.len()).sum()
+    }
+
     /// The slowest partition that is waited for, for whoever holds back the fast ones.
     pub fn slowest(&self) -> Option<Time> {
         self.boundary()
