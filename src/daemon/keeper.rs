@@ -32,6 +32,8 @@ use crate::telemetry::Metrics;
 
 /// A partition may read ahead of the slowest by so many panes before it is held back, and goes on below half of it.
 const PANES_AHEAD_MAX: i64 = 10_000;
+/// Cells that wait for the slowest partition, about 1 KiB each: above this, whoever is ahead at all is held back as well.
+const CELLS_WAITING_MAX: usize = 120_000;
 /// How often progress is told while history is read.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 /// When a partition wakes, the others that rest are looked at afresh before anything is judged without them; not longer than this.
@@ -484,12 +486,20 @@ impl Keeper {
         let Some(Steering::Kafka(handle)) = &self.steering else { return };
         let mut hold = Vec::new();
         let mut release = Vec::new();
+        let cells = self.engine.cells_waiting();
+        // Everybody is ahead of what is sealed by the lateness; the slowest must never be held.
+        let usual = 2 * self.engine.panes_of_lateness() + 8;
+        let (most, enough) = match cells {
+            n if n > CELLS_WAITING_MAX => (usual, usual),
+            n if n > CELLS_WAITING_MAX / 2 => (PANES_AHEAD_MAX, usual),
+            _ => (PANES_AHEAD_MAX, PANES_AHEAD_MAX / 2),
+        };
         for (place, id) in &self.state.ids {
             let ahead = self.engine.panes_ahead(*id);
             let is_held = self.state.held.contains(place);
-            if ahead > PANES_AHEAD_MAX && !is_held && !self.engine.rests(*id) {
+            if ahead > most && !is_held && !self.engine.rests(*id) {
                 hold.push(*place);
-            } else if is_held && ahead < PANES_AHEAD_MAX / 2 {
+            } else if is_held && ahead < enough {
                 release.push(*place);
             }
         }

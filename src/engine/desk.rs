@@ -40,6 +40,8 @@ const STANDS_OUT: f64 = 1.3;
 const SAYS_LITTLE: f64 = 20.0;
 /// A version or a segment without traffic for so long is gone.
 const GONE_MS: i64 = 60_000;
+/// And so many of its events would usually have come in that time: enough for the quiet hours of a day.
+const GONE_EVENTS: f64 = 40.0;
 
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Source {
@@ -180,6 +182,11 @@ impl Desk {
             least = Some(least.map_or(sealed, |l| l.min(sealed)));
         }
         if any { least } else { self.state.sources.values().filter_map(|s| s.sealed).max() }
+    }
+
+    /// Cells of panes that some partition has not sealed yet: what reading ahead costs in memory.
+    pub fn cells_waiting(&self) -> usize {
+        self.state.sealed.values().flatten().map(|c| c.cells.len()).sum()
     }
 
     /// The slowest partition that is waited for, for whoever holds back the fast ones.
@@ -353,7 +360,7 @@ impl Desk {
                     continue;
                 }
                 let words = f.series.signal.words();
-                if now.since_ms(part.last_event_at) > GONE_MS && now.since_ms(whole.last_event_at) < GONE_MS {
+                if is_gone(part, now) && now.since_ms(whole.last_event_at) < GONE_MS {
                     over.push((
                         f.series_id,
                         format!("{} has no more traffic, and {words} of the model as a whole is within tolerance", part.key.words()),
@@ -784,6 +791,13 @@ impl Route {
             && any(&self.environment, &incident.key.environment)
             && self.segment.iter().all(|(d, v)| incident.segments.iter().any(|s| *s.dimension == **d && *s.value == **v))
     }
+}
+
+/// Has it been quiet for as long as many of its events usually take? A part with one event in half a minute is not gone after one.
+fn is_gone(part: &crate::judge::Group, now: Time) -> bool {
+    let quiet_ms = now.since_ms(part.last_event_at);
+    let life_ms = part.last_event_at.since_ms(part.born).max(1) as f64;
+    quiet_ms > GONE_MS && quiet_ms as f64 * part.predictions as f64 > GONE_EVENTS * life_ms
 }
 
 fn change(c: bellwether_detectors::Change) -> crate::domain::Change {

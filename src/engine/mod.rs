@@ -268,6 +268,16 @@ impl Engine {
         )
     }
 
+    /// How far sealing follows reading, in panes.
+    pub fn panes_of_lateness(&self) -> i64 {
+        1 + self.settings.pane.lateness_ms / self.settings.pane.pane_ms.max(1)
+    }
+
+    /// Cells of panes that wait for the slowest partition.
+    pub fn cells_waiting(&self) -> usize {
+        self.desk.cells_waiting()
+    }
+
     pub fn next_position(&self, partition: PartitionId) -> Option<i64> {
         self.watch.next_position(partition)
     }

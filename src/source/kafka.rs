@@ -60,7 +60,7 @@ const DOWN_FOR: Duration = Duration::from_secs(2);
 /// An older error of the library's is not the reason for today's trouble.
 const REASON_FOR: Duration = Duration::from_secs(30);
 /// What stopping may take; leaving the group needs a broker that answers.
-const STOP_SECONDS_MAX: u64 = 10;
+const STOP_SECONDS_MAX: u64 = 8;
 
 /// Properties that are ours, and why.
 const OURS: &[(&str, &str)] = &[

@@ -112,6 +112,12 @@ impl Broker {
         }
     }
 
+    /// `STOP` makes it hang, `CONT` lets it go on.
+    pub fn signal(&self, name: &str) {
+        let (_, pid) = self.running.as_ref().expect("a broker");
+        Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().expect("kill");
+    }
+
     /// On the same ports, with the same data.
     pub fn restart(&mut self) {
         self.run().expect("the broker starts again");

@@ -230,6 +230,81 @@ fn fifty() {
     runs(asked("BELLWETHER_RUNS", 50), asked("BELLWETHER_SEED", 100));
 }
 
+/// Events flow, the broker is killed in the middle and comes back, again and again.
+fn broker_dies(times: u64) {
+    let Some(mut broker) = Broker::own() else { return };
+    let (topic, start) = (unique("broker"), days_ago(1));
+    let mut feed = Feed::new(&broker, &topic, 4, plan(), SEED_FLEET, start);
+    let mut daemon =
+        Daemon::new(&Config { broker: &broker.bootstrap, topic: &topic, group: &topic, oracle: None, pane: "10s", lateness: "20s", more: "" });
+    feed.run_until(start.plus_ms(5 * MINUTE_MS));
+    daemon.start_ready();
+    let mut stalls = Vec::new();
+    for i in 0..times {
+        feed.run_until(feed.fleet.frontier().plus_ms(10 * MINUTE_MS));
+        std::thread::sleep(Duration::from_millis(50 * i % 400));
+        broker.kill();
+        std::thread::sleep(Duration::from_millis(500));
+        broker.restart();
+        let back = Instant::now();
+        feed.run_until(feed.fleet.frontier().plus_ms(MINUTE_MS));
+        daemon.until("all events after the broker's return", 60, |d| d.events_seen() >= feed.sent);
+        stalls.push(back.elapsed());
+    }
+    println!("the broker died {times} times; all was read {stalls:?} after its return");
+    assert!(stalls.iter().all(|s| *s < Duration::from_secs(30)), "{stalls:?}");
+    let models = daemon.models();
+    for m in &feed.fleet.truth().models {
+        let seen = models.iter().find(|v| v["model"] == m.model.as_str()).and_then(|v| v["events"].as_u64());
+        assert_eq!(seen, Some(m.events()), "{}", m.model);
+    }
+    assert_eq!(daemon.engine()["duplicates"].as_u64(), Some(feed.fleet.truth().copies()));
+    assert!(daemon.terminate().0.success());
+}
+
+#[test]
+fn f14_the_broker_is_killed_twice() {
+    broker_dies(2);
+}
+
+#[test]
+#[ignore = "the long form; cargo test --test it crash::f14_the_broker_is_killed_twenty_times -- --ignored --nocapture"]
+fn f14_the_broker_is_killed_twenty_times() {
+    broker_dies(20);
+}
+
+#[test]
+fn f03_a_hanging_broker_does_not_keep_it_from_stopping() {
+    let Some(broker) = Broker::own() else { return };
+    let (topic, start) = (unique("hangs"), days_ago(1));
+    let mut feed = Feed::new(&broker, &topic, 4, plan(), SEED_FLEET, start);
+    feed.run_until(start.plus_ms(5 * MINUTE_MS));
+    let mut daemon =
+        Daemon::new(&Config { broker: &broker.bootstrap, topic: &topic, group: &topic, oracle: None, pane: "10s", lateness: "20s", more: "" });
+    daemon.start_ready();
+    daemon.until("all events", 60, |d| d.events_seen() >= feed.sent);
+    broker.signal("STOP");
+    std::thread::sleep(Duration::from_secs(1));
+    let (status, took) = daemon.terminate();
+    println!("SIGTERM: {status} after {took:?}");
+    assert!(status.success() && took < Duration::from_secs(10), "{status} after {took:?}");
+    // What it had read is kept, though nothing could be confirmed to the broker.
+    assert_eq!(Store::open_reader(&daemon.data()).expect("the store").load_snapshot().expect("it reads").map(|s| s.positions.len()), Some(4));
+    // A second signal is obeyed at once.
+    daemon.start();
+    daemon.until("the pages", 30, |d| d.try_get("/-/healthy").is_some());
+    daemon.signal("TERM");
+    std::thread::sleep(Duration::from_millis(300));
+    let began = Instant::now();
+    if daemon.has_died().is_none() {
+        daemon.signal("TERM");
+    }
+    daemon.wait_exit(5);
+    println!("second SIGTERM: {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    broker.signal("CONT");
+}
+
 /// All partitions rest; then there is much to read at once. The first partition to be read must not be judged alone.
 #[test]
 fn what_comes_after_a_pause_is_not_late() {

@@ -46,6 +46,10 @@ fn told(page: &Value) -> String {
             f["recovered_at"]
         ));
     }
+    let recovered = |t: &&Value| t["what"].as_str().is_some_and(|w| w.contains("recover") || w.contains("resolve"));
+    for t in page["timeline"].as_array().into_iter().flatten().filter(recovered) {
+        words.push_str(&format!("\n    {} {}: {}", text(t, "/at"), text(t, "/what"), text(t, "/why")));
+    }
     words
 }
 
