@@ -64,7 +64,8 @@ fn dump(broker: &Broker, topic: &str, to: &std::path::Path) -> u64 {
 }
 
 fn signals(of: &Value) -> Vec<String> {
-    let mut all: Vec<String> = of.as_array().into_iter().flatten().filter_map(|f| f.pointer("/series/signal").and_then(Value::as_str)).map(str::to_owned).collect();
+    let mut all: Vec<String> =
+        of.as_array().into_iter().flatten().filter_map(|f| f.pointer("/series/signal").and_then(Value::as_str)).map(str::to_owned).collect();
     all.sort();
     all.dedup();
     all
@@ -83,15 +84,8 @@ fn compare(share: f64) {
     let plan = Plan { share, ..Plan::demo() };
     let mut feed = Feed::new(broker, &topic, PARTITIONS, plan, 11, start);
     feed.run_until(start.plus_ms(60 * MINUTE_MS));
-    let config = Config {
-        broker: &broker.bootstrap,
-        topic: &topic,
-        group: &topic,
-        oracle: Some(&oracle.url),
-        pane: "10s",
-        lateness: "20s",
-        more: "",
-    };
+    let config =
+        Config { broker: &broker.bootstrap, topic: &topic, group: &topic, oracle: Some(&oracle.url), pane: "10s", lateness: "20s", more: "" };
     let mut daemon = Daemon::new(&config);
     daemon.start_ready();
     daemon.until_caught_up(300);
