@@ -15,7 +15,8 @@ use serde::Serialize;
 use super::failure::{Code, Failure, chain};
 use super::output::{Output, inert, print, table};
 use super::signals::{RULES, Watched, rounded, watched};
-use super::{Global, nearest, read, runtime};
+use super::{Global, nearest, runtime};
+use crate::daemon::load;
 use crate::domain::time::{DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS};
 use crate::settings::{self, Kafka, Loaded, Route, Settings};
 use crate::{daemon, judge};
@@ -136,7 +137,7 @@ impl Check {
         let global = Global { config: self.file.clone().map(PathBuf::into_os_string).or_else(|| global.config.clone()), ..global.clone() };
         let path = global.path();
         let file = path.display().to_string();
-        let loaded = match read(&path, &|_| None) {
+        let loaded = match load(&path, &|_| None) {
             Ok(loaded) => loaded,
             Err(problems) if self.output == Output::Table => return Err(global.explain(&path, &problems)),
             Err(problems) => {

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+pub use crate::daemon::chain;
 use crate::settings::Problems;
 
 /// 1: it failed. 2: the command line is wrong (as clap has it). 78: the configuration is wrong (`EX_CONFIG` of sysexits).
@@ -73,16 +74,4 @@ impl From<&Problems> for Failure {
         };
         Failure { code: Code::Config, lines: problems.0.iter().map(line).collect() }
     }
-}
-
-/// An error and its causes in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

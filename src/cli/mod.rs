@@ -131,7 +131,7 @@ impl Global {
     /// The same, with some keys said by flags: `over` answers like the environment and goes before it.
     fn load_over(&self, over: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Failure> {
         let path = self.path();
-        let loaded = read(&path, over).map_err(|problems| self.explain(&path, &problems))?;
+        let loaded = crate::daemon::load(&path, over).map_err(|problems| self.explain(&path, &problems))?;
         for warning in &loaded.warnings {
             eprintln!("warning: {warning}");
         }
@@ -152,7 +152,7 @@ impl Global {
         if !path.exists() && self.named().is_none() {
             return None;
         }
-        let loaded = read(&path, &|_| None);
+        let loaded = crate::daemon::load(&path, &|_| None);
         if let Err(problems) = &loaded {
             eprintln!("warning: {} is not in order ({} problems; see bellwether check) and is not used", path.display(), problems.0.len());
         }
@@ -172,13 +172,6 @@ impl Global {
         let format = self.log_format.parse().map_err(|e| Failure::usage(format!("{e}")))?;
         telemetry::log::start(self.log_level.as_deref().unwrap_or(level), format).map_err(|e| Failure::usage(format!("{e}")))
     }
-}
-
-/// Reads a configuration with flags over the environment.
-fn read(path: &Path, over: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, settings::Problems> {
-    let env = |name: &str| over(name).or_else(|| std::env::var(name).ok());
-    let kinds: Vec<&crate::notify::Kind> = crate::notify::KINDS.iter().collect();
-    settings::load(path, &env, &kinds)
 }
 
 /// What waits for the network runs here.

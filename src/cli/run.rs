@@ -1,6 +1,7 @@
 //! `bellwether run`: the daemon.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 
@@ -31,12 +32,13 @@ pub struct Run {
 
 impl Run {
     pub fn run(&self, global: &Global) -> Result<(), Failure> {
-        let over = |name: &str| match name {
-            "BELLWETHER__DATA_DIR" => self.data_dir.as_ref().map(|d| d.display().to_string()),
-            "BELLWETHER__LISTEN" => self.listen.clone(),
+        let (data_dir, listen) = (self.data_dir.as_ref().map(|d| d.display().to_string()), self.listen.clone());
+        let over: daemon::Over = Arc::new(move |name: &str| match name {
+            "BELLWETHER__DATA_DIR" => data_dir.clone(),
+            "BELLWETHER__LISTEN" => listen.clone(),
             _ => None,
-        };
-        let loaded = global.load_over(&over).map_err(|mut failure| {
+        });
+        let loaded = global.load_over(&*over).map_err(|mut failure| {
             // The flags are read in the place of these variables.
             for (text, _) in &mut failure.lines {
                 for (variable, flag) in [("BELLWETHER__DATA_DIR", "--data-dir"), ("BELLWETHER__LISTEN", "--listen")] {
@@ -49,7 +51,7 @@ impl Run {
         })?;
         let _log = global.start_log("info")?;
         let runtime = runtime()?;
-        let ended = runtime.block_on(start(loaded, global.path()));
+        let ended = runtime.block_on(start(loaded, global.path(), over));
         // What has not stopped by now is not waited for.
         runtime.shutdown_background();
         ended
@@ -57,8 +59,8 @@ impl Run {
 }
 
 /// The one place that knows how a daemon is started.
-async fn start(loaded: Loaded, path: PathBuf) -> Result<(), Failure> {
-    daemon::run(daemon::Options::new(loaded, Some(path))).await.map_err(|error| match &error {
+async fn start(loaded: Loaded, path: PathBuf, over: daemon::Over) -> Result<(), Failure> {
+    daemon::run(daemon::Options { over, ..daemon::Options::new(loaded, Some(path)) }).await.map_err(|error| match &error {
         daemon::Error::Settings(words) => Failure::config(words.clone()),
         daemon::Error::Store(_)
         | daemon::Error::State(_)

@@ -38,7 +38,8 @@ mod outbox;
 
 pub use front::Faults;
 use front::Front;
-use keeper::{Ask, Keeper, Status, Steering, chain, lock};
+pub use keeper::chain;
+use keeper::{Ask, Keeper, Status, Steering, lock};
 use outbox::StoreOutbox;
 
 /// Batches between the source and the keeper. Each holds at most a thousand records.
@@ -55,6 +56,8 @@ pub struct Options {
     pub loaded: Loaded,
     /// Where the configuration was read from, for reloading; `None` where there is no file (the demo).
     pub config_path: Option<PathBuf>,
+    /// What goes before the environment's variables, by their names: the command line's flags. Asked again at every reload.
+    pub over: Over,
     /// A store in memory dies with the process.
     pub in_memory: bool,
     pub snapshot_every: Option<Duration>,
@@ -72,6 +75,9 @@ pub struct Options {
     /// Told where the pages are.
     pub on_listen: Option<Box<dyn FnOnce(SocketAddr) + Send>>,
 }
+
+/// A variable of the environment by its name.
+pub type Over = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
 /// Why a daemon does not start or ends by itself.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +103,7 @@ impl Options {
         Options {
             loaded,
             config_path,
+            over: Arc::new(|_| None),
             in_memory: false,
             snapshot_every: None,
             lesson: None,
@@ -121,7 +128,7 @@ pub fn now() -> Time {
 /// # Errors
 /// What kept it from starting, or why it ended.
 pub async fn run(options: Options) -> Result<(), Error> {
-    let Options { loaded, config_path, in_memory, snapshot_every, lesson, faults, on_live, on_outcome, tune, stop, on_listen } = options;
+    let Options { loaded, config_path, over, in_memory, snapshot_every, lesson, faults, on_live, on_outcome, tune, stop, on_listen } = options;
     let settings = Arc::new(loaded.settings);
     let store = if in_memory { Store::memory()? } else { Store::open(&settings.data_dir)? };
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"), option_env!("BELLWETHER_REVISION").unwrap_or("unknown")));
@@ -229,6 +236,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let current = Arc::new(ArcSwap::from(settings.clone()));
     let reloader = Reloader {
         path: config_path,
+        over,
         current: current.clone(),
         asks: asks.clone(),
         store: store.clone(),
@@ -421,6 +429,7 @@ fn tell(store: &Store, receivers: BTreeMap<String, notify::Receiver>, settings: 
 #[derive(Clone)]
 pub struct Reloader {
     path: Option<PathBuf>,
+    over: Over,
     current: Arc<ArcSwap<Settings>>,
     asks: Sender<Ask>,
     store: Store,
@@ -440,7 +449,7 @@ impl Reloader {
 
     async fn try_reload(&self) -> Result<(), String> {
         let path = self.path.as_deref().ok_or("there is no configuration file to read again")?;
-        let new = load(path).map_err(|p| p.to_string())?.settings;
+        let new = load(path, &*self.over).map_err(|p| p.to_string())?.settings;
         let old = self.current.load();
         let fixed = unreloadable(&old, &new);
         if !fixed.is_empty() {
@@ -486,11 +495,11 @@ fn unreloadable(old: &Settings, new: &Settings) -> Vec<&'static str> {
     changed.into_iter().filter(|c| c.1).map(|c| c.0).collect()
 }
 
-/// Reads a configuration with this process's environment and receivers.
+/// Reads a configuration with this process's environment and receivers. `over` goes before the environment.
 ///
 /// # Errors
 /// Everything that is wrong with it.
-pub fn load(path: &Path) -> Result<Loaded, settings::Problems> {
+pub fn load(path: &Path, over: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, settings::Problems> {
     let kinds: Vec<&notify::Kind> = notify::KINDS.iter().collect();
-    settings::load(path, &|name| std::env::var(name).ok(), &kinds)
+    settings::load(path, &|name| over(name).or_else(|| std::env::var(name).ok()), &kinds)
 }

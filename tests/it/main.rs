@@ -12,6 +12,7 @@ mod notify;
 mod oracle;
 mod parts;
 mod pages;
+mod reload;
 mod same;
 mod scenario;
 mod settings;
