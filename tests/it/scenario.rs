@@ -616,11 +616,14 @@ fn a_partition_at_rest_holds_nobody_up() {
 }
 
 /// Two weeks of four million events of 50 models must be judged in a minute: 400 microseconds for a pane of 33 events.
+/// `MODELS`, `REGIONS`, `RATE` (per second and model) and `HOURS` make it another fleet.
 #[test]
 #[ignore = "a measurement, for a release build"]
 fn what_a_sparse_pane_costs() {
     let hours: i64 = std::env::var("HOURS").ok().and_then(|h| h.parse().ok()).unwrap_or(24);
-    let mut d = Driver::new(settings(10_000, 10_000, &["region"]), Plan::large(50, 4, 0.066), 7);
+    let number = |name: &str, usual: f64| std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(usual);
+    let plan = Plan::large(number("MODELS", 50.0) as usize, number("REGIONS", 4.0) as usize, number("RATE", 0.066));
+    let mut d = Driver::new(settings(10_000, 10_000, &["region"]), plan, 7);
     let (mut fed, mut judged) = (std::time::Duration::ZERO, std::time::Duration::ZERO);
     let mut made = Vec::new();
     for step in 0..hours * 360 {
