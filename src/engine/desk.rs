@@ -765,10 +765,6 @@ impl Desk {
     pub fn is_blind(&self) -> bool {
         self.state.blind.is_some()
     }
-
-    pub fn has_waiting(&self) -> bool {
-        self.state.waiting.is_some()
-    }
 }
 
 // === impl Settings ===

@@ -12,8 +12,8 @@ use crate::decode::{Decoder, Reject};
 use crate::domain::alarm::Alarm;
 use crate::domain::delivery::Delivery;
 use crate::domain::incident::{Incident, TimelineEntry};
-use crate::domain::{GroupKey, Observation, SeriesId, Time};
-use crate::pane::{self, Counts, Outbound, PartitionId, Watch};
+use crate::domain::{GroupKey, Observation, Time};
+use crate::pane::{self, Outbound, PartitionId, Watch};
 use crate::{judge, triage};
 
 mod control;
@@ -294,21 +294,8 @@ impl Engine {
         self.desk.is_blind()
     }
 
-    pub fn has_waiting(&self) -> bool {
-        self.desk.has_waiting()
-    }
-
-    pub fn counts(&self) -> Vec<Counts> {
-        self.watch.counts()
-    }
-
     pub fn incidents(&self) -> impl Iterator<Item = &Incident> {
         self.desk.incidents()
-    }
-
-    /// The detector state of a series, for tests and explanations.
-    pub fn line_words(&self, id: SeriesId) -> Option<String> {
-        self.desk.judge.line(id).map(|(_, l)| l.words())
     }
 
     // --- state ---

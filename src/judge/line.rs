@@ -104,8 +104,6 @@ pub struct Line {
     pub weight: f64,
     /// Before this it only learns.
     pub judged_from: Time,
-    /// Born since the budget was last divided.
-    pub is_new: bool,
     pub points: Points,
     pub decisions: VecDeque<Decided>,
     pub onset: Option<Time>,
@@ -297,7 +295,6 @@ impl Line {
             injection: 0.0,
             weight,
             judged_from: Time::MIN,
-            is_new: true,
             points: Points::default(),
             decisions: VecDeque::new(),
             onset: None,

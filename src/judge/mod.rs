@@ -742,7 +742,6 @@ impl Judge {
             group.dirty = true;
             for line in &mut group.lines {
                 line.injection = self.budget.share(line.weight);
-                line.is_new = false;
             }
         }
         if !self.is_live {

@@ -353,15 +353,6 @@ impl Watch {
         p.floor = p.floor.max(Some(floor));
     }
 
-    /// The partition is idle and panes before `floor` close without waiting for it: what it has for them is sealed now, and
-    /// what comes for them later is late.
-    pub fn idle(&mut self, partition: PartitionId, floor: Time, out: &mut Vec<Outbound>) {
-        self.wake(partition, floor);
-        let p = &mut self.partitions[partition as usize];
-        p.seal_before(partition, floor, out);
-        out.push(Outbound::SealedThrough(partition, floor));
-    }
-
     /// One decoded record. `next_position` is where reading would go on after it.
     pub fn handle(&mut self, id: PartitionId, next_position: i64, record_time: Time, seen: &Observation<'_>, out: &mut Vec<Outbound>) {
         self.partition(id);
