@@ -3,7 +3,8 @@
 //! The same topic of a real broker is read by two processes in turn, each bound to one core: `bellwether run`, from the first
 //! record to "caught up" (client, decoding, panes, judging, state), and a bare consumer that only decodes each record into a
 //! typed structure by serde and throws it away. What counts is the CPU time of the process per event, for wall time is the
-//! broker's too. `cargo bench --bench throughput`; results with their conditions lie in `benches/results/throughput.md`.
+//! broker's too. `cargo bench --bench throughput [-- RUNS [MODELS]]`; results with their conditions lie in
+//! `benches/results/throughput.md`.
 //!
 //! The bare consumer polls: the library's batch call, which is 10 to 18 % cheaper, needs unsafe code, and so neither side uses it.
 
@@ -29,7 +30,6 @@ use serde_json::value::RawValue;
 
 const PARTITIONS: i32 = 12;
 const RECORDS: u64 = 1_000_000;
-const RUNS: usize = 5;
 const CORE: &str = "1";
 /// Ticks of the kernel's clock in a second, on every Linux that matters.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -82,16 +82,18 @@ fn main() {
     if !arguments.iter().any(|a| a == "--bench") {
         return; // `cargo test --benches` only asks whether it builds.
     }
+    let mut numbers = arguments.iter().filter_map(|a| a.parse::<usize>().ok());
+    let (runs, only) = (numbers.next().unwrap_or(5).max(1), numbers.next());
     let Some(broker) = broker::Broker::shared() else { return };
     println!(
         "| series | bare, us CPU per event | run, us CPU per event | run / bare | events per CPU second | peak RSS, MiB |\n| --- | --- | --- | --- | --- | --- |"
     );
-    for (models, segments, per_second) in [(10, 3, 100.0), (900, 10, 1.2)] {
+    for (models, segments, per_second) in [(10, 3, 100.0), (900, 10, 1.2)].into_iter().filter(|row| only.is_none_or(|m| m == row.0)) {
         let topic = broker::unique("throughput");
         broker.create_topic(&topic, PARTITIONS, &[("retention.ms", "-1")]);
         let sent = fill(&broker.bootstrap, &topic, Plan::large(models, segments, per_second));
         let (mut bares, mut watched, mut series, mut memory) = (Vec::new(), Vec::new(), 0, 0);
-        for _ in 0..RUNS {
+        for _ in 0..runs {
             bares.push(measure_bare(&broker.bootstrap, &topic, sent));
             let run = measure_run(&broker.bootstrap, &topic, sent);
             watched.push(run.cpu_us);
@@ -102,9 +104,9 @@ fn main() {
         println!(
             "| {series} | {bare:.2} ({:.2} to {:.2}) | {run:.2} ({:.2} to {:.2}) | {:.2} | {:.0} | {memory} |",
             bares[0],
-            bares[RUNS - 1],
+            bares[runs - 1],
             watched[0],
-            watched[RUNS - 1],
+            watched[runs - 1],
             run / bare,
             1e6 / run
         );

@@ -5,7 +5,6 @@
 //! which partitions were read.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 
 use bellwether_detectors::Release;
 use serde::{Deserialize, Serialize};
@@ -19,7 +18,7 @@ use crate::domain::time::{DAY_MS, HOUR_MS};
 use crate::domain::{ClosedAs, Decision, GroupKey, Onset, Segment, SeriesId, SeriesKey, Severity, Signal, Time};
 use crate::incident::{Command, Effect, Event, Happening, Refusal, decide, effects, evolve, timeline_of};
 use crate::judge::{Judge, RuleFired, Rules, Said, Spoken};
-use crate::pane::{Cell, Contribution, Fact, FactKind, Leaf, Outbound, PartitionId};
+use crate::pane::{Cell, Contribution, Fact, FactKind, LeafCell, Outbound, PartitionId};
 use crate::triage::{self, Case};
 
 /// Deployments and pipeline runs remembered.
@@ -113,17 +112,19 @@ pub struct Desk {
     settings: Settings,
     pub judge: Judge,
     pub state: State,
+    /// Cells that have been judged, for whoever fills the next ones.
+    pub spent: Vec<Box<Cell>>,
 }
 
 // === impl Desk ===
 
 impl Desk {
     pub fn new(settings: Settings) -> Desk {
-        Desk { judge: Judge::new(settings.judge.clone()), settings, state: State::default() }
+        Desk { judge: Judge::new(settings.judge.clone()), settings, state: State::default(), spent: Vec::new() }
     }
 
     pub fn with(settings: Settings, judge: Judge, state: State) -> Desk {
-        Desk { settings, judge, state }
+        Desk { settings, judge, state, spent: Vec::new() }
     }
 
     /// Nobody waits for a partition before it is declared.
@@ -264,21 +265,9 @@ impl Desk {
         let mut parts = self.state.sealed.remove(&pane).unwrap_or_default();
         parts.sort_by_key(|c| c.partition);
         let mut facts: Vec<Fact> = Vec::new();
-        let mut cells: Vec<(Arc<Leaf>, Cell)> = Vec::new();
-        for part in parts {
-            facts.extend(part.facts);
-            cells.extend(part.cells);
-        }
+        parts.iter_mut().for_each(|part| facts.append(&mut part.facts));
         facts.sort();
-        cells.sort_by(|a, b| a.0.cmp(&b.0));
-        // A leaf that several partitions carry is one leaf.
-        let mut merged: Vec<(Arc<Leaf>, Cell)> = Vec::with_capacity(cells.len());
-        for (leaf, mut cell) in cells {
-            match merged.last_mut() {
-                Some((last, sum)) if *last == leaf => sum.merge(&mut cell),
-                _ => merged.push((leaf, cell)),
-            }
-        }
+        let mut merged = self.judge.leaves.gather(parts.into_iter().flat_map(|part| part.cells), &mut self.spent);
         let heartbeats = facts.iter().any(|f| matches!(f.kind, FactKind::Heartbeat { .. }));
         self.remember(&facts, &merged, now);
 
@@ -295,6 +284,7 @@ impl Desk {
 
         let mut said = Vec::new();
         self.judge.pane(pane, &mut merged, heartbeats, &mut said);
+        self.spent.extend(merged.into_iter().map(|c| c.cell));
         self.state.judged_through = Some(now);
         out.panes += 1;
         self.state.budget_spent += if self.judge.is_live() { self.judge.budget.per_pane() } else { 0.0 };
@@ -376,8 +366,8 @@ impl Desk {
     }
 
     /// Keeps what changed for the question "what happened before the onset".
-    fn remember(&mut self, facts: &[Fact], cells: &[(Arc<Leaf>, Cell)], now: Time) {
-        for (leaf, _) in cells.iter().filter(|(leaf, _)| !self.judge.knows(leaf)) {
+    fn remember(&mut self, facts: &[Fact], cells: &[LeafCell], now: Time) {
+        for LeafCell { leaf, .. } in cells.iter().filter(|c| !self.judge.knows(c)) {
             let version =
                 GroupKey { environment: leaf.environment.clone(), model: leaf.model.clone(), version: Some(leaf.version.clone()), segment: None };
             let whole = GroupKey { version: None, ..version.clone() };
@@ -827,10 +817,10 @@ fn finding(alarm: &Alarm, series_id: SeriesId, now: Time) -> Finding {
     }
 }
 
-fn exemplars_of(group: &GroupKey, cells: &[(Arc<Leaf>, Cell)]) -> Vec<Exemplar> {
+fn exemplars_of(group: &GroupKey, cells: &[LeafCell]) -> Vec<Exemplar> {
     let mut kept = crate::pane::Exemplars::default();
-    for (_, cell) in cells.iter().filter(|(l, _)| l.model == group.model && l.environment == group.environment) {
-        kept.merge(&cell.failed);
+    for of in cells.iter().filter(|c| c.leaf.model == group.model && c.leaf.environment == group.environment) {
+        kept.merge(&of.cell.failed);
     }
-    kept.0
+    kept.told()
 }

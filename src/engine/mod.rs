@@ -25,7 +25,7 @@ pub use control::{Control, Entry};
 use desk::{Desk, State};
 
 /// Version of everything that a snapshot holds. Another one is not read but rebuilt from the log.
-pub const STATE_VERSION: u32 = 2;
+pub const STATE_VERSION: u32 = 3;
 
 /// What an incident's way depends on beside the evidence.
 #[derive(Clone)]
@@ -229,6 +229,7 @@ impl Engine {
     /// Judges every pane that is ready.
     pub fn advance(&mut self, out: &mut Outcome) {
         self.desk.advance(out);
+        self.watch.reuse(self.desk.spent.drain(..));
     }
 
     /// Every partition rests: has that lasted longer than any usual gap, or than a model may be silent by its configuration?

@@ -9,7 +9,6 @@
 //! is the road to a million thin series).
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::Arc;
 
 use bellwether_detectors::evidence::gap::GapSettings;
 use bellwether_detectors::{Call, Change, Onset, Release};
@@ -18,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::incident::Exemplar;
 use crate::domain::{GroupKey, SeriesId, SeriesKey, Signal, Time};
-use crate::pane::{Cell, Code, Distinct, Leaf, SlotName, slot};
+use crate::pane::{Code, Distinct, LeafCell, Leaves, SlotName, once_each, slot};
 
 mod budget;
 mod line;
@@ -48,7 +47,7 @@ const USER_MINUTES: i64 = 5;
 const GATHER_PREDICTIONS: u32 = 20;
 const GATHER_MS: i64 = 600_000;
 /// More codes than this are counted before more are gathered.
-const GATHERED_CODES_MAX: usize = 4_096;
+const GATHERED_CODES_MAX: usize = 1_024;
 
 /// What change of a signal is worth waking for.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -141,14 +140,19 @@ struct Gathered {
 pub struct Judge {
     settings: Settings,
     slots: Vec<SlotName>,
+    /// Which slots are of features: segments are not watched on them.
+    of_features: Vec<bool>,
     groups: Vec<Group>,
     by_key: Map<GroupKey, u32>,
     /// Groups of a model in an environment, by its roll-up's key, in the order of their birth.
     families: Map<GroupKey, Vec<u32>>,
     by_line: Map<SeriesId, (u32, u16)>,
-    /// Groups of a leaf, its model's roll-up first. Only a cache.
-    leaf_groups: Map<Arc<Leaf>, Vec<u32>>,
-    /// Place of every group in the order of keys, and the roll-ups with the lines that listen; renewed when a group is born.
+    /// Numbers of leaves, and the groups of each by its number, the model's roll-up first. Only a cache.
+    pub leaves: Leaves,
+    leaf_groups: Vec<Vec<u32>>,
+    /// Groups in the order of keys, the place of each in it, and the roll-ups with the lines that listen; renewed when a group is
+    /// born.
+    order: Vec<u32>,
     ranks: Vec<u32>,
     listeners: Vec<(u32, u16)>,
     /// False pages that live lines may spend on a pane, and when that was last divided.
@@ -182,12 +186,15 @@ impl Judge {
         let budget = budget::Budget::new(settings.false_pages, settings.pane_ms);
         Judge {
             settings,
+            of_features: SlotName::fixed().iter().map(is_of_feature).collect(),
             slots: SlotName::fixed(),
             groups: Vec::new(),
             by_key: Map::default(),
             families: Map::default(),
             by_line: Map::default(),
-            leaf_groups: Map::default(),
+            leaves: Leaves::default(),
+            leaf_groups: Vec::new(),
+            order: Vec::new(),
             ranks: Vec::new(),
             listeners: Vec::new(),
             budget,
@@ -199,6 +206,7 @@ impl Judge {
     pub fn slot(&mut self, number: u16, name: SlotName) {
         let number = usize::from(number);
         if self.slots.len() == number {
+            self.of_features.push(is_of_feature(&name));
             self.slots.push(name);
         }
     }
@@ -239,12 +247,12 @@ impl Judge {
     }
 
     /// Has a pane with this leaf been judged since the start of this process?
-    pub fn knows(&self, leaf: &Arc<Leaf>) -> bool {
-        self.leaf_groups.contains_key(leaf)
+    pub fn knows(&self, of: &LeafCell) -> bool {
+        self.leaf_groups.get(of.number as usize).is_some_and(|groups| !groups.is_empty())
     }
 
     /// One closed pane: its cells by leaf, in the order of leaves. `heartbeats`: some producer sent one in it.
-    pub fn pane(&mut self, start: Time, cells: &mut [(Arc<Leaf>, Cell)], heartbeats: bool, out: &mut Vec<Said>) {
+    pub fn pane(&mut self, start: Time, cells: &mut [LeafCell], heartbeats: bool, out: &mut Vec<Said>) {
         let day = start.0.div_euclid(crate::domain::time::DAY_MS);
         if self.budget.day() != Some(day) {
             self.divide(day);
@@ -257,12 +265,14 @@ impl Judge {
         let mut runs = std::mem::take(&mut self.scratch.runs);
         touched.clear();
         runs.clear();
-        for (i, (leaf, _)) in cells.iter().enumerate() {
-            if !self.leaf_groups.contains_key(leaf) {
-                let groups: Vec<u32> = leaf.groups().map(|key| self.group_index(key, start)).collect();
-                self.leaf_groups.insert(leaf.clone(), groups);
+        for (i, of) in cells.iter().enumerate() {
+            if !self.knows(of) {
+                let groups: Vec<u32> = of.leaf.groups().map(|key| self.group_index(key, start)).collect();
+                let number = of.number as usize;
+                self.leaf_groups.resize_with(self.leaf_groups.len().max(number + 1), Vec::new);
+                self.leaf_groups[number] = groups;
             }
-            let Some(groups) = self.leaf_groups.get(leaf) else { continue };
+            let groups = &self.leaf_groups[of.number as usize];
             touched.extend(groups.iter().map(|g| (*g, i as u32)));
             match (runs.last_mut(), groups.first()) {
                 (Some(run), Some(g)) if run.2 == *g => run.1 = i + 1,
@@ -288,18 +298,19 @@ impl Judge {
     }
 
     fn rank(&mut self) {
-        let mut order: Vec<u32> = (0..self.groups.len() as u32).collect();
-        order.sort_by(|a, b| self.groups[*a as usize].key.cmp(&self.groups[*b as usize].key));
-        self.ranks = vec![0; order.len()];
-        for (rank, g) in order.iter().enumerate() {
+        // Nearly sorted already: the stable sort finds the run.
+        self.order.extend(self.ranks.len() as u32..self.groups.len() as u32);
+        self.order.sort_by(|a, b| self.groups[*a as usize].key.cmp(&self.groups[*b as usize].key));
+        self.ranks.resize(self.order.len(), 0);
+        for (rank, g) in self.order.iter().enumerate() {
             self.ranks[*g as usize] = rank as u32;
         }
     }
 
     /// Silence: who has not been heard in this pane.
-    fn listen(&mut self, start: Time, cells: &[(Arc<Leaf>, Cell)], runs: &[(usize, usize, u32)], heartbeats: bool, out: &mut Vec<Said>) {
+    fn listen(&mut self, start: Time, cells: &[LeafCell], runs: &[(usize, usize, u32)], heartbeats: bool, out: &mut Vec<Said>) {
         let (live, pane_ms) = (self.is_live, self.settings.pane_ms);
-        let busy = |run: &(usize, usize, u32)| cells[run.0..run.1].iter().any(|(_, c)| c.predictions > 0);
+        let busy = |run: &(usize, usize, u32)| cells[run.0..run.1].iter().any(|c| c.cell.predictions > 0);
         let busy_all = runs.iter().filter(|r| busy(r)).count();
         let mut arrivals = std::mem::take(&mut self.scratch.arrivals);
         for (g, at) in &self.listeners {
@@ -308,8 +319,8 @@ impl Judge {
             let run = runs.binary_search_by_key(g, |r| r.2).ok().map(|i| &runs[i]);
             if let Some((from, to, _)) = run {
                 let mut marks = [0u64; 4];
-                for (_, cell) in &cells[*from..*to] {
-                    for (m, a) in marks.iter_mut().zip(cell.arrivals) {
+                for of in &cells[*from..*to] {
+                    for (m, a) in marks.iter_mut().zip(of.cell.arrivals) {
                         *m |= a;
                     }
                 }
@@ -362,14 +373,14 @@ impl Judge {
         group.interval = Some((now, 0, 0));
     }
 
-    fn judge_group(&mut self, g: u32, touched: &[(u32, u32)], cells: &mut [(Arc<Leaf>, Cell)], start: Time, out: &mut Vec<Said>) {
+    fn judge_group(&mut self, g: u32, touched: &[(u32, u32)], cells: &mut [LeafCell], start: Time, out: &mut Vec<Said>) {
         let mut codes = std::mem::take(&mut self.scratch.codes);
         let mut grid = std::mem::take(&mut self.scratch.grid);
         codes.clear();
         let (mut predictions, mut with_features, mut outside, mut cost) = (0u32, 0u32, 0u32, 0i64);
         let intended = self.settings.models.get(&*self.groups[g as usize].key.model).map(|m| &m.intended_use).filter(|uses| !uses.is_empty());
         for (_, i) in touched {
-            let (leaf, cell) = &cells[*i as usize];
+            let LeafCell { leaf, cell, .. } = &cells[*i as usize];
             predictions += cell.predictions;
             with_features += cell.with_features;
             cost = cost.saturating_add(cell.cost_nano);
@@ -381,6 +392,7 @@ impl Judge {
         }
         self.take_totals(g as usize, touched, cells, start, predictions, cost);
         // Sparse groups gather a few panes first.
+        let is_segment = self.groups[g as usize].key.segment.is_some();
         let gathered = &mut self.groups[g as usize].gathered;
         gathered.predictions += predictions;
         gathered.with_features += with_features;
@@ -388,7 +400,12 @@ impl Judge {
         let since = *gathered.since.get_or_insert(start);
         let length_ms = start.plus_ms(self.settings.pane_ms).since_ms(since);
         for (_, i) in touched {
-            gathered.codes.extend_from_slice(cells[*i as usize].1.codes());
+            let codes = cells[*i as usize].cell.codes();
+            if is_segment {
+                gathered.codes.extend(codes.iter().filter(|c| !self.of_features.get(usize::from(c.0.slot())).is_some_and(|f| *f)));
+            } else {
+                gathered.codes.extend_from_slice(codes);
+            }
         }
         if gathered.predictions < GATHER_PREDICTIONS && length_ms < GATHER_MS {
             if gathered.codes.len() > GATHERED_CODES_MAX {
@@ -415,14 +432,14 @@ impl Judge {
         let since_ms = group.minutes.front().map_or(start.0, |m| m.0 * 60_000).max(group.born.0);
         let covered_ms = (start.0 + pane_ms - since_ms).clamp(pane_ms, EXPOSURE_MINUTES * 60_000);
         let exposure: f64 = group.minutes.iter().map(|m| f64::from(m.1)).sum::<f64>() * pane_ms as f64 / covered_ms as f64;
-        let Group { lines, by_slot, .. } = group;
+        let Group { key, lines, by_slot, .. } = group;
         let exemplars = |failed: bool| -> Vec<Exemplar> {
             let mut kept = crate::pane::Exemplars::default();
             for (_, i) in touched {
-                let cell = &cells[*i as usize].1;
+                let cell = &cells[*i as usize].cell;
                 kept.merge(if failed { &cell.failed } else { &cell.usual });
             }
-            kept.0
+            kept.told()
         };
         for (number, fed) in by_slot.iter() {
             let from = codes.partition_point(|c| c.0.slot() < *number);
@@ -468,6 +485,11 @@ impl Judge {
                 }
             }
         }
+        if !key.is_roll_up() {
+            self.scratch.codes = codes;
+            self.scratch.grid = grid;
+            return;
+        }
         // Use that the model was not made for: the whole model is asked, by its leaves' segments.
         if predictions > 0
             && let Some(line) = lines.iter_mut().find(|l| l.series.signal == Signal::OutOfScope)
@@ -511,7 +533,7 @@ impl Judge {
     }
 
     /// Totals of the group that outlive the pane.
-    fn take_totals(&mut self, g: usize, touched: &[(u32, u32)], cells: &[(Arc<Leaf>, Cell)], start: Time, predictions: u32, cost: i64) {
+    fn take_totals(&mut self, g: usize, touched: &[(u32, u32)], cells: &[LeafCell], start: Time, predictions: u32, cost: i64) {
         let group = &mut self.groups[g];
         group.born = group.born.min(start);
         group.predictions += u64::from(predictions);
@@ -545,8 +567,8 @@ impl Judge {
             }
             if let Some((_, users, failed)) = group.users.back_mut() {
                 for (_, i) in touched {
-                    users.merge(&cells[*i as usize].1.users);
-                    failed.merge(&cells[*i as usize].1.users_failed);
+                    users.merge(&cells[*i as usize].cell.users);
+                    failed.merge(&cells[*i as usize].cell.users_failed);
                 }
             }
         }
@@ -592,6 +614,9 @@ impl Judge {
         }
         // By name: numbers depend on the order in which partitions were read, and what a birth may spend on the order of births.
         fresh.sort();
+        // Most groups are born with all that they will ever hold.
+        let more = if self.groups[g].key.is_roll_up() { 6 } else { 1 };
+        self.groups[g].lines.reserve_exact(if fresh.is_empty() { 0 } else { fresh.len() + more });
         for (name, number) in fresh {
             let fed = self.wanted(&name, g).into_iter().map(|(signal, bank)| self.open_line(g, signal, bank, now)).collect();
             let by_slot = &mut self.groups[g].by_slot;
@@ -719,7 +744,7 @@ impl Judge {
                 vec![(Signal::ComplaintRate, Bank::counts(limits.tolerance.unwrap_or(0.2), limits.at_least.unwrap_or(0.002)))]
             }
             SlotName::Schema => rate(Signal::Schema),
-            SlotName::Number(_) | SlotName::Class(_) | SlotName::Present(_) if of_segment => vec![],
+            of_feature if of_segment && is_of_feature(of_feature) => vec![],
             SlotName::Number(n) => value(Signal::Feature(n.to_string())),
             SlotName::Class(n) => {
                 let signal = Signal::Feature(n.to_string());
@@ -815,6 +840,7 @@ impl Judge {
     /// When a row is not a group of this version.
     pub fn restore(settings: Settings, core: Core, groups: &[&[u8]]) -> Result<Judge, String> {
         let mut judge = Judge::new(settings);
+        judge.of_features = core.slots.iter().map(is_of_feature).collect();
         judge.slots = core.slots;
         judge.budget = core.budget;
         judge.budget.set(judge.settings.false_pages, judge.settings.pane_ms);
@@ -837,15 +863,8 @@ impl Judge {
 }
 
 /// Sorts counts by code, each code once. They come as sorted runs, which the stable sort merges.
-fn once_each(codes: &mut Vec<(Code, u32)>) {
-    codes.sort_by_key(|c| c.0);
-    codes.dedup_by(|b, a| {
-        let same = a.0 == b.0;
-        if same {
-            a.1 = a.1.saturating_add(b.1);
-        }
-        same
-    });
+fn is_of_feature(slot: &SlotName) -> bool {
+    matches!(slot, SlotName::Number(_) | SlotName::Class(_) | SlotName::Present(_))
 }
 
 /// What a line's reading means, once it is live.

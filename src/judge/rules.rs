@@ -5,12 +5,11 @@
 //! that fewer than one in a thousand is still bad (the rule of three).
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{GroupKey, SeriesId, SeriesKey, Signal, Time};
-use crate::pane::{Cell, Fact, FactKind, Leaf, slot};
+use crate::pane::{Fact, FactKind, Leaf, LeafCell, slot};
 
 /// Clean predictions after which a rule's finding is over, and the least time.
 const CLEAN_PREDICTIONS: u64 = 3_000;
@@ -23,7 +22,7 @@ const USUAL_FAILED_MAX: f64 = 0.5;
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Rules {
     out: Vec<Out>,
-    /// Failed and all of the last two panes, and of usual times, by model.
+    /// Failed and all of the last two panes, and of usual times, by model and in the order of models.
     totals: Vec<Totals>,
 }
 
@@ -56,7 +55,7 @@ pub struct RuleFired {
 
 impl Rules {
     /// One closed pane. Returns what fired and what is over.
-    pub fn pane(&mut self, start: Time, pane_ms: i64, cells: &mut [(Arc<Leaf>, Cell)], facts: &[Fact]) -> (Vec<RuleFired>, Vec<(SeriesId, String)>) {
+    pub fn pane(&mut self, start: Time, pane_ms: i64, cells: &mut [LeafCell], facts: &[Fact]) -> (Vec<RuleFired>, Vec<(SeriesId, String)>) {
         let now = start.plus_ms(pane_ms);
         let mut fired = Vec::new();
         for fact in facts {
@@ -80,9 +79,9 @@ impl Rules {
         fired.push(RuleFired { series, at, why, shares });
     }
 
-    fn total_failure(&mut self, now: Time, cells: &mut [(Arc<Leaf>, Cell)], fired: &mut Vec<RuleFired>) {
+    fn total_failure(&mut self, now: Time, cells: &mut [LeafCell], fired: &mut Vec<RuleFired>) {
         let mut sums: Vec<(GroupKey, f64, f64)> = Vec::new();
-        for (leaf, cell) in cells.iter_mut() {
+        for LeafCell { leaf, cell, .. } in cells.iter_mut() {
             let (mut failed, mut all) = (0.0, 0.0);
             for (code, n) in cell.codes() {
                 if code.slot() != slot::STATUS {
@@ -96,15 +95,18 @@ impl Rules {
                     *f += failed;
                     *a += all;
                 }
-                _ => sums.push((GroupKey::roll_up(&leaf.environment, &leaf.model), failed, all)),
+                _ => {
+                    let group = GroupKey { environment: leaf.environment.clone(), model: leaf.model.clone(), version: None, segment: None };
+                    sums.push((group, failed, all));
+                }
             }
         }
         for (group, failed, all) in sums {
-            let at = match self.totals.iter().position(|t| t.group == group) {
-                Some(at) => at,
-                None => {
-                    self.totals.push(Totals { group: group.clone(), recent: VecDeque::new(), usual: (0.0, 0.0) });
-                    self.totals.len() - 1
+            let at = match self.totals.binary_search_by(|t| t.group.cmp(&group)) {
+                Ok(at) => at,
+                Err(at) => {
+                    self.totals.insert(at, Totals { group: group.clone(), recent: VecDeque::new(), usual: (0.0, 0.0) });
+                    at
                 }
             };
             let totals = &mut self.totals[at];
@@ -126,7 +128,7 @@ impl Rules {
     }
 
     /// Counts clean predictions for what is out.
-    fn clean(&mut self, now: Time, cells: &[(Arc<Leaf>, Cell)]) -> Vec<(SeriesId, String)> {
+    fn clean(&mut self, now: Time, cells: &[LeafCell]) -> Vec<(SeriesId, String)> {
         let mut over = Vec::new();
         let totals = &self.totals;
         self.out.retain_mut(|out| {
@@ -137,7 +139,7 @@ impl Rules {
             let is_total = out.series.signal == Signal::Rule("total_failure".to_owned());
             if is_total {
                 let recent =
-                    totals.iter().find(|t| t.group == out.series.group).map(|t| t.recent.iter().fold((0.0, 0.0), |s, r| (s.0 + r.0, s.1 + r.1)));
+                    totals.binary_search_by(|t| t.group.cmp(&out.series.group)).ok().map(|at| totals[at].recent.iter().fold((0.0, 0.0), |s, r| (s.0 + r.0, s.1 + r.1)));
                 let Some((failed, all)) = recent else { return true };
                 if all >= TOTAL_EVENTS && failed < USUAL_FAILED_MAX * all {
                     over.push((out.series.id(), format!("{:.0} of the last {all:.0} predictions succeeded", all - failed)));
@@ -145,7 +147,7 @@ impl Rules {
                 }
                 return true;
             }
-            out.clean += cells.iter().filter(|(l, _)| of_model(l)).map(|(_, c)| u64::from(c.predictions)).sum::<u64>();
+            out.clean += cells.iter().filter(|c| of_model(&c.leaf)).map(|c| u64::from(c.cell.predictions)).sum::<u64>();
             if out.clean >= CLEAN_PREDICTIONS && now.since_ms(out.since) >= CLEAN_MS {
                 over.push((out.series.id(), format!("{} clean predictions since", super::thousands(out.clean as f64))));
                 return false;

@@ -13,6 +13,9 @@ use crate::domain::incident::Exemplar;
 
 /// Codes gathered before they are sorted and counted.
 const RAW_CODES_MAX: usize = 4_096;
+/// Room for the codes of one usual event, so that it is asked for once; and what a cell that is used again keeps at most.
+const CODES_AT_FIRST: usize = 32;
+const CODES_KEPT: usize = 256;
 /// Exemplars kept per cell and kind (failed, other): the smallest hashes of their ids.
 pub const EXEMPLARS_MAX: usize = 3;
 /// Distinct users are counted by the smallest hashes of their keys ("k minimum values").
@@ -38,8 +41,9 @@ impl Code {
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cell {
-    raw: Vec<Code>,
-    counted: Vec<(Code, u32)>,
+    /// Codes and how often each came. The first `counted` are in order and each there once; what follows has just come in.
+    codes: Vec<(Code, u32)>,
+    counted: usize,
     pub predictions: u32,
     /// Predictions that carried a `features` object: the denominator of missing values.
     pub with_features: u32,
@@ -55,8 +59,11 @@ pub struct Cell {
 
 impl Cell {
     pub fn add(&mut self, slot: u16, bin: u16) {
-        self.raw.push(Code::new(slot, bin));
-        if self.raw.len() >= RAW_CODES_MAX.max(2 * self.counted.len()) {
+        if self.codes.capacity() == 0 {
+            self.codes.reserve(CODES_AT_FIRST);
+        }
+        self.codes.push((Code::new(slot, bin), 1));
+        if self.codes.len() >= self.counted + RAW_CODES_MAX.max(2 * self.counted) {
             self.count();
         }
     }
@@ -67,33 +74,23 @@ impl Cell {
         self.arrivals[(slot / 64) as usize] |= 1 << (slot % 64);
     }
 
-    /// Folds the raw codes into the counted ones.
     fn count(&mut self) {
-        if self.raw.is_empty() {
+        if self.counted == self.codes.len() {
             return;
         }
-        self.raw.sort_unstable();
-        let mut fresh: Vec<(Code, u32)> = Vec::new();
-        for code in self.raw.drain(..) {
-            match fresh.last_mut() {
-                Some((last, n)) if *last == code => *n += 1,
-                _ => fresh.push((code, 1)),
-            }
-        }
-        self.counted = if self.counted.is_empty() { fresh } else { merge_counts(&self.counted, &fresh) };
+        once_each(&mut self.codes);
+        self.counted = self.codes.len();
     }
 
     /// The multiset, sorted by code. Counting is finished here.
     pub fn codes(&mut self) -> &[(Code, u32)] {
         self.count();
-        &self.counted
+        &self.codes
     }
 
-    /// Adds another cell. The result does not depend on the order in which cells are merged.
+    /// Takes in what another cell holds, and leaves it empty. The result does not depend on the order in which cells are merged.
     pub fn merge(&mut self, other: &mut Cell) {
-        self.count();
-        other.count();
-        self.counted = if self.counted.is_empty() { other.counted.clone() } else { merge_counts(&self.counted, &other.counted) };
+        self.codes.append(&mut other.codes);
         self.predictions += other.predictions;
         self.with_features += other.with_features;
         self.cost_nano = self.cost_nano.saturating_add(other.cost_nano);
@@ -104,32 +101,34 @@ impl Cell {
         for (mine, theirs) in self.arrivals.iter_mut().zip(other.arrivals) {
             *mine |= theirs;
         }
+        other.clear();
+    }
+
+    /// As new, but with the memory that it has: cells are used again.
+    pub fn clear(&mut self) {
+        self.codes.clear();
+        if self.codes.capacity() > CODES_KEPT {
+            self.codes = Vec::new();
+        }
+        self.counted = 0;
+        (self.predictions, self.with_features, self.cost_nano, self.arrivals) = (0, 0, 0, [0; 4]);
+        self.users.smallest.clear();
+        self.users_failed.smallest.clear();
+        self.failed.0.clear();
+        self.usual.0.clear();
     }
 }
 
-fn merge_counts(a: &[(Code, u32)], b: &[(Code, u32)]) -> Vec<(Code, u32)> {
-    let mut out = Vec::with_capacity(a.len() + b.len());
-    let (mut i, mut j) = (0, 0);
-    while i < a.len() && j < b.len() {
-        match a[i].0.cmp(&b[j].0) {
-            std::cmp::Ordering::Less => {
-                out.push(a[i]);
-                i += 1;
-            }
-            std::cmp::Ordering::Greater => {
-                out.push(b[j]);
-                j += 1;
-            }
-            std::cmp::Ordering::Equal => {
-                out.push((a[i].0, a[i].1.saturating_add(b[j].1)));
-                i += 1;
-                j += 1;
-            }
+/// Sorts codes, and adds up those that are alike.
+pub fn once_each(codes: &mut Vec<(Code, u32)>) {
+    codes.sort_unstable_by_key(|c| c.0);
+    codes.dedup_by(|b, a| {
+        let same = a.0 == b.0;
+        if same {
+            a.1 = a.1.saturating_add(b.1);
         }
-    }
-    out.extend_from_slice(&a[i..]);
-    out.extend_from_slice(&b[j..]);
-    out
+        same
+    });
 }
 
 /// Distinct count by the k smallest hashes (Bar-Yossef et al. 2002): exact below k, within about 1/sqrt(k) above.
@@ -171,8 +170,58 @@ impl Distinct {
 }
 
 /// The few observations kept as evidence: those with the smallest hashes, so that replay and merging keep the same ones.
+///
+/// Where traffic is thin nearly every event is kept, so what is said about one is a single text until somebody asks for it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Exemplars(pub Vec<Exemplar>);
+pub struct Exemplars(Vec<Sample>);
+
+/// One observation: the smallest hashes are kept, and then the smallest texts, which begin with the id.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Sample {
+    hash: u64,
+    /// Id, version, status, and then names and values in turn.
+    text: String,
+    time: Time,
+}
+
+/// Parts of a sample's text stand between these; the ASCII unit separator, which texts of people do not hold.
+const SEPARATOR: char = '\u{1f}';
+
+/// Writes the text of a sample.
+pub struct Told(String);
+
+impl Told {
+    pub fn new(id: &str, version: &str, status: &str) -> Told {
+        let mut told = Told(String::with_capacity(id.len() + 120));
+        told.push(id);
+        told.fact(version, status);
+        told
+    }
+
+    pub fn fact(&mut self, name: &str, value: &str) {
+        self.0.push(SEPARATOR);
+        self.push(name);
+        self.0.push(SEPARATOR);
+        self.push(value);
+    }
+
+    pub fn number(&mut self, name: &str, value: f64) {
+        use std::fmt::Write;
+        self.0.push(SEPARATOR);
+        self.push(name);
+        self.0.push(SEPARATOR);
+        // Writing to a string does not fail.
+        let _ = write!(self.0, "{value}");
+    }
+
+    fn push(&mut self, text: &str) {
+        if text.contains(SEPARATOR) {
+            self.0.extend(text.chars().filter(|c| *c != SEPARATOR));
+        } else {
+            self.0.push_str(text);
+        }
+    }
+}
 
 impl Exemplars {
     /// Would an observation with this hash be kept? Asked before its facts are gathered.
@@ -180,23 +229,58 @@ impl Exemplars {
         self.0.len() < EXEMPLARS_MAX || self.0.last().is_some_and(|last| hash < last.hash)
     }
 
-    pub fn add(&mut self, exemplar: Exemplar) {
-        if let Err(at) = self.0.binary_search_by(|e| (e.hash, &e.id).cmp(&(exemplar.hash, &exemplar.id))) {
-            self.0.insert(at, exemplar);
+    pub fn add(&mut self, hash: u64, time: Time, told: Told) {
+        self.insert(Sample { hash, text: told.0, time });
+    }
+
+    fn insert(&mut self, sample: Sample) {
+        if let Err(at) = self.0.binary_search(&sample) {
+            self.0.insert(at, sample);
             self.0.truncate(EXEMPLARS_MAX);
         }
     }
 
     pub fn merge(&mut self, other: &Exemplars) {
-        for e in &other.0 {
-            self.add(e.clone());
+        for sample in &other.0 {
+            if self.0.len() < EXEMPLARS_MAX || self.0.last().is_some_and(|last| sample < last) {
+                self.insert(sample.clone());
+            }
         }
+    }
+
+    /// As incidents show them.
+    pub fn told(&self) -> Vec<Exemplar> {
+        self.0
+            .iter()
+            .map(|sample| {
+                let mut parts = sample.text.split(SEPARATOR).map(str::to_owned);
+                let mut next = || parts.next().unwrap_or_default();
+                let (id, version, status) = (next(), next(), next());
+                let mut facts = Vec::new();
+                while let (Some(name), Some(value)) = (parts.next(), parts.next()) {
+                    facts.push((name, value));
+                }
+                Exemplar { id, hash: sample.hash, time: sample.time, version, status, facts }
+            })
+            .collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_exemplar_tells_what_was_said_of_it() {
+        let mut kept = Exemplars::default();
+        let mut told = Told::new("p\u{1f}1", "3.2", "error");
+        told.number("latency_ms", 12.5);
+        told.fact("region", "");
+        kept.add(7, Time(5), told);
+        let facts = vec![("latency_ms".to_owned(), "12.5".to_owned()), ("region".to_owned(), String::new())];
+        let all = kept.told();
+        assert_eq!(all, [Exemplar { id: "p1".into(), hash: 7, time: Time(5), version: "3.2".into(), status: "error".into(), facts }]);
+    }
 
     #[test]
     fn merging_gives_the_same_bytes_in_any_order() {
@@ -210,7 +294,7 @@ mod tests {
                     cell.predictions += 1;
                     let id = format!("{p}-{i}");
                     if cell.usual.wants(h) {
-                        cell.usual.add(Exemplar { id, hash: h, time: Time(0), version: String::new(), status: "ok".into(), facts: vec![] });
+                        cell.usual.add(h, Time(0), Told::new(&id, "1", "ok"));
                     }
                 }
                 cell
@@ -223,8 +307,9 @@ mod tests {
             }
             all
         };
-        let a = fold(&[0, 1, 2, 3, 4], &mut parts);
-        let b = fold(&[3, 1, 4, 0, 2], &mut parts);
+        let mut a = fold(&[0, 1, 2, 3, 4], &mut parts);
+        let mut b = fold(&[3, 1, 4, 0, 2], &mut parts);
+        (a.codes(), b.codes());
         assert_eq!(a, b);
         assert_eq!(a.predictions, 15_000);
         assert_eq!(a.clone().codes().iter().map(|(_, n)| *n).sum::<u32>(), 15_000);

@@ -1,9 +1,12 @@
 //! Names behind the small numbers: leaves (whose events) and slots (what is measured).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
 use serde::{Deserialize, Serialize};
 
+use super::cell::Cell;
 use crate::domain::{GroupKey, Segment};
 
 /// The finest slice of traffic that is counted: one model, environment, version and value of every configured segment dimension.
@@ -24,6 +27,84 @@ impl Leaf {
         let base = roll_up.clone();
         [roll_up, version].into_iter().chain(self.segments.iter().map(move |s| GroupKey { segment: Some(s.clone()), ..base.clone() }))
     }
+}
+
+/// Leaves by number, so that a pane's cells are sorted and looked up without reading names.
+///
+/// A leaf is found by its address first: whoever makes leaves holds one of each for as long as it counts for it. Only a cache;
+/// numbers are not saved and mean nothing to another process.
+#[derive(Debug, Default)]
+pub struct Leaves {
+    by_address: HashMap<usize, u32, FixedState>,
+    by_leaf: HashMap<Arc<Leaf>, u32, FixedState>,
+    /// Every leaf whose address is known is kept alive here, so that no other can come to stand at its place.
+    held: Vec<Arc<Leaf>>,
+    all: Vec<Arc<Leaf>>,
+    /// The order of leaves, and the place of each in it.
+    order: Vec<u32>,
+    ranks: Vec<u32>,
+}
+
+impl Leaves {
+    /// The number of a leaf; counted up from zero in the order in which leaves are met.
+    pub fn number(&mut self, leaf: &Arc<Leaf>) -> u32 {
+        let address = Arc::as_ptr(leaf) as usize;
+        if let Some(number) = self.by_address.get(&address) {
+            return *number;
+        }
+        let number = match self.by_leaf.get(leaf) {
+            Some(number) => *number,
+            None => {
+                let number = self.all.len() as u32;
+                self.all.push(leaf.clone());
+                self.by_leaf.insert(leaf.clone(), number);
+                number
+            }
+        };
+        self.by_address.insert(address, number);
+        self.held.push(leaf.clone());
+        number
+    }
+
+    /// Cells of several partitions become one for each leaf, in the order of leaves. Cells that are merged into others go to
+    /// `spare`, empty.
+    pub fn gather(&mut self, cells: impl Iterator<Item = (Arc<Leaf>, Box<Cell>)>, spare: &mut Vec<Box<Cell>>) -> Vec<LeafCell> {
+        let mut all: Vec<LeafCell> = cells.map(|(leaf, cell)| LeafCell { number: self.number(&leaf), leaf, cell }).collect();
+        let ranks = self.ranks();
+        all.sort_unstable_by_key(|c| ranks[c.number as usize]);
+        all.dedup_by(|b, a| {
+            let same = a.number == b.number;
+            if same {
+                a.cell.merge(&mut b.cell);
+                spare.push(std::mem::take(&mut b.cell));
+            }
+            same
+        });
+        all
+    }
+
+    /// Where each leaf stands in the order of leaves, by its number.
+    pub fn ranks(&mut self) -> &[u32] {
+        if self.ranks.len() != self.all.len() {
+            // Nearly sorted already: the stable sort finds the run.
+            self.order.extend(self.ranks.len() as u32..self.all.len() as u32);
+            self.order.sort_by(|a, b| self.all[*a as usize].cmp(&self.all[*b as usize]));
+            self.ranks.resize(self.order.len(), 0);
+            for (rank, number) in self.order.iter().enumerate() {
+                self.ranks[*number as usize] = rank as u32;
+            }
+        }
+        &self.ranks
+    }
+}
+
+/// What one leaf brought to a pane, over all partitions.
+#[derive(Debug)]
+pub struct LeafCell {
+    pub leaf: Arc<Leaf>,
+    /// By [`Leaves`].
+    pub number: u32,
+    pub cell: Box<Cell>,
 }
 
 /// What a slot measures. Fixed slots come first; those of features, flags and evaluators are numbered as they are met.

@@ -318,8 +318,8 @@ fn an_exemplar_shows_only_what_the_list_allows() {
         "trace_id":"SECRET","session_id":"SECRET""#;
     desk.prediction(0, "p-1", more);
     let cell = desk.finish().remove(0).cells.remove(0).1;
-    assert!(cell.usual.0.is_empty());
-    let e = &cell.failed.0[0];
+    assert!(cell.usual.told().is_empty());
+    let e = &cell.failed.told()[0];
     let facts: Vec<(&str, &str)> = e.facts.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
     assert_eq!(facts, [("latency_ms", "12"), ("error", "504"), ("region", "eu"), ("employment", "self")]);
     assert_eq!((e.id.as_str(), e.version.as_str(), e.status.as_str()), ("p-1", "v1", "error"));

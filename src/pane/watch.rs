@@ -12,9 +12,8 @@ use bellwether_detectors::sketch::log_linear::bin_of;
 use foldhash::fast::FixedState;
 use serde::{Deserialize, Serialize};
 
-use super::cell::Cell;
+use super::cell::{Cell, Told};
 use super::leaf::{Leaf, SlotName, slot};
-use crate::domain::incident::Exemplar;
 use crate::domain::observation::{Body, Fault, FeatureValue, FeedbackKind, Flag, PipelineState, Prediction, Status};
 use crate::domain::series::{StableHash, UNKNOWN};
 use crate::domain::{Observation, Segment, Time};
@@ -119,7 +118,7 @@ pub struct Contribution {
     pub pane: Time,
     /// Position of the last event of the partition when the pane was sealed.
     pub stamp: i64,
-    pub cells: Vec<(Arc<Leaf>, Cell)>,
+    pub cells: Vec<(Arc<Leaf>, Box<Cell>)>,
     pub facts: Vec<Fact>,
 }
 
@@ -228,6 +227,20 @@ pub struct Watch {
     slots: Vec<SlotName>,
     slot_by_name: Map<SlotName, u16>,
     shapes: Map<Arc<str>, Shape>,
+    /// One of each leaf for all partitions.
+    leaves: HashSet<Arc<Leaf>, FixedState>,
+    /// Empty cells, to be used again.
+    spare: Vec<Box<Cell>>,
+}
+
+/// Parts of the watch that every partition uses.
+struct Common<'a> {
+    settings: &'a Settings,
+    slots: &'a mut Vec<SlotName>,
+    slot_by_name: &'a mut Map<SlotName, u16>,
+    shapes: &'a mut Map<Arc<str>, Shape>,
+    leaves: &'a mut HashSet<Arc<Leaf>, FixedState>,
+    spare: &'a mut Vec<Box<Cell>>,
 }
 
 /// Saved state of a watch.
@@ -243,7 +256,7 @@ impl Watch {
     pub fn new(settings: Settings) -> Watch {
         let slots = SlotName::fixed();
         let slot_by_name = slots.iter().cloned().zip(0u16..).collect();
-        Watch { settings, partitions: Vec::new(), slots, slot_by_name, shapes: Map::default() }
+        Watch { settings, partitions: Vec::new(), slots, slot_by_name, shapes: Map::default(), leaves: HashSet::default(), spare: Vec::new() }
     }
 
     /// State as bytes: a pure function of the prefixes read.
@@ -274,6 +287,9 @@ impl Watch {
         watch.slots = saved.slots;
         watch.partitions = saved.partitions;
         for p in &mut watch.partitions {
+            for leaf in &mut p.leaves {
+                *leaf = one_of(&mut watch.leaves, leaf.clone());
+            }
             p.leaf_index = p.leaves.iter().cloned().zip(0u32..).collect();
             for (i, a) in p.admitted.iter_mut().enumerate() {
                 a.set = a.values.iter().cloned().collect();
@@ -284,6 +300,15 @@ impl Watch {
             p.model_index = p.counts.per_model.iter().enumerate().map(|(i, (m, _))| (m.clone(), i)).collect();
         }
         Ok(watch)
+    }
+
+    /// Cells that have been judged are filled again.
+    pub fn reuse(&mut self, cells: impl Iterator<Item = Box<Cell>>) {
+        let room = SPARE_CELLS_MAX.saturating_sub(self.spare.len());
+        self.spare.extend(cells.take(room).map(|mut cell| {
+            cell.clear();
+            cell
+        }));
     }
 
     /// Slots known so far, for a judge that starts beside a restored watch.
@@ -402,7 +427,15 @@ impl Watch {
             }
             return;
         }
-        if p.add(settings, &mut self.slots, &mut self.slot_by_name, &mut self.shapes, start, time, seen, out) {
+        let mut common = Common {
+            settings,
+            slots: &mut self.slots,
+            slot_by_name: &mut self.slot_by_name,
+            shapes: &mut self.shapes,
+            leaves: &mut self.leaves,
+            spare: &mut self.spare,
+        };
+        if p.add(&mut common, start, time, seen, out) {
             p.advance(id, settings, time, out);
         }
     }
@@ -418,6 +451,8 @@ impl Watch {
     }
 }
 
+/// Empty cells kept for the next pane; what is more is given back.
+const SPARE_CELLS_MAX: usize = 32_768;
 /// What does not fit its bound is counted under this name.
 const OTHER: &str = "other";
 /// Leaves beyond the bound that hold what did not fit, one for each model.
@@ -491,18 +526,17 @@ impl Partition {
     fn seal_before(&mut self, id: PartitionId, through: Time, out: &mut Vec<Outbound>) {
         while self.open.first().is_some_and(|pane| pane.start < through) {
             let pane = self.open.remove(0);
-            let mut cells: Vec<(Arc<Leaf>, Cell)> =
-                pane.cells.into_iter().enumerate().filter_map(|(leaf, cell)| cell.map(|c| (self.leaves[leaf].clone(), *c))).collect();
+            let mut cells: Vec<(Arc<Leaf>, Box<Cell>)> =
+                pane.cells.into_iter().enumerate().filter_map(|(leaf, cell)| cell.map(|c| (self.leaves[leaf].clone(), c))).collect();
             cells.iter_mut().for_each(|(_, c)| {
                 c.codes();
             });
-            cells.sort_by(|a, b| a.0.cmp(&b.0));
             out.push(Outbound::Sealed(Contribution { partition: id, pane: pane.start, stamp: self.position, cells, facts: pane.facts }));
         }
     }
 
     /// The leaf of an event; new values of segments are admitted within their budget, others become `other`.
-    fn leaf(&mut self, settings: &Settings, seen: &Observation<'_>, model: &str) -> u32 {
+    fn leaf(&mut self, settings: &Settings, leaves: &mut HashSet<Arc<Leaf>, FixedState>, seen: &Observation<'_>, model: &str) -> u32 {
         let e = &seen.envelope;
         let environment = e.environment.as_deref().unwrap_or(UNKNOWN);
         let version = e.version.as_deref().unwrap_or(UNKNOWN);
@@ -531,7 +565,7 @@ impl Partition {
             segments.push(Segment { dimension: dimension.into(), value: admitted.as_ref().into() });
         }
         let leaf = Leaf { environment: environment.into(), model: model.into(), version: version.into(), segments };
-        let index = self.place(settings, leaf);
+        let index = self.place(settings, leaves, leaf);
         if self.leaf_by_hash.len() >= 4 * settings.limits.leaves_max {
             self.leaf_by_hash.clear();
         }
@@ -542,13 +576,13 @@ impl Partition {
     /// The index of a leaf. When all are given out, a new one is counted with its model's `other` version; and when even those
     /// have grown too many, with a model `other`. A leaf that is known keeps its place, full or not: else a restart, which
     /// forgets the cache, would count differently.
-    fn place(&mut self, settings: &Settings, leaf: Leaf) -> u32 {
+    fn place(&mut self, settings: &Settings, leaves: &mut HashSet<Arc<Leaf>, FixedState>, leaf: Leaf) -> u32 {
         let limits = &settings.limits;
         if let Some(i) = self.leaf_index.get(&leaf) {
             return *i;
         }
         if self.leaves.len() < limits.leaves_max {
-            return self.push_leaf(leaf);
+            return self.push_leaf(leaves, leaf);
         }
         self.counts.leaves_as_other += 1;
         let of_model = Leaf { environment: leaf.environment, model: leaf.model, version: OTHER.into(), segments: vec![] };
@@ -556,17 +590,17 @@ impl Partition {
             return *i;
         }
         if self.leaves.len() < limits.leaves_max + OTHER_LEAVES_MAX {
-            return self.push_leaf(of_model);
+            return self.push_leaf(leaves, of_model);
         }
         let of_none = Leaf { environment: OTHER.into(), model: OTHER.into(), version: OTHER.into(), segments: vec![] };
         match self.leaf_index.get(&of_none) {
             Some(i) => *i,
-            None => self.push_leaf(of_none),
+            None => self.push_leaf(leaves, of_none),
         }
     }
 
-    fn push_leaf(&mut self, leaf: Leaf) -> u32 {
-        let leaf = Arc::new(leaf);
+    fn push_leaf(&mut self, leaves: &mut HashSet<Arc<Leaf>, FixedState>, leaf: Leaf) -> u32 {
+        let leaf = one_of(leaves, Arc::new(leaf));
         let index = self.leaves.len() as u32;
         self.leaf_index.insert(leaf.clone(), index);
         self.leaves.push(leaf);
@@ -608,18 +642,8 @@ impl Partition {
     }
 
     /// Adds an event to its pane. False when it does not enter one, so that it does not move the watermark either.
-    #[expect(clippy::too_many_arguments, reason = "disjoint parts of the watch, borrowed apart")]
-    fn add(
-        &mut self,
-        settings: &Settings,
-        slots: &mut Vec<SlotName>,
-        slot_by_name: &mut Map<SlotName, u16>,
-        shapes: &mut Map<Arc<str>, Shape>,
-        start: Time,
-        time: Time,
-        seen: &Observation<'_>,
-        out: &mut Vec<Outbound>,
-    ) -> bool {
+    fn add(&mut self, common: &mut Common<'_>, start: Time, time: Time, seen: &Observation<'_>, out: &mut Vec<Outbound>) -> bool {
+        let Common { settings, slots, slot_by_name, shapes, leaves, spare } = common;
         let dropped = &mut 0u64;
         let mut slot_of = |name: SlotName, out: &mut Vec<Outbound>| -> Option<u16> {
             if let Some(s) = slot_by_name.get(&name) {
@@ -638,13 +662,13 @@ impl Partition {
         let model = seen.envelope.model.as_deref();
         match (&seen.body, model) {
             (Body::Prediction(prediction), Some(model)) => {
-                let leaf = self.leaf(settings, seen, model);
+                let leaf = self.leaf(settings, leaves, seen, model);
                 let leaf_version = self.leaves[leaf as usize].clone();
                 let id = seen.envelope.id.as_deref().unwrap_or("");
                 let foreign = prediction.cost.as_ref().is_some_and(|c| c.currency.as_deref().is_some_and(|x| x != settings.currency));
                 self.counts.foreign_currency += u64::from(foreign);
                 let pane = open_pane(&mut self.open, start);
-                let cell = cell_of(pane, leaf);
+                let cell = cell_of(pane, leaf, spare);
                 cell.predictions += 1;
                 cell.arrived(time, start, settings.pane_ms);
                 add_prediction(cell, prediction, foreign);
@@ -674,12 +698,12 @@ impl Partition {
                 let hash = StableHash::of(id.as_bytes());
                 let kept = if failed { &mut cell.failed } else { &mut cell.usual };
                 if kept.wants(hash) {
-                    kept.add(exemplar(settings, seen, prediction, id, hash, time));
+                    kept.add(hash, time, exemplar(settings, seen, prediction, id));
                 }
             }
             (Body::Quality(quality), Some(model)) => {
-                let leaf = self.leaf(settings, seen, model);
-                let cell = cell_of(open_pane(&mut self.open, start), leaf);
+                let leaf = self.leaf(settings, leaves, seen, model);
+                let cell = cell_of(open_pane(&mut self.open, start), leaf, spare);
                 if let Some(value) = quality.value
                     && let Some(s) = slot_of(SlotName::Quality(quality.name.as_ref().into()), out)
                 {
@@ -698,8 +722,8 @@ impl Partition {
                     FeedbackKind::Thumb => feedback.value.is_some_and(|v| v <= 0.0),
                     FeedbackKind::Rating | FeedbackKind::Correction => false,
                 };
-                let leaf = self.leaf(settings, seen, model);
-                let cell = cell_of(open_pane(&mut self.open, start), leaf);
+                let leaf = self.leaf(settings, leaves, seen, model);
+                let cell = cell_of(open_pane(&mut self.open, start), leaf, spare);
                 if negative {
                     cell.add(slot::COMPLAINT, 1);
                 }
@@ -806,12 +830,12 @@ fn flag_slot(
     Some(s)
 }
 
-fn cell_of(pane: &mut OpenPane, leaf: u32) -> &mut Cell {
+fn cell_of<'p>(pane: &'p mut OpenPane, leaf: u32, spare: &mut Vec<Box<Cell>>) -> &'p mut Cell {
     let leaf = leaf as usize;
     if pane.cells.len() <= leaf {
         pane.cells.resize_with(leaf + 1, || None);
     }
-    pane.cells[leaf].get_or_insert_with(Box::default)
+    pane.cells[leaf].get_or_insert_with(|| spare.pop().unwrap_or_default())
 }
 
 fn add_prediction(cell: &mut Cell, p: &Prediction<'_>, foreign_currency: bool) {
@@ -913,28 +937,9 @@ fn add_features(
     }
 }
 
-fn exemplar(settings: &Settings, seen: &Observation<'_>, p: &Prediction<'_>, id: &str, hash: u64, time: Time) -> Exemplar {
+/// What is said about one prediction: no more than the allow-list lets through.
+fn exemplar(settings: &Settings, seen: &Observation<'_>, p: &Prediction<'_>, id: &str) -> Told {
     let allowed = |name: &str| settings.exemplar_allow.iter().any(|a| a == name);
-    let mut facts: Vec<(String, String)> = Vec::new();
-    if let Some(v) = p.latency_ms {
-        facts.push(("latency_ms".into(), format!("{v}")));
-    }
-    if let Some(code) = p.error.as_ref().and_then(|e| e.code.as_deref().or(e.kind.as_deref())) {
-        facts.push(("error".into(), code.chars().take(64).collect()));
-    }
-    for (dimension, value) in seen.envelope.segments.iter().filter(|(d, _)| settings.dimensions.iter().any(|x| x == d) || allowed(d)) {
-        facts.push((dimension.to_string(), value.chars().take(64).collect()));
-    }
-    for (name, value) in p.features.iter().filter(|(n, _)| allowed(n)) {
-        let told = match value {
-            FeatureValue::Number(v) => format!("{v}"),
-            FeatureValue::Text(t) => t.chars().take(64).collect(),
-            FeatureValue::Bool(b) => format!("{b}"),
-            FeatureValue::Null => "null".to_owned(),
-            FeatureValue::Embedding(e) => format!("[{} numbers]", e.len()),
-        };
-        facts.push((name.to_string(), told));
-    }
     let status = match p.status {
         Status::Ok => "ok",
         Status::Error => "error",
@@ -942,6 +947,38 @@ fn exemplar(settings: &Settings, seen: &Observation<'_>, p: &Prediction<'_>, id:
         Status::Cancelled => "cancelled",
         Status::MissingResponse => "missing_response",
     };
-    let version = seen.envelope.version.as_deref().unwrap_or(UNKNOWN).to_owned();
-    Exemplar { id: id.to_owned(), hash, time, version, status: status.to_owned(), facts }
+    let mut told = Told::new(id, seen.envelope.version.as_deref().unwrap_or(UNKNOWN), status);
+    if let Some(v) = p.latency_ms {
+        told.number("latency_ms", v);
+    }
+    if let Some(code) = p.error.as_ref().and_then(|e| e.code.as_deref().or(e.kind.as_deref())) {
+        told.fact("error", cut(code));
+    }
+    for (dimension, value) in seen.envelope.segments.iter().filter(|(d, _)| settings.dimensions.iter().any(|x| x == d) || allowed(d)) {
+        told.fact(dimension, cut(value));
+    }
+    for (name, value) in p.features.iter().filter(|(n, _)| allowed(n)) {
+        match value {
+            FeatureValue::Number(v) => told.number(name, *v),
+            FeatureValue::Text(t) => told.fact(name, cut(t)),
+            FeatureValue::Bool(b) => told.fact(name, if *b { "true" } else { "false" }),
+            FeatureValue::Null => told.fact(name, "null"),
+            FeatureValue::Embedding(e) => told.fact(name, &format!("[{} numbers]", e.len())),
+        }
+    }
+    told
+}
+
+/// The first characters of a text.
+fn cut(text: &str) -> &str {
+    text.char_indices().nth(64).map_or(text, |(at, _)| &text[..at])
+}
+
+/// The one leaf that all who mean the same share.
+fn one_of(leaves: &mut HashSet<Arc<Leaf>, FixedState>, leaf: Arc<Leaf>) -> Arc<Leaf> {
+    if let Some(known) = leaves.get(&leaf) {
+        return known.clone();
+    }
+    leaves.insert(leaf.clone());
+    leaf
 }
