@@ -32,4 +32,5 @@ pub mod daemon;
 pub mod backtest;
 pub mod fleet;
 pub mod demo;
+pub mod simulate;
 pub mod cli;

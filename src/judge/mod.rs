@@ -23,6 +23,7 @@ mod budget;
 mod line;
 mod rules;
 
+pub use budget::Budget;
 pub use line::{Bank, Decided, Feed, Line, Point, Points, thousands};
 pub use rules::{RuleFired, Rules};
 

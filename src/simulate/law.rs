@@ -1,0 +1,183 @@
+//! What a simulated series draws its panes from, before and after its fault.
+
+use std::sync::LazyLock;
+
+use bellwether_detectors::sketch::log_linear::bin_of;
+use statrs::distribution::{ContinuousCDF, Normal};
+
+use crate::fleet::Chance;
+use crate::judge::{Bank, Feed};
+
+/// Cells of a table of quantiles, a power of two: a value is one look into it.
+const CELLS: usize = 1 << 15;
+/// What is forgiven: the defaults of `signals`.
+pub const TOLERANCE: f64 = 0.2;
+pub const TOLERANCE_SIGMA: f64 = 0.1;
+/// What a hidden fault does: multiplies a rate, a count and a class, and shifts values by so many standard deviations.
+pub const FAULT_TIMES: f64 = 2.0;
+pub const FAULT_SIGMA: f64 = 0.25;
+/// Shares of the classes of a categorical series; the last is the one that a fault multiplies.
+const CLASSES: [f64; 6] = [0.35, 0.25, 0.16, 0.11, 0.08, 0.05];
+
+/// Kind of a series and its parameters.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Law {
+    /// Hits of rate `p` among the events of a pane.
+    Rate { p: f64 },
+    /// Log-normal values.
+    Values { median: f64, sigma: f64 },
+    /// One of six classes.
+    Classes,
+    /// A Poisson count of `rate` for each event of exposure.
+    Counts { rate: f64 },
+}
+
+/// How the series is now.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Mood {
+    Usual,
+    /// Changed by exactly what is forgiven.
+    Edge,
+    Faulty,
+}
+
+/// One pane.
+#[derive(Debug, Default)]
+pub struct Pane {
+    hits: f64,
+    grid: Vec<(u16, u32)>,
+    values: Vec<u16>,
+}
+
+impl Law {
+    /// The mix of a fleet: 40 % rates from 0.1 to 5 %, 40 % values, 10 % classes, 10 % counts.
+    pub fn of(series: usize) -> Law {
+        match series % 10 {
+            0 => Law::Rate { p: 0.001 },
+            1 | 2 => Law::Rate { p: 0.01 },
+            3 => Law::Rate { p: 0.05 },
+            4 | 5 => Law::Values { median: 120.0, sigma: 0.6 },
+            6 => Law::Values { median: 0.8, sigma: 0.1 },
+            7 => Law::Values { median: 2_000.0, sigma: 1.2 },
+            8 => Law::Classes,
+            _ => Law::Counts { rate: 0.005 },
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Law::Rate { .. } => "rate",
+            Law::Values { .. } => "values",
+            Law::Classes => "classes",
+            Law::Counts { .. } => "counts",
+        }
+    }
+
+    pub fn bank(self) -> Bank {
+        match self {
+            Law::Rate { .. } => Bank::rate(TOLERANCE, 0.0),
+            Law::Values { .. } => Bank::bins(TOLERANCE_SIGMA),
+            Law::Classes => Bank::classes(TOLERANCE),
+            Law::Counts { .. } => Bank::counts(TOLERANCE, 0.0),
+        }
+    }
+
+    /// Draws a pane of `n` events.
+    pub fn draw(self, n: u32, mood: Mood, chance: &mut Chance, pane: &mut Pane) {
+        let times = match mood {
+            Mood::Usual => 1.0,
+            Mood::Edge => 1.0 + TOLERANCE,
+            Mood::Faulty => FAULT_TIMES,
+        };
+        match self {
+            Law::Rate { p } => pane.hits = f64::from(binomial(n, (p * times).min(0.95), chance)),
+            Law::Counts { rate } => pane.hits = poisson(rate * times * f64::from(n), chance),
+            Law::Values { median, sigma } => {
+                let shift = match mood {
+                    Mood::Usual => 0.0,
+                    Mood::Edge => TOLERANCE_SIGMA,
+                    Mood::Faulty => FAULT_SIGMA,
+                };
+                pane.values.clear();
+                for _ in 0..n {
+                    let z = NORMAL[(chance.bits() >> (64 - CELLS.trailing_zeros())) as usize] + shift;
+                    pane.values.push(bin_of(median * (sigma * z).exp()));
+                }
+                pane.count();
+            }
+            Law::Classes => {
+                let last = CLASSES[CLASSES.len() - 1] * times;
+                let others = (1.0 - last) / (1.0 - CLASSES[CLASSES.len() - 1]);
+                pane.values.clear();
+                for _ in 0..n {
+                    let mut u = chance.unit();
+                    let mut class = CLASSES.len() - 1;
+                    for (i, share) in CLASSES[..CLASSES.len() - 1].iter().enumerate() {
+                        u -= share * others;
+                        if u < 0.0 {
+                            class = i;
+                            break;
+                        }
+                    }
+                    pane.values.push(class as u16);
+                }
+                pane.count();
+            }
+        }
+    }
+}
+
+static NORMAL: LazyLock<Vec<f64>> = LazyLock::new(|| {
+    let normal = Normal::standard();
+    (0..CELLS).map(|i| normal.inverse_cdf((i as f64 + 0.5) / CELLS as f64)).collect()
+});
+
+impl Pane {
+    fn count(&mut self) {
+        self.values.sort_unstable();
+        self.grid.clear();
+        for value in &self.values {
+            match self.grid.last_mut() {
+                Some((last, n)) if last == value => *n += 1,
+                _ => self.grid.push((*value, 1)),
+            }
+        }
+    }
+
+    /// As the judge's lines are fed.
+    pub fn feed(&self, law: Law, n: u32) -> Feed<'_> {
+        match law {
+            Law::Rate { .. } => Feed::Share { hits: self.hits, total: f64::from(n) },
+            Law::Values { .. } => Feed::Grid(&self.grid),
+            Law::Classes => Feed::Classes(&self.grid),
+            Law::Counts { .. } => Feed::Count { count: self.hits, exposure: f64::from(n) },
+        }
+    }
+}
+
+/// By geometric skips, which are cheap while hits are rare.
+fn binomial(n: u32, p: f64, chance: &mut Chance) -> u32 {
+    if p > 0.2 {
+        return (0..n).filter(|_| chance.unit() < p).count() as u32;
+    }
+    let step = (1.0 - p).ln();
+    let (mut hits, mut at) = (0, 0.0);
+    loop {
+        at += 1.0 + ((1.0 - chance.unit()).ln() / step).floor();
+        if at > f64::from(n) {
+            return hits;
+        }
+        hits += 1;
+    }
+}
+
+fn poisson(mean: f64, chance: &mut Chance) -> f64 {
+    let (mut count, mut left) = (0.0, mean);
+    loop {
+        left -= chance.exponential();
+        if left < 0.0 {
+            return count;
+        }
+        count += 1.0;
+    }
+}
