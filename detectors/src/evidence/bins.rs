@@ -25,7 +25,7 @@ const TABLE: usize = ARMS - 2;
 const RECOVERY_ARMS: usize = 3;
 /// A cut is kept when the baseline has at least this many values beyond it.
 const BEYOND_CUT_MIN: f64 = 5.0;
-const MERGE_EVENTS: f64 = 20.0;
+const MERGE_EVENTS: f64 = 10.0;
 const MERGE_MS: i64 = 600_000;
 const NOISE_LAG: usize = 12;
 /// Panes whose resemblance must be known before the first bet: bins exist only from arming on, and so do their ladders.

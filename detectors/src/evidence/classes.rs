@@ -33,7 +33,7 @@ const NOISE_LAG: usize = 12;
 const NOISE_PANES_MIN: u32 = 24;
 /// Panes kept for the size and the onset of a change.
 const RECENT: usize = 48;
-const MERGE_EVENTS: f64 = 20.0;
+const MERGE_EVENTS: f64 = 10.0;
 const MERGE_MS: i64 = 600_000;
 const STARVED_EVENTS_PER_HOUR: f64 = 5.0;
 const RECOVERY_ARMS: usize = 3;

@@ -141,15 +141,15 @@ impl CountsBank {
         }
 
         let l = self.likelihoods(pane);
-        let sum = self.evidence.step(&l[..self.evidence.r.len()], injection, at_ms);
+        let sum = self.evidence.step(&l[..self.evidence.len()], injection, at_ms);
         if self.recent.len() == RECENT {
             self.recent.pop_front();
         }
         self.recent.push_back((at_ms, pane));
         // Learning stops while evidence is high: at B^(1/4) it does not bias the null.
         let learns = sum < injection.powf(0.25) && sum < 1.0;
-        for ((seen, learned), start_ms) in self.since.iter_mut().zip(&self.evidence.start_ms) {
-            if *start_ms == at_ms {
+        for (j, (seen, learned)) in self.since.iter_mut().enumerate().take(self.evidence.len()) {
+            if self.evidence.start_of(j) == at_ms {
                 (*seen, *learned) = (Tally::default(), Tally::default());
             }
             seen.add(pane);
@@ -214,7 +214,7 @@ impl CountsBank {
     /// `needs_events` counts units of exposure.
     pub fn sees(&self, injection: f64) -> Sees {
         let b = if injection > 0.0 { injection } else { 1e-9 };
-        let wanted = 2.0 * (-b.ln() + (self.evidence.r.len() as f64).ln());
+        let wanted = 2.0 * (-b.ln() + (self.evidence.len() as f64).ln());
         let phi = self.ladder.phi();
         let p = self.quiet.rate();
         let q = (p * 2.0 / (1.0 + self.settings.tolerance)).max(p + self.settings.at_least);
@@ -368,8 +368,8 @@ impl CountsBank {
         let alternatives = [far, p0, p0 + 0.25 * (c - p0), p0 + 0.5 * (c - p0), p0 + 0.7 * (c - p0)];
         let l = alternatives.map(|q| e * (q / c).ln() - w * (q - c));
         let sum = frozen.recovery.step(&l, injection, at_ms);
-        for (since, start_ms) in frozen.since.iter_mut().zip(&frozen.recovery.start_ms) {
-            if *start_ms == at_ms {
+        for (j, since) in frozen.since.iter_mut().enumerate() {
+            if frozen.recovery.start_of(j) == at_ms {
                 *since = Tally::default();
             }
             since.add(pane);

@@ -6,10 +6,13 @@
 
 pub mod bins;
 pub mod classes;
+mod climb;
 pub mod counts;
 pub mod gap;
+mod hours;
 pub mod rate;
 pub mod seasonal_step;
+mod trail;
 
 use serde::{Deserialize, Serialize};
 
@@ -41,86 +44,134 @@ pub struct Band {
     pub events: f64,
 }
 
-/// A mixture of Shiryaev-Roberts recursions, and for each a pointer to where its evidence began.
+/// One Shiryaev-Roberts recursion, and a pointer to where its evidence began.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Arm {
+    /// Evidence, in units of the threshold.
+    r: f64,
+    /// Start of the pane after the last zero of the cumulative sum (Page).
+    start_ms: i64,
+    cusum: f32,
+}
+
+const IDLE: Arm = Arm { r: 0.0, start_ms: i64::MIN, cusum: 0.0 };
+
+/// A mixture of Shiryaev-Roberts recursions. `A` is an array where the number of alternatives is fixed, else a `Vec`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Mixture {
-    /// Evidence of each alternative, in units of the threshold.
-    r: Vec<f64>,
-    /// Cumulative sum since its pointer (Page), and the pointer: start of the pane after the last zero.
-    cusum: Vec<f64>,
-    start_ms: Vec<i64>,
+pub struct Mixture<A = Vec<Arm>> {
+    arms: A,
 }
 
 impl Mixture {
     pub fn new(arms: usize) -> Mixture {
-        Mixture { r: vec![0.0; arms], cusum: vec![0.0; arms], start_ms: vec![i64::MIN; arms] }
+        Mixture { arms: vec![IDLE; arms] }
     }
 
-    /// One pane: `nats[j]` is the log-likelihood ratio of alternative j, `injection` what the whole mixture may spend.
-    /// Returns the sum of evidence.
+    /// One pane of alternatives that share the injection alike.
     pub fn step(&mut self, nats: &[f64], injection: f64, at_ms: i64) -> f64 {
-        let share = injection / self.r.len() as f64;
+        let share = injection / self.arms.len() as f64;
+        self.arms.iter_mut().zip(nats).map(|(arm, l)| arm.step(*l, share, NATS_PER_PANE_MAX, at_ms)).sum()
+    }
+}
+
+impl<const N: usize> Default for Mixture<[Arm; N]> {
+    fn default() -> Self {
+        Mixture { arms: [IDLE; N] }
+    }
+}
+
+impl Arm {
+    #[inline]
+    fn step(&mut self, nats: f64, share: f64, nats_max: f64, at_ms: i64) -> f64 {
+        let l = nats.min(nats_max);
+        self.r = ((share + self.r) * exp(l)).min(1e200);
+        if self.cusum <= 0.0 {
+            self.start_ms = at_ms;
+        }
+        self.cusum = (self.cusum + l as f32).max(0.0);
+        self.r
+    }
+}
+
+impl<A: AsRef<[Arm]> + AsMut<[Arm]>> Mixture<A> {
+    /// One pane: `nats[j]` is the log-likelihood ratio of alternative j and `weights[j]` its part of the injection (they add up to
+    /// at most 1); no alternative may gain more than `nats_max`. Returns the sum of evidence.
+    #[inline]
+    pub fn step_weighted(&mut self, nats: &[f64], weights: &[f64], injection: f64, nats_max: f64, at_ms: i64) -> f64 {
         let mut sum = 0.0;
-        for (j, l) in nats.iter().enumerate() {
-            let l = l.min(NATS_PER_PANE_MAX);
-            self.r[j] = ((share + self.r[j]) * l.exp()).min(1e200);
-            sum += self.r[j];
-            if self.cusum[j] <= 0.0 {
-                self.start_ms[j] = at_ms;
-            }
-            self.cusum[j] = (self.cusum[j] + l).max(0.0);
+        for ((arm, l), w) in self.arms.as_mut().iter_mut().zip(nats).zip(weights) {
+            sum += arm.step(*l, w * injection, nats_max, at_ms);
         }
         sum
     }
 
     pub fn sum(&self) -> f64 {
-        self.r.iter().sum()
+        self.arms.as_ref().iter().map(|a| a.r).sum()
+    }
+
+    pub fn len(&self) -> usize {
+        self.arms.as_ref().len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.arms.as_ref().is_empty()
     }
 
     /// The alternative with the most evidence.
     pub fn best(&self) -> usize {
-        (0..self.r.len()).fold(0, |best, j| if self.r[j] > self.r[best] { j } else { best })
+        let arms = self.arms.as_ref();
+        (0..arms.len()).fold(0, |best, j| if arms[j].r > arms[best].r { j } else { best })
     }
 
     pub fn start_of(&self, arm: usize) -> i64 {
-        self.start_ms[arm]
+        self.arms.as_ref()[arm].start_ms
     }
 
     /// Has any alternative something to say?
     pub fn is_idle(&self) -> bool {
-        self.cusum.iter().all(|c| *c <= 0.0)
+        self.arms.as_ref().iter().all(|a| a.cusum <= 0.0)
     }
 
     pub fn clear(&mut self) {
-        self.r.fill(0.0);
-        self.cusum.fill(0.0);
+        for arm in self.arms.as_mut() {
+            arm.r = 0.0;
+            arm.cusum = 0.0;
+        }
     }
 }
 
 /// Panes resemble each other: how much noisier are sums over 2^i panes than independent events would be?
 ///
 /// Level i compares neighbouring blocks of 2^i panes; pair differences ignore slow level changes. Each level is shrunk on the one
-/// below it, so a level with few pairs says little.
+/// below it, so a level with few pairs says little, and what it differs by within one standard error of a level of independent
+/// events is not believed: the largest of ten noisy levels would otherwise call every quiet series noisy, and slow.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ladder {
-    levels: Vec<Level>,
+    levels: [Level; LADDER_LEVELS],
     phi: f64,
     fed: u32,
+    /// Decaying sum of variance times events, and of panes: their ratio tells how skewed a pane is.
+    information: f32,
+    panes: f32,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Level {
-    pending: Option<(f64, f64)>,
-    sum: f64,
-    count: f64,
+    /// A block that waits for its neighbour; `n` of 0 is none.
+    pending_sum: f32,
+    pending_n: f32,
+    sum: f32,
+    count: f32,
 }
 
 const LADDER_LEVELS: usize = 10;
 const SHRINK_PAIRS: f64 = 24.0;
+/// Memory of a level in pairs; older ones fade.
+const PAIRS_MAX: f32 = 20_000.0;
 
 impl Default for Ladder {
     fn default() -> Self {
-        Ladder { levels: vec![Level::default(); LADDER_LEVELS], phi: 1.0, fed: 0 }
+        Ladder { levels: [Level::default(); LADDER_LEVELS], phi: 1.0, fed: 0, information: 0.0, panes: 0.0 }
     }
 }
 
@@ -130,17 +181,26 @@ impl Ladder {
         if n <= 0.0 || variance <= 0.0 {
             return;
         }
+        self.information += (n * variance) as f32;
+        self.panes += 1.0;
+        if self.panes > PAIRS_MAX {
+            self.information *= 0.5;
+            self.panes *= 0.5;
+        }
         let (mut sum, mut n) = (sum, n);
+        let per_variance = 1.0 / variance;
         for level in &mut self.levels {
-            let Some((s0, n0)) = level.pending.take() else {
-                level.pending = Some((sum, n));
+            if level.pending_n <= 0.0 {
+                (level.pending_sum, level.pending_n) = (sum as f32, n as f32);
                 break;
-            };
-            let d = s0 / n0 - sum / n;
-            level.sum += d * d / (variance * (1.0 / n0 + 1.0 / n));
+            }
+            let (s0, n0) = (f64::from(level.pending_sum), f64::from(level.pending_n));
+            level.pending_n = 0.0;
+            let cross = s0 * n - sum * n0;
+            // (s0/n0 - s/n)^2 / (variance (1/n0 + 1/n)), with one division.
+            level.sum += (cross * cross * per_variance / (n0 * n * (n0 + n))) as f32;
             level.count += 1.0;
-            // A month of pairs is memory enough; older ones fade.
-            if level.count > 20_000.0 {
+            if level.count > PAIRS_MAX {
                 level.sum *= 0.5;
                 level.count *= 0.5;
             }
@@ -149,13 +209,33 @@ impl Ladder {
         }
         self.fed += 1;
         if self.fed.is_multiple_of(16) {
-            let mut below = 1.0;
-            let mut phi: f64 = 1.0;
-            for level in &self.levels {
-                below = (level.sum + SHRINK_PAIRS * below) / (level.count + SHRINK_PAIRS);
-                phi = phi.max(below);
-            }
-            self.phi = phi;
+            self.refit();
+        }
+    }
+
+    fn refit(&mut self) {
+        let mut below = 1.0;
+        let mut phi: f64 = 1.0;
+        // Squares of sums of rare events are more erratic than those of normal ones (variance 2): fourth moment of a Poisson count.
+        let mut skew = 0.5 * f64::from(self.panes) / f64::from(self.information).max(1e-9);
+        for level in &self.levels {
+            let (sum, count) = (f64::from(level.sum), f64::from(level.count));
+            let raised = (sum - count * below) / (count + SHRINK_PAIRS);
+            let error = below * ((2.0 + skew) * count).sqrt() / (count + SHRINK_PAIRS);
+            below += if raised > 0.0 { (raised - error).max(0.0) } else { (raised + error).min(0.0) };
+            phi = phi.max(below);
+            skew *= 0.5;
+        }
+        self.phi = phi;
+    }
+
+    /// What is known fades to the weight of a few pairs, because panes of another length come from now on.
+    fn fade(&mut self) {
+        for level in &mut self.levels {
+            let keep = (SHRINK_PAIRS as f32 / level.count.max(1.0)).min(1.0);
+            level.sum *= keep;
+            level.count *= keep;
+            level.pending_n = 0.0;
         }
     }
 
@@ -163,6 +243,29 @@ impl Ladder {
     pub fn phi(&self) -> f64 {
         self.phi
     }
+}
+
+/// How much one pane may say: the more, the more nearly the panes so far behaved like independent events.
+///
+/// The cap is paid in delay where luck counts: a pane that by chance shows more than its share is cut, one that shows less is not.
+/// A series whose dispersion was measured at 1 is allowed twice the cap; from 1.15 on, where bursts begin, the cap is 3 nats.
+fn nats_per_pane_max(dispersion: f64) -> f64 {
+    NATS_PER_PANE_MAX * (1.0 + ((1.15 - dispersion) / 0.15).clamp(0.0, 1.0))
+}
+
+/// exp by a polynomial, the same on every machine; relative error below 1e-9 for |x| < 700.
+#[inline]
+pub fn exp(x: f64) -> f64 {
+    let x = x.clamp(-700.0, 700.0);
+    // Rounds to the nearest whole number by pushing the fraction out of the mantissa.
+    const ROUND: f64 = 6_755_399_441_055_744.0;
+    let k = x * std::f64::consts::LOG2_E + ROUND;
+    let whole = k - ROUND;
+    let r = x - whole * std::f64::consts::LN_2;
+    let poly =
+        1.0 + r * (1.0 + r * (0.5 + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * (1.0 / 120.0 + r * (1.0 / 720.0 + r * (1.0 / 5_040.0 + r / 40_320.0)))))));
+    // The low bits of k hold the whole number in two's complement.
+    f64::from_bits(poly.to_bits().wrapping_add(k.to_bits() << 52))
 }
 
 /// Where the evidence began: over recent panes, newest first, with the nats of the winning alternative, the start that explains
@@ -202,7 +305,9 @@ fn recovery_injection(pane_ms: i64) -> f64 {
 }
 
 fn decay(pane_ms: i64) -> f64 {
-    (-std::f64::consts::LN_2 * pane_ms as f64 / HALF_LIFE_MS).exp()
+    // exp(-x) for a small x: a pane is short beside a month.
+    let x = std::f64::consts::LN_2 * pane_ms as f64 / HALF_LIFE_MS;
+    if x < 1e-3 { 1.0 - x * (1.0 - 0.5 * x) } else { (-x).exp() }
 }
 
 /// Evidence and threshold in nats, for people: evidence reaches the threshold when the sum reaches 1.
@@ -226,6 +331,21 @@ pub fn ln_gamma(x: f64) -> f64 {
     let i2 = i * i;
     let series = i * (1.0 / 12.0 - i2 * (1.0 / 360.0 - i2 * (1.0 / 1260.0 - i2 * (1.0 / 1680.0 - i2 * (1.0 / 1188.0 - i2 * 691.0 / 360_360.0)))));
     (x - 0.5) * x.ln() - x + 0.918_938_533_204_672_7 + series - shift.ln()
+}
+
+/// ln (Gamma(x + d) / Gamma(x)) for x > 0 and d >= 0, with ln x at hand: one logarithm, and no difference of large numbers.
+#[inline]
+fn ln_rising(x: f64, ln_x: f64, d: f64) -> f64 {
+    if d <= 0.0 {
+        return 0.0;
+    }
+    if x < 8.0 {
+        return ln_gamma(x + d) - ln_gamma(x);
+    }
+    let y = x + d;
+    let (i, j) = (1.0 / x, 1.0 / y);
+    let series = (j - i) * (1.0 / 12.0 - (j * j + i * j + i * i) / 360.0);
+    (y - 0.5) * (d * i).ln_1p() + d * (ln_x - 1.0) + series
 }
 
 /// Normal distribution function and its inverse.

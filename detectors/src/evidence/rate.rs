@@ -4,30 +4,42 @@
 //! edge of tolerance. One formula is baseline, uncertainty and learning. **Alternatives** are six odds ratios beyond that edge and
 //! one that reaches everything, Beta(1/2, 1/2): the largest ratio of a grid is not large, and without it a jump to 100 % is
 //! "learned" inside one pane. **Sees** rises (or falls) of a rate beyond `max(p (1 + tolerance), p + at_least)`; does not see what
-//! stays within. **Knobs.** `tolerance` buys quiet on ugly data for delay (20 % makes a doubling take about twice as long);
+//! stays within. Each hour of the day has a level of its own as far as the hours are seen to differ. **Bursts** that belong to normal
+//! life outlast a pane and defy any dispersion; a series whose shadow evidence climbs more often than was promised is judged on
+//! longer panes from then on. **Knobs.** `tolerance` buys quiet on ugly data for delay (20 % makes a doubling take about twice as long);
 //! `at_least` is the floor that lets a signal arm that normally never happens. **False alarms**: expected number at most the
 //! injected sum (Ville-type bound for the mixture; tolerance and over-dispersion only lower it, measured below).
 
-use std::collections::VecDeque;
-
 use serde::{Deserialize, Serialize};
 
-use super::{Band, Ladder, Mixture, Sees, decay, ln_gamma, nats, onset_of, recovery_injection};
-use crate::verdict::{Call, Change, Onset, Reading, Release, State};
+use super::climb::Climb;
+use super::hours::Hours;
+use super::trail::Trail;
+use super::{Arm, Band, Ladder, Mixture, Sees, decay, ln_gamma, ln_rising, nats_per_pane_max, recovery_injection};
+use crate::verdict::{Call, Change, Reading, Release, State};
 
 const ODDS: [f64; 6] = [1.35, 2.156, 3.443, 5.5, 8.77, 14.0];
 const ARMS: usize = ODDS.len() + 1;
+/// Parts of the injection. A small change is found with few nats beyond what any detector needs, a large one with more to spare, so
+/// small ones get the greater part: every change then pays about the same share of its delay for not being known.
+const WEIGHTS: [f64; ARMS] = [0.20, 0.30, 0.20, 0.14, 0.07, 0.04, 0.05];
 const RECOVERY_ARMS: usize = 5;
 const RECOVERY_FACTOR_MAX: f64 = 1.5;
 /// Sparse panes are merged until they hold this many events or are this old; decided on the number of events alone.
-const MERGE_EVENTS: f64 = 20.0;
+const MERGE_EVENTS: f64 = 10.0;
 const MERGE_MS: i64 = 600_000;
 /// Below this many events in an hour an armed bank says that it is starved.
 const STARVED_EVENTS_PER_HOUR: f64 = 5.0;
+const HOUR_MS: i64 = 3_600_000;
 /// Panes by which learning the noise lags behind.
 const NOISE_LAG: usize = 12;
-/// Summaries of recent panes kept for the onset interval.
-const RECENT: usize = 40;
+/// The memory of the resemblance within panes, in pairs of panes.
+const PAIRS_MAX: f64 = 20_000.0;
+/// Bets are made anew after so many panes, or when the baseline has grown by this part.
+const REFRESH_PANES: u8 = 32;
+const REFRESH_GROWTH: f64 = 1.0 / 256.0;
+/// What evidence is gathered with while nothing may be paged: only its climbs are looked at, and those do not depend on it.
+const SHADOW_INJECTION: f64 = 1e-9;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Direction {
@@ -45,7 +57,7 @@ pub struct RateSettings {
 }
 
 /// `hits` of `total` in one pane.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CountPane {
     pub hits: f64,
     pub total: f64,
@@ -54,26 +66,90 @@ pub struct CountPane {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RateBank {
     settings: RateSettings,
+    pending: Option<Pending>,
+    /// End of the hour that is counted, and its events.
+    hour_end_ms: i64,
+    hour_events: f64,
+    /// The last injection and its threshold in nats, and the evidence in nats: what most readings repeat.
+    told: Told,
+    armed: bool,
+    starved: bool,
+    /// The evidence was gathered while nothing might be paged, and is forgotten when something may.
+    shadow: bool,
     /// Quiet counts, already divided by what events of one pane resemble each other.
     k: f64,
     m: f64,
-    /// Resemblance of events within a pane, from neighbouring panes.
-    rho_sum: f64,
-    rho_weight: f64,
-    previous: Option<CountPane>,
-    /// Panes that wait to tell how noisy this series is, oldest first.
-    lagged: VecDeque<CountPane>,
+    bets: Bets,
+    evidence: Mixture<[Arm; ARMS]>,
+    /// Counts taken in since each pointer, to be given back at an alarm: hits and total seen, hits and total learned.
+    since: [[f32; 4]; ARMS],
+    climb: Climb,
+    within: Within,
+    lagged: Lag,
     ladder: Ladder,
-    evidence: Mixture,
-    /// Counts taken in since each pointer, to be given back at an alarm: (hits, total) seen and (hits, total) learned.
-    since: [[f64; 4]; ARMS],
-    recent: VecDeque<(i64, f32, f32)>,
-    pending: Option<(CountPane, i64, i64, f64)>,
-    armed: bool,
+    /// When to ask again whether the baseline suffices to be armed, in quiet events.
+    ask_at: f64,
     held_since_ms: Option<i64>,
-    hour: (i64, f64),
-    starved: bool,
-    frozen: Option<Frozen>,
+    trail: Trail,
+    hours: Option<Box<Hours>>,
+    frozen: Option<Box<Frozen>>,
+}
+
+/// Panes that are merged into one: their counts, the first one's start, their length, and what may be spent on them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Pending {
+    sum: CountPane,
+    start_ms: i64,
+    length_ms: i64,
+    injection: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Told {
+    injection: f64,
+    threshold: f64,
+    log_evidence: f64,
+}
+
+/// Null and alternatives as of the last refresh: what is the same for a number of panes is computed once.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Bets {
+    /// Panes until the refresh; 0 is stale. And the weight of the baseline at which it is due earlier.
+    panes: u8,
+    refresh_at: f64,
+    phi: f64,
+    rho: f64,
+    /// The edge of tolerance, and the beta law of the predictive there.
+    p: f64,
+    a: f64,
+    b: f64,
+    ln_a: f64,
+    ln_b: f64,
+    ln_ab: f64,
+    /// ln of the alternatives' rates of hits and of misses.
+    ln_q: [f32; ODDS.len()],
+    ln_miss: [f32; ODDS.len()],
+}
+
+/// How events of one pane resemble each other, from the differences of neighbouring panes. Unlike a Fano factor it stays right when
+/// traffic swings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Within {
+    /// Excess of squared differences over that of independent events, its weight, and the variance it would have for those.
+    sum: f64,
+    weight: f64,
+    variance: f64,
+    previous_hits: f32,
+    /// 0 is no pane before.
+    previous_total: f32,
+}
+
+/// Panes that wait to tell how noisy the series is, in a ring.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Lag {
+    panes: [(f32, f32); NOISE_LAG],
+    oldest: u8,
+    count: u8,
 }
 
 /// From the alarm to recovery.
@@ -93,21 +169,26 @@ impl RateBank {
     pub fn new(settings: RateSettings) -> RateBank {
         RateBank {
             settings,
+            pending: None,
+            hour_end_ms: i64::MIN,
+            hour_events: 0.0,
+            told: Told { injection: 0.0, threshold: f64::INFINITY, log_evidence: 0.0 },
+            armed: false,
+            starved: false,
+            shadow: false,
             k: 0.0,
             m: 0.0,
-            rho_sum: 0.0,
-            rho_weight: 0.0,
-            previous: None,
-            lagged: VecDeque::new(),
-            ladder: Ladder::default(),
-            evidence: Mixture::new(ARMS),
+            bets: Bets::default(),
+            evidence: Mixture::default(),
             since: [[0.0; 4]; ARMS],
-            recent: VecDeque::new(),
-            pending: None,
-            armed: false,
+            climb: Climb::default(),
+            within: Within::default(),
+            lagged: Lag::default(),
+            ladder: Ladder::default(),
+            ask_at: 0.0,
             held_since_ms: None,
-            hour: (i64::MIN, 0.0),
-            starved: false,
+            trail: Trail::default(),
+            hours: None,
             frozen: None,
         }
     }
@@ -122,32 +203,55 @@ impl RateBank {
             return self.watch_recovery(pane, at_ms, pane_ms);
         }
         if !self.armed {
-            self.armed = self.sees(injection).armed;
+            self.ask_whether_armed(injection);
+            if !self.armed {
+                self.learn(pane, pane_ms);
+                return self.reading(Call::Quiet, injection);
+            }
         }
-        if !self.armed || injection <= 0.0 {
+        let shadow = injection <= 0.0;
+        if self.shadow && !shadow {
+            self.forget_evidence();
+        }
+        self.shadow = shadow;
+        let share = if shadow { SHADOW_INJECTION } else { injection };
+
+        if self.bets.panes == 0 || self.m >= self.bets.refresh_at {
+            self.refresh();
+        }
+        self.bets.panes -= 1;
+        let within = 1.0 + (pane.total - 1.0).max(0.0) * self.bets.rho;
+        let l = self.likelihoods(pane, within * self.bets.phi);
+        let sum = self.evidence.step_weighted(&l, &WEIGHTS, share, nats_per_pane_max(within * self.bets.phi), at_ms);
+        if self.climb.step(sum / share, at_ms) {
+            // The panes of this series are too short for it. Evidence on the old ones is forgotten, and their noise fades.
+            self.ladder.fade();
+            self.within.fade();
+            self.lagged = Lag::default();
+            self.forget_evidence();
             self.learn(pane, pane_ms);
             return self.reading(Call::Quiet, injection);
         }
-
-        let (l, boundary) = self.likelihoods(pane);
-        let sum = self.evidence.step(&l, injection, at_ms);
-        self.remember(pane, at_ms);
-        // Learning stops while evidence is high: at B^(1/4) it was measured not to bias the null.
-        let learns = sum < injection.powf(0.25);
-        for (j, since) in self.since.iter_mut().enumerate() {
-            if self.evidence.start_ms[j] == at_ms {
-                *since = [0.0; 4];
+        // Learning stops while evidence is high. At B^(1/4) rare errors page more often than was promised (a null that refuses high
+        // counts is biased), at B^(1/8) and above they do not.
+        let learns = shadow || sum < share.sqrt().sqrt().sqrt();
+        if !shadow {
+            self.trail.push(pane.hits / within, pane.total / within, at_ms, pane_ms);
+            let (hits, total) = (pane.hits as f32, pane.total as f32);
+            let (hits_learned, total_learned) = if learns { ((pane.hits / within) as f32, (pane.total / within) as f32) } else { (0.0, 0.0) };
+            for (j, since) in self.since.iter_mut().enumerate() {
+                if self.evidence.start_of(j) == at_ms {
+                    *since = [0.0; 4];
+                }
+                since[0] += hits;
+                since[1] += total;
+                since[2] += hits_learned;
+                since[3] += total_learned;
             }
-            since[0] += pane.hits;
-            since[1] += pane.total;
-            if learns {
-                let d = 1.0 + (pane.total - 1.0).max(0.0) * rho(self.rho_sum, self.rho_weight);
-                since[2] += pane.hits / d;
-                since[3] += pane.total / d;
+            self.tell(sum, injection);
+            if sum >= 1.0 {
+                return self.speak(at_ms, pane_ms, injection);
             }
-        }
-        if sum >= 1.0 {
-            return self.speak(boundary, at_ms, pane_ms, injection, sum);
         }
         self.held_since_ms = None;
         if learns {
@@ -165,6 +269,8 @@ impl RateBank {
     pub fn import(&mut self, hits: f64, total: f64) {
         self.k += hits;
         self.m += total;
+        self.bets.panes = 0;
+        self.ask_at = 0.0;
     }
 
     pub fn release(&mut self, how: Release) {
@@ -177,6 +283,8 @@ impl RateBank {
                 self.k = frozen.seen.hits;
                 self.m = frozen.seen.total;
                 self.armed = false;
+                self.ask_at = 0.0;
+                self.hours = None;
             }
             Release::FalseAlarm => {
                 self.k += frozen.seen.hits;
@@ -202,6 +310,11 @@ impl RateBank {
         } else {
             State::Armed
         }
+    }
+
+    /// Panes that are judged as one, because evidence on single ones climbed more often than was promised; 1 is the rule.
+    pub fn stretch(&self) -> u8 {
+        self.climb.stretch()
     }
 
     /// Armed when the baseline could ever show a doubling (or the floor) beyond the threshold: twice the evidence needed.
@@ -236,9 +349,13 @@ impl RateBank {
         let mut next = RateBank::new(self.settings);
         next.k = self.k * share;
         next.m = self.m * share;
-        next.rho_sum = self.rho_sum;
-        next.rho_weight = self.rho_weight;
+        next.within = self.within;
         next.ladder = self.ladder.clone();
+        next.climb = self.climb;
+        next.hours = self.hours.clone();
+        if let Some(hours) = &mut next.hours {
+            hours.discount(share);
+        }
         // It bets from the first pane on: what is bad from birth must not become its own baseline.
         next.armed = self.armed;
         next
@@ -251,40 +368,76 @@ impl RateBank {
     // --- the recipe, step by step ---
 
     fn calm(&mut self) {
-        self.evidence.clear();
-        self.since = [[0.0; 4]; ARMS];
-        self.recent.clear();
-        self.lagged.clear();
-        self.held_since_ms = None;
+        self.forget_evidence();
+        self.lagged = Lag::default();
         self.pending = None;
+        self.bets.panes = 0;
     }
 
+    fn forget_evidence(&mut self) {
+        self.evidence.clear();
+        self.since = [[0.0; 4]; ARMS];
+        self.trail.clear();
+        self.held_since_ms = None;
+        self.told.log_evidence = 0.0;
+    }
+
+    #[inline]
     fn count_hour(&mut self, total: f64, at_ms: i64) {
-        let hour = at_ms.div_euclid(3_600_000);
-        if hour != self.hour.0 {
-            self.starved = self.hour.0 != i64::MIN && self.hour.1 < STARVED_EVENTS_PER_HOUR;
-            self.hour = (hour, 0.0);
+        // Also when time runs backwards, as after a restart from an older position.
+        if at_ms >= self.hour_end_ms || at_ms < self.hour_end_ms - HOUR_MS {
+            self.starved = self.hour_end_ms != i64::MIN && self.hour_events < STARVED_EVENTS_PER_HOUR;
+            let hour = at_ms.div_euclid(HOUR_MS);
+            self.hour_end_ms = (hour + 1) * HOUR_MS;
+            self.hour_events = 0.0;
+            if self.m > 0.0 {
+                let dispersion = self.ladder.phi();
+                self.hours.get_or_insert_default().turn(hour.rem_euclid(24) as usize, self.k, self.m, dispersion);
+                self.bets.panes = 0;
+            }
         }
-        self.hour.1 += total;
+        self.hour_events += total;
     }
 
     /// Merges sparse panes; a merged pane has the time of its first part and the injections of all.
+    #[inline]
     fn merged(&mut self, pane: CountPane, at_ms: i64, pane_ms: i64, injection: f64) -> Option<(CountPane, i64, i64, f64)> {
-        let (sum, start, length, spent) = match self.pending.take() {
-            Some((p, start, _, b)) => {
-                (CountPane { hits: p.hits + pane.hits, total: p.total + pane.total }, start, at_ms + pane_ms - start, b + injection)
-            }
-            None => (pane, at_ms, pane_ms, injection),
+        let stretch = self.climb.stretch();
+        if self.pending.is_none() && pane.total >= MERGE_EVENTS && stretch <= 1 {
+            return Some((pane, at_ms, pane_ms, injection));
+        }
+        let all = match &self.pending {
+            Some(held) => Pending {
+                sum: CountPane { hits: held.sum.hits + pane.hits, total: held.sum.total + pane.total },
+                start_ms: held.start_ms,
+                length_ms: at_ms + pane_ms - held.start_ms,
+                injection: held.injection + injection,
+            },
+            None => Pending { sum: pane, start_ms: at_ms, length_ms: pane_ms, injection },
         };
-        if sum.total <= 0.0 {
+        if all.sum.total <= 0.0 {
             // Nothing happened: nothing is judged, and what might have been spent on it is forgone.
+            self.pending = None;
             return None;
         }
-        if sum.total < MERGE_EVENTS && length < MERGE_MS {
-            self.pending = Some((sum, start, length, spent));
+        if all.length_ms < MERGE_MS.max(i64::from(stretch) * pane_ms)
+            && (all.sum.total < MERGE_EVENTS || all.length_ms < i64::from(stretch) * pane_ms)
+        {
+            self.pending = Some(all);
             return None;
         }
-        Some((sum, start, length, spent))
+        self.pending = None;
+        Some((all.sum, all.start_ms, all.length_ms, all.injection))
+    }
+
+    fn ask_whether_armed(&mut self, injection: f64) {
+        if self.m < self.ask_at {
+            return;
+        }
+        let sees = self.sees(injection);
+        self.armed = sees.armed;
+        // The rate may turn out higher than it looks, so the question comes again well before the answer is due.
+        self.ask_at = self.m + sees.needs_events.min(self.m) / 16.0;
     }
 
     /// The edge of tolerance around a rate.
@@ -297,68 +450,92 @@ impl RateBank {
     }
 
     fn dispersion(&self, total: f64) -> f64 {
-        (1.0 + (total - 1.0).max(0.0) * rho(self.rho_sum, self.rho_weight)) * self.ladder.phi()
+        (1.0 + (total - 1.0).max(0.0) * self.within.rho()) * self.ladder.phi()
     }
 
-    /// Log-likelihood ratios of all alternatives against the predictive at the edge of tolerance, and that edge.
-    fn likelihoods(&self, pane: CountPane) -> ([f64; ARMS], f64) {
-        let f = self.dispersion(pane.total);
-        let (e, v) = (pane.hits / f, pane.total / f);
-        let p = self.edge((self.k + 0.5) / (self.m + 1.0));
+    /// Null and alternatives from the quiet counts.
+    fn refresh(&mut self) {
+        let (k, m) = self.hours.as_ref().map_or((self.k, self.m), |hours| hours.level(self.k, self.m));
+        let p = self.edge((k + 0.5) / (m + 1.0));
+        let phi = self.ladder.phi();
         // Tolerance divides the exposure: evidence counts only beyond it.
-        let weight = (self.m + 1.0) / (self.ladder.phi() * (1.0 + self.settings.tolerance));
+        let weight = (m + 1.0) / (phi * (1.0 + self.settings.tolerance));
         let (a, b) = (p * weight, (1.0 - p) * weight);
-        let predictive = ln_gamma(a + e) - ln_gamma(a) + ln_gamma(b + v - e) - ln_gamma(b) - ln_gamma(a + b + v) + ln_gamma(a + b);
+        let odds = ODDS.map(|r| {
+            let r = if self.settings.direction == Direction::Up { r } else { 1.0 / r };
+            p * r / (1.0 - p + p * r)
+        });
+        self.bets = Bets {
+            panes: REFRESH_PANES,
+            refresh_at: self.m * (1.0 + REFRESH_GROWTH),
+            phi,
+            rho: self.within.rho(),
+            p,
+            a,
+            b,
+            ln_a: a.ln(),
+            ln_b: b.ln(),
+            ln_ab: (a + b).ln(),
+            ln_q: odds.map(|q| q.ln() as f32),
+            ln_miss: odds.map(|q| (1.0 - q).ln() as f32),
+        };
+    }
+
+    /// Log-likelihood ratios of all alternatives against the predictive at the edge of tolerance.
+    fn likelihoods(&self, pane: CountPane, f: f64) -> [f64; ARMS] {
+        let bets = &self.bets;
+        let (e, v) = (pane.hits / f, pane.total / f);
+        let predictive = ln_rising(bets.a, bets.ln_a, e) + ln_rising(bets.b, bets.ln_b, v - e) - ln_rising(bets.a + bets.b, bets.ln_ab, v);
         let mut l = [0.0; ARMS];
-        for (j, r) in ODDS.iter().enumerate() {
-            let r = if self.settings.direction == Direction::Up { *r } else { 1.0 / r };
-            let q = p * r / (1.0 - p + p * r);
-            l[j] = e * q.ln() + (v - e) * (1.0 - q).ln() - predictive;
+        for (l, (ln_q, ln_miss)) in l.iter_mut().zip(bets.ln_q.iter().zip(&bets.ln_miss)) {
+            *l = e * f64::from(*ln_q) + (v - e) * f64::from(*ln_miss) - predictive;
         }
         // Beta(1/2, 1/2) reaches everything; on the wrong side it only loses.
         let beyond = match self.settings.direction {
-            Direction::Up => e > p * v,
-            Direction::Down => e < p * v,
+            Direction::Up => e > bets.p * v,
+            Direction::Down => e < bets.p * v,
         };
-        let anything = ln_gamma(0.5 + e) + ln_gamma(0.5 + v - e) - ln_gamma(1.0 + v) - std::f64::consts::PI.ln() - predictive;
-        l[ODDS.len()] = if beyond { anything } else { anything.min(-0.5) };
-        (l, p)
-    }
-
-    fn remember(&mut self, pane: CountPane, at_ms: i64) {
-        if self.recent.len() == RECENT {
-            self.recent.pop_front();
-        }
-        self.recent.push_back((at_ms, pane.hits as f32, pane.total as f32));
+        l[ODDS.len()] = if e <= 0.0 && !beyond {
+            // G(v + 1/2) / (G(1/2) G(v + 1)) is at least 1 / sqrt(pi (v + 1/2)).
+            (-0.5 * (std::f64::consts::PI * (v + 0.5)).ln() - predictive).min(-0.5)
+        } else {
+            let anything = ln_gamma(0.5 + e) + ln_gamma(0.5 + v - e) - ln_gamma(1.0 + v) - std::f64::consts::PI.ln() - predictive;
+            if beyond { anything } else { anything.min(-0.5) }
+        };
+        l
     }
 
     /// Evidence has reached the threshold: alarm, or held because the change is not worth one.
-    fn speak(&mut self, boundary: f64, at_ms: i64, pane_ms: i64, injection: f64, sum: f64) -> Reading {
+    fn speak(&mut self, at_ms: i64, pane_ms: i64, injection: f64) -> Reading {
         let arm = self.evidence.best();
-        let [hits, total, hits_learned, total_learned] = self.since[arm];
-        let before = (self.k - hits_learned).max(0.0) / (self.m - total_learned).max(1.0);
+        let [hits, total, hits_learned, total_learned] = self.since[arm].map(f64::from);
+        let (k, m) = ((self.k - hits_learned).max(0.0), (self.m - total_learned).max(0.0));
+        let before = k / m.max(1.0);
+        let usual = self.hours.as_ref().map_or((before + 0.5 / (m + 1.0)).min(1.0), |hours| {
+            let (k, m) = hours.level(k, m);
+            (k + 0.5) / (m + 1.0)
+        });
         // The pointer of a small alternative may lie long before the onset: the size is told from the onset on.
-        let onset = self.onset(arm, pane_ms);
-        let mut after = CountPane { hits: 0.0, total: 0.0 };
-        for (_, hits, total) in self.recent.iter().filter(|r| r.0 >= onset.at_ms) {
-            after.hits += f64::from(*hits);
-            after.total += f64::from(*total);
-        }
-        let change = self.change(before, if after.total > 0.0 { after } else { CountPane { hits, total } });
+        let up = self.settings.direction == Direction::Up;
+        let onset = self.trail.onset(usual, up, self.ladder.phi(), self.evidence.start_of(arm), pane_ms);
+        let (hits_since, total_since) = self.trail.since(onset.at_ms);
+        let after = if total_since > 0.0 { CountPane { hits: hits_since, total: total_since } } else { CountPane { hits, total } };
+        let change = Self::change(before, after, self.ladder.phi());
         let beyond = match self.settings.direction {
-            Direction::Up => change.after > self.edge(before).min(boundary),
-            Direction::Down => change.after < self.edge(before).max(boundary),
+            Direction::Up => change.after > self.edge(before).min(self.bets.p),
+            Direction::Down => change.after < self.edge(before).max(self.bets.p),
         };
-        let (log_evidence, threshold) = nats(sum, injection);
         if !beyond {
             let since = *self.held_since_ms.get_or_insert(at_ms);
             if at_ms - since >= super::HELD_RESET_MS {
-                self.calm();
+                self.forget_evidence();
             }
-            return Reading { state: self.state(), log_evidence, threshold, call: Call::Held { change, why: "the change is within tolerance" } };
+            return self.reading(Call::Held { change, why: "the change is within tolerance" }, injection);
         }
-        self.k = (self.k - hits_learned).max(0.0);
-        self.m = (self.m - total_learned).max(0.0);
+        (self.k, self.m) = (k, m);
+        if let Some(hours) = &mut self.hours {
+            hours.give_back(hits_learned, total_learned);
+        }
         let p0 = (self.k + 0.5) / (self.m + 1.0);
         // Recovery must refute the geometric middle of quiet and incident, but no more than a factor of 1.5 or two floors: a change
         // inside the floor is worth nobody's time, and to refute it would take thousands of events.
@@ -373,34 +550,26 @@ impl RateBank {
                 middle.max((p0 / RECOVERY_FACTOR_MAX).min(p0 - floors)).min(self.edge(p0))
             }
         };
+        let Told { threshold, log_evidence, .. } = self.told;
         self.calm();
-        self.frozen = Some(Frozen {
+        self.frozen = Some(Box::new(Frozen {
             before: p0,
             boundary: middle,
             recovery: Mixture::new(RECOVERY_ARMS),
             seen: CountPane { hits, total },
-            since: [CountPane { hits: 0.0, total: 0.0 }; RECOVERY_ARMS],
-        });
+            since: [CountPane::default(); RECOVERY_ARMS],
+        }));
         Reading { state: State::Frozen, log_evidence, threshold, call: Call::Alarm { change, onset } }
     }
 
-    /// Interval of 95 % by Wilson's score, widened by the over-dispersion.
-    fn change(&self, before: f64, after: CountPane) -> Change {
-        let n = (after.total / self.dispersion(after.total.min(200.0))).max(1.0);
+    /// Interval of 95 % by Wilson's score. `after` counts what resemblance within panes left; `phi` is that between panes.
+    fn change(before: f64, after: CountPane, phi: f64) -> Change {
+        let n = (after.total / phi).max(1.0);
         let p = if after.total > 0.0 { after.hits / after.total } else { 0.0 };
         let z2 = 1.96f64 * 1.96;
         let centre = (p + z2 / (2.0 * n)) / (1.0 + z2 / n);
         let half = 1.96 / (1.0 + z2 / n) * (p * (1.0 - p) / n + z2 / (4.0 * n * n)).sqrt();
         Change { before, after: p, low: (centre - half).max(0.0), high: (centre + half).min(1.0) }
-    }
-
-    /// Where the evidence began: the best start over the recent panes for the winning alternative, 5 to 95 % of its weight.
-    fn onset(&self, arm: usize, pane_ms: i64) -> Onset {
-        let panes = self.recent.iter().rev().map(|(at, hits, total)| {
-            let (l, _) = self.likelihoods(CountPane { hits: f64::from(*hits), total: f64::from(*total) });
-            (*at, l[arm])
-        });
-        onset_of(panes, self.evidence.start_of(arm), pane_ms)
     }
 
     fn watch_recovery(&mut self, pane: CountPane, at_ms: i64, pane_ms: i64) -> Reading {
@@ -425,13 +594,13 @@ impl RateBank {
         });
         let sum = frozen.recovery.step(&l, injection, at_ms);
         for (j, since) in frozen.since.iter_mut().enumerate() {
-            if frozen.recovery.start_ms[j] == at_ms {
-                *since = CountPane { hits: 0.0, total: 0.0 };
+            if frozen.recovery.start_of(j) == at_ms {
+                *since = CountPane::default();
             }
             since.hits += pane.hits;
             since.total += pane.total;
         }
-        let (log_evidence, threshold) = nats(sum, injection);
+        let (log_evidence, threshold) = super::nats(sum, injection);
         let arm = frozen.recovery.best();
         let since = frozen.since[arm];
         let before = frozen.before;
@@ -441,7 +610,9 @@ impl RateBank {
             Direction::Down => rate >= self.edge(before).min(c.max(before / RECOVERY_FACTOR_MAX) * 1.001),
         };
         if sum >= 1.0 && inside {
-            let change = self.change(before, since);
+            let within = f / self.ladder.phi();
+            let after = CountPane { hits: since.hits / within, total: since.total / within };
+            let change = Self::change(before, after, self.ladder.phi());
             self.frozen = None;
             self.calm();
             return Reading { state: self.state(), log_evidence, threshold, call: Call::Recovered { change } };
@@ -454,41 +625,94 @@ impl RateBank {
         self.k *= fade;
         self.m *= fade;
         self.learn_noise(pane);
-        let within = 1.0 + (pane.total - 1.0).max(0.0) * rho(self.rho_sum, self.rho_weight);
-        self.k += pane.hits / within;
-        self.m += pane.total / within;
+        let within = 1.0 + (pane.total - 1.0).max(0.0) * self.within.rho();
+        let (hits, total) = (pane.hits / within, pane.total / within);
+        self.k += hits;
+        self.m += total;
+        if let Some(hours) = &mut self.hours {
+            hours.learn(hits, total);
+        }
     }
 
     /// How noisy the series is, is learned some panes late: the first panes of a fault would otherwise call themselves noise.
     fn learn_noise(&mut self, newest: CountPane) {
-        self.lagged.push_back(newest);
-        if self.lagged.len() <= NOISE_LAG {
-            return;
-        }
-        let Some(pane) = self.lagged.pop_front() else {
+        let Some(pane) = self.lagged.push(newest) else {
             return;
         };
         let p = ((self.k + 0.5) / (self.m + 1.0)).max(self.settings.at_least).clamp(1e-6, 0.5);
-        if let Some(last) = self.previous {
-            let d = (pane.hits / pane.total - last.hits / last.total).powi(2) / (p * (1.0 - p));
-            let h = 1.0 / pane.total + 1.0 / last.total;
-            self.rho_sum = self.rho_sum * 0.9995 + d - h;
-            self.rho_weight = self.rho_weight * 0.9995 + 2.0 - h;
-        }
-        self.previous = Some(pane);
-        let within = 1.0 + (pane.total - 1.0).max(0.0) * rho(self.rho_sum, self.rho_weight);
+        self.within.feed(pane, p * (1.0 - p));
+        let within = 1.0 + (pane.total - 1.0).max(0.0) * self.within.rho();
         self.ladder.feed(pane.hits / within, pane.total / within, p * (1.0 - p));
     }
 
+    fn tell(&mut self, sum: f64, injection: f64) {
+        if injection != self.told.injection {
+            self.told.injection = injection;
+            self.told.threshold = if injection > 0.0 { -injection.ln() } else { f64::INFINITY };
+        }
+        self.told.log_evidence = (sum.max(1e-300).ln() + self.told.threshold).max(-50.0);
+    }
+
+    #[inline]
     fn reading(&self, call: Call, injection: f64) -> Reading {
-        let (log_evidence, threshold) = nats(self.evidence.sum(), injection);
-        Reading { state: self.state(), log_evidence, threshold, call }
+        if injection <= 0.0 {
+            return Reading { state: self.state(), log_evidence: 0.0, threshold: f64::INFINITY, call };
+        }
+        let threshold = if injection == self.told.injection { self.told.threshold } else { -injection.ln() };
+        Reading { state: self.state(), log_evidence: self.told.log_evidence, threshold, call }
     }
 }
 
-/// Correlation of events within a pane, shrunk towards none.
-fn rho(sum: f64, weight: f64) -> f64 {
-    (sum / (weight + 20.0)).clamp(0.0, 1.0)
+// === impl Within, Lag ===
+
+impl Within {
+    fn feed(&mut self, pane: CountPane, variance: f64) {
+        let (hits, total) = (f64::from(self.previous_hits), f64::from(self.previous_total));
+        if total > 0.0 {
+            let h = 1.0 / pane.total + 1.0 / total;
+            let d = (pane.hits / pane.total - hits / total).powi(2) / variance;
+            self.sum += d - h;
+            self.weight += 2.0 - h;
+            // Squared differences of rare events are more erratic than those of normal ones (variance 2).
+            self.variance += h * h * (2.0 + 0.25 * h / variance);
+            if self.weight > 2.0 * PAIRS_MAX {
+                self.scale(0.5);
+            }
+        }
+        (self.previous_hits, self.previous_total) = (pane.hits as f32, pane.total as f32);
+    }
+
+    fn scale(&mut self, by: f64) {
+        self.sum *= by;
+        self.weight *= by;
+        self.variance *= by * by;
+    }
+
+    fn fade(&mut self) {
+        self.scale((48.0 / self.weight.max(1.0)).min(1.0));
+        self.previous_total = 0.0;
+    }
+
+    /// Correlation of events within a pane, shrunk towards none; one standard error of it is not believed.
+    fn rho(&self) -> f64 {
+        ((self.sum - self.variance.sqrt()) / (self.weight + 20.0)).clamp(0.0, 1.0)
+    }
+}
+
+impl Lag {
+    /// Takes in the newest and gives the oldest once the ring is full.
+    fn push(&mut self, pane: CountPane) -> Option<CountPane> {
+        let at = usize::from(self.oldest + self.count) % NOISE_LAG;
+        let new = (pane.hits as f32, pane.total as f32);
+        if usize::from(self.count) < NOISE_LAG {
+            self.panes[at] = new;
+            self.count += 1;
+            return None;
+        }
+        let (hits, total) = std::mem::replace(&mut self.panes[at], new);
+        self.oldest = (self.oldest + 1) % NOISE_LAG as u8;
+        Some(CountPane { hits: f64::from(hits), total: f64::from(total) })
+    }
 }
 
 #[cfg(test)]

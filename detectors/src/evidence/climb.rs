@@ -1,0 +1,72 @@
+//! Is a series noisier than its model? Its own evidence tells: it climbs more often than was promised.
+//!
+//! **Idea.** A mixture that may spend B a pane reaches a thousand times B at most once in a thousand quiet panes; that is the promise of
+//! the page at a lower level, where a day of quiet suffices to see whether it is kept. A series that breaks it has bursts that
+//! outlast a pane (a job that runs every two hours), and no dispersion helps against those: its tail is heavier than the bets allow.
+//! **Rule.** Climbs are counted by the day; when they are too many, six panes are judged as one from then on, and once more six of
+//! those. The decision rests on panes already judged, so the bound on false pages is not touched. It is taken back after four weeks
+//! without a climb. The road not taken is to temper the bets until the past stays quiet: it costs ten times the delay and does not
+//! help, since the next burst is another one.
+
+use serde::{Deserialize, Serialize};
+
+const DAY_MS: i64 = 86_400_000;
+/// A climb, in units of the injection, and where it has ended.
+const HIGH: f64 = 1_000.0;
+const LOW: f64 = 10.0;
+/// Climbs of a day that are too many, and one more for so many panes.
+const CLIMBS: u32 = 3;
+const PANES_PER_CLIMB: u32 = 2_000;
+const STRETCH: u8 = 6;
+const STRETCH_MAX: u8 = 36;
+const FORGET_MS: i64 = 28 * DAY_MS;
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Climb {
+    day_end_ms: i64,
+    last_ms: i64,
+    panes: u32,
+    climbs: u32,
+    high: bool,
+    stretch: u8,
+}
+
+impl Default for Climb {
+    fn default() -> Self {
+        Climb { day_end_ms: i64::MIN, last_ms: i64::MIN, panes: 0, climbs: 0, high: false, stretch: 1 }
+    }
+}
+
+impl Climb {
+    /// Panes that are judged as one.
+    pub fn stretch(&self) -> u8 {
+        self.stretch
+    }
+
+    /// One judged pane: the evidence in units of its injection. True when longer panes begin.
+    #[inline]
+    pub fn step(&mut self, ratio: f64, at_ms: i64) -> bool {
+        self.panes += 1;
+        if at_ms >= self.day_end_ms {
+            (self.day_end_ms, self.panes, self.climbs) = (at_ms + DAY_MS, 1, 0);
+            if self.stretch > 1 && at_ms - self.last_ms > FORGET_MS {
+                (self.stretch, self.last_ms) = (self.stretch / STRETCH, at_ms);
+            }
+        }
+        if self.high {
+            self.high = ratio >= LOW;
+            return false;
+        }
+        if ratio < HIGH {
+            return false;
+        }
+        self.high = true;
+        self.last_ms = at_ms;
+        self.climbs += 1;
+        if self.stretch >= STRETCH_MAX || self.climbs < CLIMBS + self.panes / PANES_PER_CLIMB {
+            return false;
+        }
+        *self = Climb { stretch: self.stretch * STRETCH, last_ms: at_ms, ..Climb::default() };
+        true
+    }
+}
