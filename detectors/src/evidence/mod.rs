@@ -10,6 +10,7 @@ pub mod counts;
 pub mod gap;
 pub mod rate;
 pub mod seasonal_step;
+pub mod two_group;
 
 use serde::{Deserialize, Serialize};
 
