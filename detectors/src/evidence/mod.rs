@@ -7,7 +7,9 @@
 pub mod bins;
 pub mod classes;
 pub mod counts;
+pub mod embedding;
 pub mod gap;
+pub mod joint;
 pub mod rate;
 pub mod seasonal_step;
 pub mod two_group;
