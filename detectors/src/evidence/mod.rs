@@ -8,11 +8,14 @@ pub mod bins;
 pub mod classes;
 mod climb;
 pub mod counts;
+pub mod embedding;
 pub mod gap;
 mod hours;
+pub mod joint;
 pub mod rate;
 pub mod seasonal_step;
 mod trail;
+pub mod two_group;
 
 use serde::{Deserialize, Serialize};
 
