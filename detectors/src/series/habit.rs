@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::constants::Constants;
 
-const HABITS: usize = 10;
+/// The last of them counts: a few bad days are no habit.
+const HABITS: usize = 5;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Habit {
@@ -20,16 +21,15 @@ pub(super) struct Habit {
     waiting: f32,
     waiting_mark: u8,
     filled: u16,
-    blocks: u32,
 }
 
 // === impl Habit ===
 
 impl Habit {
+    /// What is to be taken off `sum`; then learns it.
     #[inline]
     pub fn step(&mut self, c: &Constants, sum: f64, mark: u8, kept_out: bool) -> f64 {
-        let rank = if c.young_rank > 0.0 { ((f64::from(self.blocks) * c.young_rank) as usize + 1).min(c.habit_rank) } else { c.habit_rank };
-        let usual = c.habit_weight * f64::from(self.largest[rank - 1]);
+        let usual = c.habit_weight * f64::from(self.largest[HABITS - 1]);
         if !kept_out {
             self.filling = self.filling.max(sum as f32);
         }
@@ -54,9 +54,9 @@ impl Habit {
         }
         (self.waiting, self.waiting_mark) = (self.filling, self.filling_mark);
         (self.filling, self.filling_mark, self.filled) = (0.0, 0, 0);
-        self.blocks += 1;
     }
 
+    /// A page begins: the block being filled belongs to it.
     pub fn page(&mut self, mark: u8) {
         self.marks.iter_mut().filter(|m| **m == mark).for_each(|m| *m = 0);
         self.filling_mark = mark;
@@ -65,6 +65,7 @@ impl Habit {
         }
     }
 
+    /// Takes out what fell into that page's time.
     pub fn forget(&mut self, mark: u8) {
         let mut at = 0;
         for i in 0..HABITS {

@@ -7,10 +7,13 @@
 //! rarity = age log10(n / K) + K log10(1 + (x - u) / (K b)). **Blocks.** Only the largest of each block of rows may enter, and it
 //! enters one block late: a burst must not fill the list, and an event is compared with what was known before it began. **Two
 //! generations**: a record is remembered for one to two epochs and then leaves at once. Letting it fade instead makes every series
-//! set records for ever. **Pages**: a maximum carries the mark of the page in whose time it fell, so that a person's "this was real" can take it out again.
+//! set records for ever. **Credit**: of blocks from one law, K / n set such a record; a side that does so more often (a walk, a trend) is
+//! believed less, by (expected / seen)^(1/2). **Pages**: a maximum carries the mark of the page in whose time it fell, so that a
+//! person's "this was real" can take it out again.
 
 use serde::{Deserialize, Serialize};
 
+use super::aspect::Row;
 use super::constants::Constants;
 
 pub(super) const PEAKS: usize = 8;
@@ -48,9 +51,10 @@ pub(super) struct Peaks {
     excess: f32,
     ready: bool,
     /// Blocks in which something lay beyond, and how many were expected.
-    pub beyond: f32,
-    pub expected: f32,
-    was_beyond: bool,
+    beyond: f32,
+    expected: f32,
+    /// Something lay beyond in the block being filled.
+    is_beyond: bool,
 }
 
 // === impl Largest ===
@@ -102,7 +106,7 @@ impl Default for Peaks {
             ready: false,
             beyond: 0.0,
             expected: 0.0,
-            was_beyond: false,
+            is_beyond: false,
         }
     }
 }
@@ -115,29 +119,25 @@ impl Peaks {
         if !self.ready || (x - eps) as f32 <= self.u {
             return 0.0;
         }
-        self.was_beyond = true;
+        self.is_beyond = true;
         let (u, k) = (f64::from(self.u), PEAKS as f64);
         let unit = f64::from(self.excess).max(c.floor * (f64::from(self.top) - centre).abs()).max(eps);
         let n = f64::from(self.n_now) + f64::from(self.n_old);
         let r = c.age * (n / k).log10() + k * (1.0 + (x - u) / (k * unit)).log10();
-        let w = if c.credit_prior > 0.0 {
-            (((f64::from(self.expected) + c.credit_prior) / (f64::from(self.beyond) + c.credit_prior)).min(1.0)).powf(c.credit_power)
-        } else {
-            1.0
-        };
-        (w * r).min(c.cap_orders)
+        let (expected, beyond) = (f64::from(self.expected) + c.credit_blocks, f64::from(self.beyond) + c.credit_blocks);
+        let credit = (expected / beyond).min(1.0).powf(c.credit_power);
+        (credit * r).min(c.cap_orders)
     }
 
-    /// `mark` of the page in whose time this row falls (0: none); `kept_out`: the row belongs to what a person called real.
     #[inline]
-    pub fn learn(&mut self, c: &Constants, x: f64, mark: u8, kept_out: bool) {
+    pub fn learn(&mut self, c: &Constants, x: f64, row: Row) {
         self.n_now += 1;
         let x = x as f32;
-        if x > self.filling.value && !kept_out {
+        if x > self.filling.value && !row.kept_out {
             self.filling.value = x;
         }
-        if mark != 0 {
-            self.filling.mark = mark;
+        if row.mark != 0 {
+            self.filling.mark = row.mark;
         }
         self.filled += 1;
         if self.filled >= c.block_rows {
@@ -149,9 +149,9 @@ impl Peaks {
         if self.ready {
             let blocks = f64::from(self.n_now + self.n_old) / f64::from(c.block_rows);
             self.expected += (PEAKS as f64 / blocks.max(PEAKS as f64)) as f32;
-            self.beyond += f32::from(u8::from(self.was_beyond));
+            self.beyond += f32::from(u8::from(self.is_beyond));
         }
-        self.was_beyond = false;
+        self.is_beyond = false;
         if self.waiting.value > NONE {
             self.now.insert(self.waiting);
             self.renew();

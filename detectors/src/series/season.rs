@@ -46,6 +46,11 @@ impl Season {
         }
     }
 
+    /// Whether the present time of the week was ever seen before.
+    pub fn week_is_seen(&self) -> bool {
+        self.week_seen[self.bin.rem_euclid(WEEK_BINS as i64) as usize] > 0
+    }
+
     /// Distance of `x` from what is usual at this time, once that is known; then learns.
     #[inline]
     pub fn step(&mut self, c: &Constants, at_ms: i64, x: f64, kept_out: bool) -> Option<f64> {
@@ -61,7 +66,7 @@ impl Season {
             self.sum += x;
             self.rows += 1;
         }
-        (self.day_seen[d] >= c.season_days).then(|| x - usual)
+        (self.day_seen[d] >= c.season_days).then_some(x - usual)
     }
 
     fn learn(&mut self, c: &Constants) {
