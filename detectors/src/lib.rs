@@ -8,6 +8,7 @@
 //! at or below the injected sum under any dependence between series.
 
 pub mod evidence;
+pub mod series;
 pub mod sketch;
 pub mod verdict;
 

@@ -216,6 +216,13 @@ impl Ladder {
         }
     }
 
+    /// What comes now is no neighbour of what came before.
+    pub fn part(&mut self) {
+        for level in &mut self.levels {
+            (level.pending_sum, level.pending_n) = (0.0, 0.0);
+        }
+    }
+
     fn refit(&mut self) {
         let mut below = 1.0;
         let mut phi: f64 = 1.0;

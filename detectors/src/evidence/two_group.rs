@@ -227,7 +227,7 @@ impl TwoGroupBank {
                 let r = comparison.evidence.step(&l, share, at_ms);
                 quiet = r < injection.powf(0.25);
                 for (j, since) in comparison.since.iter_mut().enumerate() {
-                    if comparison.evidence.start_ms[j] == at_ms {
+                    if comparison.evidence.start_of(j) == at_ms {
                         *since = Default::default();
                     }
                     since.0.add(&matched);
@@ -583,7 +583,7 @@ impl TwoGroupBank {
         frozen.seen.add(&matched);
         let sum = frozen.recovery.step(&l, injection, at_ms);
         for (j, since) in frozen.since.iter_mut().enumerate() {
-            if frozen.recovery.start_ms[j] == at_ms {
+            if frozen.recovery.start_of(j) == at_ms {
                 *since = Matched::default();
             }
             since.add(&matched);
@@ -633,9 +633,7 @@ impl Comparison {
         self.quiet = Matched::default();
         self.previous = None;
         self.lagged.clear();
-        for level in &mut self.ladder.levels {
-            level.pending = None;
-        }
+        self.ladder.part();
         // The evidence stays: bets on another pair, chosen beforehand, are as fair as those before.
         self.since = Default::default();
         self.recent.clear();
