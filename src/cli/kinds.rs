@@ -65,6 +65,15 @@ static DETECTORS: &[Described] = &[
         &[("models.<model>.silence_after", "this silence is an incident, whatever was learned")],
     ),
     (
+        "two_group",
+        "fairness: is one group of a protected attribute served worse than another by more than a fifth; compared inside panes and segments",
+        &[
+            ("models.<model>.protected", "attributes whose groups are compared"),
+            ("models.<model>.favourable", "labels that are good for whom they befall"),
+            ("signals.fairness.tolerance", "how much more the better served group may have; 1.25x is the four-fifths rule"),
+        ],
+    ),
+    (
         "rules",
         "what needs no statistics: confirmed flags, canaries and secrets in outputs, total failure, our own blindness",
         &[("models.<model>.canaries", "planted strings; one seen in an output is a page")],

@@ -58,6 +58,7 @@ pub static FAMILIES: &[Family] = &[
     family("schema", "rate", "events that break their own schema", Relative(0.2), Some(0.01)),
     family("complaint_rate", "counts", "feedback: complaints per prediction of the last hour", Relative(0.2), Some(0.002)),
     family("flag", "rate", "flags of guards and classifiers", Relative(0.2), Some(0.002)),
+    family("fairness", "two_group", "groups of the protected attributes of a model: outcomes, or failures", Relative(0.25), None),
     family("out_of_scope", "rate", "segments outside of a model's intended_use", Relative(0.2), Some(0.002)),
 ];
 
@@ -89,6 +90,9 @@ pub fn watched(settings: &Settings) -> Vec<Watched> {
     let mut all = Vec::new();
     for family in FAMILIES {
         if family.name == "out_of_scope" && settings.models.values().all(|m| m.intended_use.is_empty()) {
+            continue;
+        }
+        if family.name == "fairness" && settings.models.values().all(|m| m.protected.is_empty()) {
             continue;
         }
         all.push(one(family, family.name, settings));

@@ -30,6 +30,10 @@ pub fn engine_settings(s: &Settings) -> engine::Settings {
             dimensions: s.segments.clone(),
             currency: s.currency.clone(),
             exemplar_allow: s.redaction_allow.clone(),
+            protected: (s.models.iter())
+                .filter(|(_, x)| !x.protected.is_empty())
+                .map(|(name, x)| (name.clone(), pane::Protected { attributes: x.protected.clone(), favourable: x.favourable.clone() }))
+                .collect(),
             limits: pane::Limits::default(),
             scan: Some(scanner(canaries)),
         },
@@ -40,7 +44,16 @@ pub fn engine_settings(s: &Settings) -> engine::Settings {
                 .map(|(name, x)| (name.clone(), judge::Limits { tolerance: x.tolerance, at_least: x.at_least, never_above: x.never_above }))
                 .collect(),
             models: (s.models.iter())
-                .map(|(name, x)| (name.clone(), judge::ModelSettings { silence_after_ms: x.silence_after_ms, intended_use: x.intended_use.clone() }))
+                .map(|(name, x)| {
+                    (
+                        name.clone(),
+                        judge::ModelSettings {
+                            silence_after_ms: x.silence_after_ms,
+                            intended_use: x.intended_use.clone(),
+                            protected: x.protected.clone(),
+                        },
+                    )
+                })
                 .collect(),
             learn_ms: s.learn_ms,
             silence_armed_after_ms: SILENCE_ARMED_AFTER_MS,

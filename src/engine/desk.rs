@@ -400,7 +400,7 @@ impl Desk {
             decision: Decision::Raised,
             reason: format!(
                 "{} {} → {} with {:.1} nats of evidence where {:.1} are asked",
-                spoken.series.signal.words(),
+                spoken.named.clone().unwrap_or_else(|| spoken.series.signal.words()),
                 spoken.unit.words(told.before),
                 spoken.unit.words(told.after),
                 spoken.log_evidence,

@@ -98,6 +98,7 @@ fn panes_count_what_the_books_count() {
         dimensions: vec!["region".to_owned()],
         currency: "USD".to_owned(),
         exemplar_allow: Vec::new(),
+        protected: Default::default(),
         limits: pane::Limits::default(),
         scan: None,
     };

@@ -13,6 +13,7 @@ use bellwether_detectors::sketch::log_linear::middle;
 use bellwether_detectors::{Call, Reading, Release, State};
 use serde::{Deserialize, Serialize};
 
+use super::fairness::{FairnessBank, Tally};
 use crate::domain::alarm::Unit;
 use crate::domain::series::StableHash;
 use crate::domain::{DetectorState, SeriesId, SeriesKey, Signal, Time};
@@ -67,6 +68,7 @@ pub enum Bank {
     Counts(CountsBank),
     Seasonal(Box<SeasonalStepBank>),
     Gap(GapBank),
+    Fairness(Box<FairnessBank>),
 }
 
 /// What a line is fed with at a pane close.
@@ -90,6 +92,8 @@ pub enum Feed<'a> {
         at_ms: &'a [i64],
         alive: bool,
     },
+    /// Groups of a protected attribute.
+    Groups(&'a [Tally]),
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -196,6 +200,7 @@ impl Bank {
             Bank::Counts(_) => "counts",
             Bank::Seasonal(_) => "seasonal_step",
             Bank::Gap(_) => "gap",
+            Bank::Fairness(_) => "two_group",
         }
     }
 
@@ -209,6 +214,7 @@ impl Bank {
             (Bank::Counts(b), Feed::Count { count, exposure }) => Some(b.judge(*count, *exposure, at.0, pane_ms, injection)),
             (Bank::Seasonal(b), Feed::Interval { value, start }) => Some(b.judge(*value, start.0, injection)),
             (Bank::Gap(b), Feed::Arrivals { at_ms, alive }) => Some(b.judge(at_ms, at.0, pane_ms, *alive, injection)),
+            (Bank::Fairness(b), Feed::Groups(pane)) => Some(b.judge(pane, at.0, pane_ms, injection)),
             _ => None,
         }
     }
@@ -221,6 +227,7 @@ impl Bank {
             Bank::Counts(b) => b.release(how),
             Bank::Seasonal(b) => b.release(how),
             Bank::Gap(b) => b.release(how),
+            Bank::Fairness(b) => b.bank.release(how),
         }
     }
 
@@ -232,6 +239,7 @@ impl Bank {
             Bank::Counts(b) => b.start_live(),
             Bank::Seasonal(b) => b.start_live(),
             Bank::Gap(b) => b.start_live(),
+            Bank::Fairness(b) => b.bank.start_live(),
         }
     }
 
@@ -243,6 +251,7 @@ impl Bank {
             Bank::Counts(b) => b.state(),
             Bank::Seasonal(b) => b.state(),
             Bank::Gap(b) => b.state(),
+            Bank::Fairness(b) => b.bank.state(),
         }
     }
 
@@ -254,6 +263,7 @@ impl Bank {
             Bank::Counts(b) => b.sees(injection),
             Bank::Seasonal(b) => b.sees(injection),
             Bank::Gap(b) => b.sees(injection),
+            Bank::Fairness(b) => b.bank.sees(injection),
         }
     }
 
@@ -265,6 +275,7 @@ impl Bank {
             Bank::Counts(b) => b.baseline(),
             Bank::Seasonal(b) => b.baseline(),
             Bank::Gap(b) => b.baseline(),
+            Bank::Fairness(b) => b.bank.baseline(),
         }
     }
 
@@ -278,6 +289,8 @@ impl Bank {
             Bank::Counts(b) => Bank::Counts(b.succeed(weight_max)),
             Bank::Seasonal(b) => Bank::Seasonal(Box::new(b.succeed(weight_max))),
             Bank::Gap(b) => Bank::Gap(b.succeed(weight_max)),
+            // Only the whole is compared: a version inherits nothing here.
+            Bank::Fairness(b) => Bank::Fairness(b.clone()),
         }
     }
 }
@@ -369,6 +382,10 @@ impl Line {
             }
             Feed::Count { count, exposure } => (*exposure, if *exposure > 0.0 { count / exposure } else { 0.0 }),
             Feed::Interval { value, .. } => (1.0, *value),
+            Feed::Groups(pane) => match &self.bank {
+                Bank::Fairness(b) => b.seen(pane),
+                _ => (0.0, 0.0),
+            },
             Feed::Arrivals { at_ms, .. } => (at_ms.len() as f64, at_ms.len() as f64 * 1_000.0 / pane_ms as f64),
         };
         if n > 0.0 {
@@ -402,6 +419,9 @@ impl Line {
 
     /// In words why this series pages or does not.
     pub fn words(&self) -> String {
+        if let Bank::Fairness(b) = &self.bank {
+            return b.words();
+        }
         match self.state() {
             DetectorState::Warming => {
                 let sees = self.bank.sees(self.injection);
@@ -463,7 +483,7 @@ fn quantile_of(grid: &[(u16, u32)], q: f64) -> f64 {
 
 fn unit_of(signal: &Signal, bank: &Bank) -> Unit {
     match (signal, bank) {
-        (_, Bank::Rate(_) | Bank::Limit(_) | Bank::Classes(_)) => Unit::Ratio,
+        (_, Bank::Rate(_) | Bank::Limit(_) | Bank::Classes(_) | Bank::Fairness(_)) => Unit::Ratio,
         (Signal::ComplaintRate, _) | (Signal::Traffic, Bank::Counts(_)) => Unit::Ratio,
         (Signal::Silence, _) => Unit::Seconds,
         (Signal::Traffic, _) => Unit::Count,
@@ -492,6 +512,6 @@ fn is_second(signal: &Signal, bank: &Bank) -> bool {
         Bank::Limit(_) => true,
         Bank::Seasonal(_) => *signal != Signal::Traffic,
         Bank::Counts(_) => *signal == Signal::Traffic,
-        Bank::Rate(_) | Bank::Bins(_) | Bank::Classes(_) | Bank::Gap(_) => false,
+        Bank::Rate(_) | Bank::Bins(_) | Bank::Classes(_) | Bank::Gap(_) | Bank::Fairness(_) => false,
     }
 }

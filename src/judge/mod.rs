@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use bellwether_detectors::evidence::gap::GapSettings;
+use bellwether_detectors::evidence::two_group::Outcome;
 use bellwether_detectors::{Call, Change, Onset, Release};
 use foldhash::fast::FixedState;
 use serde::{Deserialize, Serialize};
@@ -20,10 +21,12 @@ use crate::domain::{GroupKey, SeriesId, SeriesKey, Signal, Time};
 use crate::pane::{Code, Distinct, LeafCell, Leaves, SlotName, once_each, slot};
 
 mod budget;
+mod fairness;
 mod line;
 mod rules;
 
 pub use budget::Budget;
+use fairness::{FairnessBank, Tally};
 pub use line::{Bank, Decided, Feed, Line, Point, Points, thousands};
 pub use rules::{RuleFired, Rules};
 
@@ -31,6 +34,8 @@ type Map<K, V> = HashMap<K, V, FixedState>;
 
 /// Sums over an interval for the seasonal bank, milliseconds.
 const INTERVAL_MS: i64 = 600_000;
+/// The better served group may have a quarter more than the worse, which is the four-fifths rule.
+const FOUR_FIFTHS: f64 = 0.25;
 /// Empty intervals fed after a pause; a longer pause is a hole in the data and no evidence.
 const EMPTY_INTERVALS_MAX: i64 = 36;
 /// Complaints are counted against the predictions of this long.
@@ -64,6 +69,8 @@ pub struct ModelSettings {
     pub silence_after_ms: Option<i64>,
     /// Dimension and the values that the model was made for.
     pub intended_use: BTreeMap<String, Vec<String>>,
+    /// Attributes whose groups are compared.
+    pub protected: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -101,6 +108,8 @@ pub struct Spoken {
     pub log_evidence: f64,
     pub threshold: f64,
     pub exemplars: Vec<Exemplar>,
+    /// Which groups differ, where groups were compared.
+    pub named: Option<String>,
 }
 
 /// All lines of one group.
@@ -467,7 +476,7 @@ impl Judge {
                     (_, Bank::Bins(_)) => Feed::Grid(&grid),
                     (_, Bank::Classes(_)) => Feed::Classes(&grid),
                     (_, Bank::Rate(_) | Bank::Limit(_)) => Feed::Share { hits: count(1), total: all },
-                    (_, Bank::Counts(_) | Bank::Seasonal(_) | Bank::Gap(_)) => continue,
+                    (_, Bank::Counts(_) | Bank::Seasonal(_) | Bank::Gap(_) | Bank::Fairness(_)) => continue,
                 };
                 if let Feed::Share { total, .. } = feed
                     && total <= 0.0
@@ -490,6 +499,15 @@ impl Judge {
             self.scratch.codes = codes;
             self.scratch.grid = grid;
             return;
+        }
+        for line in lines.iter_mut().filter(|l| matches!(l.bank, Bank::Fairness(_))) {
+            let tallies = tallies_of(&self.slots, &codes, line.series.signal.name().unwrap_or(""));
+            if tallies.is_empty() {
+                continue;
+            }
+            if let Some(call) = line.judge(&Feed::Groups(&tallies), start, pane_ms, panes) {
+                said(line, call, start, pane_ms, live, Vec::new(), out);
+            }
         }
         // Use that the model was not made for: the whole model is asked, by its leaves' segments.
         if predictions > 0
@@ -615,6 +633,9 @@ impl Judge {
         }
         // By name: numbers depend on the order in which partitions were read, and what a birth may spend on the order of births.
         fresh.sort();
+        if self.groups[g].key.is_roll_up() && fresh.iter().any(|(name, _)| matches!(name, SlotName::Group(..))) {
+            self.compare_groups(g, codes, now);
+        }
         // Most groups are born with all that they will ever hold.
         let more = if self.groups[g].key.is_roll_up() { 6 } else { 1 };
         self.groups[g].lines.reserve_exact(if fresh.is_empty() { 0 } else { fresh.len() + more });
@@ -653,6 +674,23 @@ impl Judge {
             self.open_line(g, signal, bank, now);
         }
         self.groups[g].grown = Some(self.groups[g].has_cost);
+    }
+
+    /// Opens the lines that compare groups. What is compared is the outcome if the events tell one, else failures.
+    fn compare_groups(&mut self, g: usize, codes: &[(Code, u32)], now: Time) {
+        let model = self.groups[g].key.model.clone();
+        let Some(attributes) = self.settings.models.get(&*model).map(|m| m.protected.clone()) else { return };
+        for attribute in attributes {
+            let signal = Signal::Fairness(attribute.clone());
+            let tallies = tallies_of(&self.slots, codes, &attribute);
+            if tallies.is_empty() || self.groups[g].lines.iter().any(|l| l.series.signal == signal) {
+                continue;
+            }
+            let decided = tallies.iter().any(|t| t.became[fairness::FAVOURABLE] + t.became[fairness::UNFAVOURABLE] > 0);
+            let outcome = if decided { Outcome::Favourable } else { Outcome::Adverse };
+            let edge = 1.0 / (1.0 + self.limits(&signal).tolerance.unwrap_or(FOUR_FIFTHS));
+            self.open_line(g, signal, Bank::Fairness(Box::new(FairnessBank::new(edge, outcome))), now);
+        }
     }
 
     fn open_line(&mut self, g: usize, signal: Signal, bank: Bank, now: Time) -> u16 {
@@ -757,6 +795,8 @@ impl Judge {
             SlotName::Flag(n) => rate(Signal::Flag(n.to_string())),
             SlotName::Quality(n) => value(Signal::Quality(n.to_string())),
             SlotName::QualityBad(n) => rate(Signal::Quality(n.to_string())),
+            // All groups of an attribute are one line, opened with the whole's.
+            SlotName::Group(..) => vec![],
         }
     }
 
@@ -863,9 +903,29 @@ impl Judge {
     }
 }
 
-/// Sorts counts by code, each code once. They come as sorted runs, which the stable sort merges.
+/// What became of the predictions of every group of an attribute, by stratum; `codes` are sorted, so that strata of a group are.
+fn tallies_of(slots: &[SlotName], codes: &[(Code, u32)], attribute: &str) -> Vec<Tally> {
+    let mut out: Vec<Tally> = Vec::new();
+    for (code, n) in codes {
+        let Some(SlotName::Group(of, group)) = slots.get(usize::from(code.slot())) else { continue };
+        if **of != *attribute {
+            continue;
+        }
+        let (stratum, kind) = (code.bin() >> 2, usize::from(code.bin() & 3));
+        match out.last_mut() {
+            Some(last) if last.stratum == stratum && last.group == *group => last.became[kind] += n,
+            _ => {
+                let mut became = [0; 4];
+                became[kind] = *n;
+                out.push(Tally { group: group.clone(), stratum, became });
+            }
+        }
+    }
+    out
+}
+
 fn is_of_feature(slot: &SlotName) -> bool {
-    matches!(slot, SlotName::Number(_) | SlotName::Class(_) | SlotName::Present(_))
+    matches!(slot, SlotName::Number(_) | SlotName::Class(_) | SlotName::Present(_) | SlotName::Group(..))
 }
 
 /// What a line's reading means, once it is live.
@@ -906,6 +966,10 @@ fn said(line: &mut Line, call: Call, start: Time, pane_ms: i64, live: bool, exem
                 log_evidence: line.last_evidence,
                 threshold: if threshold.is_finite() { threshold } else { 0.0 },
                 exemplars,
+                named: match &line.bank {
+                    Bank::Fairness(b) => b.named(),
+                    _ => None,
+                },
             })));
         }
         Call::Recovered { change } => {

@@ -138,8 +138,10 @@ impl Rules {
             let of_model = |leaf: &Leaf| leaf.model == out.series.group.model && leaf.environment == out.series.group.environment;
             let is_total = out.series.signal == Signal::Rule("total_failure".to_owned());
             if is_total {
-                let recent =
-                    totals.binary_search_by(|t| t.group.cmp(&out.series.group)).ok().map(|at| totals[at].recent.iter().fold((0.0, 0.0), |s, r| (s.0 + r.0, s.1 + r.1)));
+                let recent = totals
+                    .binary_search_by(|t| t.group.cmp(&out.series.group))
+                    .ok()
+                    .map(|at| totals[at].recent.iter().fold((0.0, 0.0), |s, r| (s.0 + r.0, s.1 + r.1)));
                 let Some((failed, all)) = recent else { return true };
                 if all >= TOTAL_EVENTS && failed < USUAL_FAILED_MAX * all {
                     over.push((out.series.id(), format!("{:.0} of the last {all:.0} predictions succeeded", all - failed)));

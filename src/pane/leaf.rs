@@ -134,6 +134,9 @@ pub enum SlotName {
     Quality(Arc<str>),
     /// An evaluator's word: bin 1 bad, bin 0 good.
     QualityBad(Arc<str>),
+    /// A protected attribute and a group of it: the two low bits of a bin tell what became of the prediction (0 undecided, 1
+    /// favourable, 2 unfavourable, 3 failed), the others are the stratum: a hash of its segments.
+    Group(Arc<str>, Arc<str>),
 }
 
 /// Numbers of the fixed slots, in the order of [`SlotName`].

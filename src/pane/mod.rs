@@ -11,4 +11,4 @@ mod watch;
 
 pub use cell::{Cell, Code, Distinct, Exemplars, SLOTS_PER_PANE, once_each};
 pub use leaf::{Leaf, LeafCell, Leaves, SlotName, slot};
-pub use watch::{Contribution, Counts, Fact, FactKind, Limits, Outbound, PartitionId, Scan, Settings, Watch};
+pub use watch::{Contribution, Counts, Fact, FactKind, Limits, Outbound, PartitionId, Protected, Scan, Settings, Watch};

@@ -20,6 +20,7 @@ fn settings() -> Settings {
         dimensions: vec!["region".into()],
         currency: "USD".into(),
         exemplar_allow: vec!["employment".into()],
+        protected: Default::default(),
         limits: Limits::default(),
         scan: Some(Arc::new(|_, output| output.contains("canary-7").then(|| ("canary".to_owned(), "a canary was seen".to_owned())))),
     }

@@ -5,7 +5,7 @@
 //! counted as late, never dropped in silence. All of this is a pure function of the partition's prefix.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use bellwether_detectors::sketch::log_linear::bin_of;
@@ -64,8 +64,18 @@ pub struct Settings {
     pub currency: String,
     /// Names of segments and features that exemplars may show; everything else is left out.
     pub exemplar_allow: Vec<String>,
+    /// By model: whose groups are told apart.
+    pub protected: BTreeMap<String, Protected>,
     pub limits: Limits,
     pub scan: Option<Scan>,
+}
+
+/// What is needed to compare groups of people.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Protected {
+    pub attributes: Vec<String>,
+    /// Labels that are good for whom they befall.
+    pub favourable: Vec<String>,
 }
 
 /// Something said once that the judge needs at its time.
@@ -210,6 +220,8 @@ struct Shape {
     features: Vec<FeatureSlots>,
     feature_index: Map<String, usize>,
     flags: Vec<(String, u16)>,
+    /// Attribute, group, slot.
+    groups: Vec<(String, String, u16)>,
 }
 
 #[derive(Clone, Debug)]
@@ -459,6 +471,8 @@ const OTHER: &str = "other";
 const OTHER_LEAVES_MAX: usize = 1_000;
 /// Flags of a model that are found by walking; more are found by the table of all slots.
 const FLAGS_CACHED_MAX: usize = 32;
+/// Groups of a model's protected attributes that are told apart; the rest is `other`.
+const GROUPS_NAMED_MAX: usize = 64;
 
 // === impl Partition ===
 
@@ -688,6 +702,9 @@ impl Partition {
                         cell.add(s, u16::from(raised));
                     }
                 }
+                if let Some(protected) = settings.protected.get(model) {
+                    add_groups(cell, prediction, &leaf_version, protected, &mut shape.groups, &mut slot_of, out);
+                }
                 let failed = !matches!(prediction.status, Status::Ok | Status::Cancelled);
                 if let Some(user) = seen.envelope.user {
                     cell.users.add(user);
@@ -828,6 +845,46 @@ fn flag_slot(
         flags.push((name.to_owned(), s));
     }
     Some(s)
+}
+
+/// What became of a prediction for every group that it is told to belong to.
+fn add_groups(
+    cell: &mut Cell,
+    p: &Prediction<'_>,
+    leaf: &Leaf,
+    protected: &Protected,
+    known: &mut Vec<(String, String, u16)>,
+    slot_of: &mut impl FnMut(SlotName, &mut Vec<Outbound>) -> Option<u16>,
+    out: &mut Vec<Outbound>,
+) {
+    let became = match (p.status, &p.label) {
+        (Status::Cancelled, _) => return,
+        (Status::Ok, Some(label)) if protected.favourable.iter().any(|f| f.eq_ignore_ascii_case(label)) => 1,
+        (Status::Ok, Some(_)) => 2,
+        (Status::Ok, None) => 0,
+        (Status::Error | Status::Timeout | Status::MissingResponse, _) => 3,
+    };
+    let mut stratum = StableHash::new();
+    for segment in &leaf.segments {
+        stratum.part(segment.value.as_bytes());
+    }
+    let bin = (stratum.finish() as u16) << 2 | became;
+    for (attribute, group) in p.groups.iter().filter(|(a, _)| protected.attributes.iter().any(|x| x == a)) {
+        let slot = match known.iter().find(|(a, g, _)| a == attribute && g == group) {
+            Some((.., slot)) => Some(*slot),
+            None => {
+                let name = if known.len() < GROUPS_NAMED_MAX { group.as_ref() } else { OTHER };
+                let slot = slot_of(SlotName::Group(attribute.as_ref().into(), name.into()), out);
+                if let Some(slot) = slot.filter(|_| known.len() < GROUPS_NAMED_MAX) {
+                    known.push((attribute.to_string(), group.to_string(), slot));
+                }
+                slot
+            }
+        };
+        if let Some(slot) = slot {
+            cell.add(slot, bin);
+        }
+    }
 }
 
 fn cell_of<'p>(pane: &'p mut OpenPane, leaf: u32, spare: &mut Vec<Box<Cell>>) -> &'p mut Cell {

@@ -175,6 +175,9 @@ fn signals(checker: &mut Checker<'_>, root: &Node) -> BTreeMap<String, SignalSet
     all
 }
 
+/// Labels that mean that somebody got what he asked for, where the configuration does not say.
+const FAVOURABLE: &[&str] = &["true", "yes", "1", "approve", "approved", "accept", "accepted", "grant", "granted", "positive", "pass", "hire"];
+
 fn models(checker: &mut Checker<'_>, root: &Node, segments: &[String]) -> BTreeMap<String, ModelSettings> {
     let mut all = BTreeMap::new();
     for entry in root.get("models").map(Node::entries).unwrap_or_default() {
@@ -189,6 +192,8 @@ fn models(checker: &mut Checker<'_>, root: &Node, segments: &[String]) -> BTreeM
             owner: model.get("owner").and_then(Node::as_text).map(str::to_owned),
             exposure: texts(model.get("exposure")),
             intended_use,
+            protected: texts(model.get("protected")),
+            favourable: model.get("favourable").map_or_else(|| FAVOURABLE.iter().map(|w| (*w).to_owned()).collect(), |n| texts(Some(n))),
             silence_after_ms: model.get("silence_after").and_then(|n| form::duration(n).ok()),
             canaries: model.entry("canaries").map(|e| canaries(checker, &e.value, &e.key_at, &join(&path, "canaries"))).unwrap_or_default(),
         };

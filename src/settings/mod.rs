@@ -109,6 +109,10 @@ pub struct ModelSettings {
     pub exposure: Vec<String>,
     /// Segment to the values that the model was made for.
     pub intended_use: BTreeMap<String, Vec<String>>,
+    /// Attributes of `groups` whose groups are compared with each other.
+    pub protected: Vec<String>,
+    /// Labels that are good for whom they befall.
+    pub favourable: Vec<String>,
     /// Learned where absent.
     pub silence_after_ms: Option<i64>,
     /// Planted strings, from the file and from here. `Debug` shows only how many.
@@ -285,6 +289,7 @@ impl fmt::Debug for ModelSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("ModelSettings");
         out.field("owner", &self.owner).field("exposure", &self.exposure).field("intended_use", &self.intended_use);
+        out.field("protected", &self.protected).field("favourable", &self.favourable);
         out.field("silence_after_ms", &self.silence_after_ms).field("canaries", &self.canaries.len()).finish()
     }
 }

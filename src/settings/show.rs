@@ -237,6 +237,10 @@ pub fn redacted(settings: &Settings) -> String {
                 let uses: Vec<_> = model.intended_use.iter().map(|(k, v)| format!("{}: {}", text(k), list(v))).collect();
                 parts.push(format!("intended_use: {{{}}}", uses.join(", ")));
             }
+            if !model.protected.is_empty() {
+                parts.push(format!("protected: {}", list(&model.protected)));
+                parts.push(format!("favourable: {}", list(&model.favourable)));
+            }
             parts.extend(model.silence_after_ms.map(|ms| format!("silence_after: {}", shown_duration(ms))));
             if !model.canaries.is_empty() {
                 // A page that shows a planted string would set it off.

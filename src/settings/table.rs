@@ -140,7 +140,7 @@ pub static ROOT: &[Key] = &[
     )
     .sample("\n  error_rate: {tolerance: 1.5x, at_least: 0.5%, never_above: 5%}\n  cost: {tolerance: 1.3x}\n  latency: {tolerance: 20%, never_above: 2s}"),
     key("models", "What only people know of their models.", Shape::Named { what: "model", name: form::any, of: &Shape::Section(MODEL) }).sample(
-        "\n  loan-scorer:\n    owner: credit-ml\n    exposure: [eu, legal]\n    intended_use: {region: [eu, us]}\n    silence_after: 5m\n  assistant:\n    canaries: {list: [\"zq-canary-7f31\"]}",
+        "\n  loan-scorer:\n    owner: credit-ml\n    protected: [age_band]\n    favourable: [approved]\n    exposure: [eu, legal]\n    intended_use: {region: [eu, us]}\n    silence_after: 5m\n  assistant:\n    canaries: {list: [\"zq-canary-7f31\"]}",
     ),
     key("baseline", "What normal is.", Shape::Section(BASELINE)),
     key("receivers", "Who is told, by name.", Shape::Named { what: "receiver", name: form::name, of: &Shape::Receiver })
@@ -201,7 +201,8 @@ static MODEL: &[Key] = &[
     key("intended_use", "Segments to the values it was made for.", Shape::Named { what: "segment", name: form::any, of: &ANY_LIST }),
     key("silence_after", "Silence of this length is an incident; learned if left out.", Shape::Duration { ms_min: SECOND, ms_max: 90 * DAY }),
     key("canaries", "Planted strings; one seen in an output is a page.", Shape::Section(CANARIES)),
-    later("protected"),
+    key("protected", "Attributes of `groups` whose groups must be served alike, such as age_band.", ANY_LIST),
+    key("favourable", "Labels that are good for whom they befall; approved, accepted, yes, true, pass and the like if left out.", ANY_LIST),
     later("baseline"),
 ];
 

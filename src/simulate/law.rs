@@ -66,7 +66,9 @@ impl Law {
 
     pub fn name(self) -> &'static str {
         match self {
-            Law::Rate { .. } => "rate",
+            Law::Rate { p } if p < 0.005 => "rate 0.1 %",
+            Law::Rate { p } if p < 0.03 => "rate 1 %",
+            Law::Rate { .. } => "rate 5 %",
             Law::Values { .. } => "values",
             Law::Classes => "classes",
             Law::Counts { .. } => "counts",

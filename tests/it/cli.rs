@@ -61,7 +61,7 @@ fn with_file(name: &str, text: &str) -> tempfile::TempDir {
 
 #[test]
 fn every_help_teaches_by_examples() {
-    for command in ["run", "demo", "check", "backtest", "incidents", "notify", "config", "kinds", "completions"] {
+    for command in ["run", "demo", "check", "backtest", "simulate", "incidents", "notify", "config", "kinds", "completions"] {
         let (text, _) = check(&[command, "--help"], 0);
         assert!(text.contains("Examples:") && text.contains("bellwether ") && text.contains("--config"), "{command}: {text}");
     }

@@ -29,6 +29,7 @@ pub fn settings(pane_ms: i64, lateness_ms: i64, dimensions: &[&str]) -> Settings
             dimensions: dimensions.iter().map(|d| (*d).to_owned()).collect(),
             currency: "USD".to_owned(),
             exemplar_allow: vec![],
+            protected: Default::default(),
             limits: pane::Limits::default(),
             scan: Some(scan),
         },
