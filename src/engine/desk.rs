@@ -18,7 +18,7 @@ use crate::domain::time::{DAY_MS, HOUR_MS};
 use crate::domain::{ClosedAs, Decision, GroupKey, Onset, Segment, SeriesId, SeriesKey, Severity, Signal, Time};
 use crate::incident::{Command, Effect, Event, Happening, Refusal, decide, effects, evolve, timeline_of};
 use crate::judge::{Judge, RuleFired, Rules, Said, Spoken};
-use crate::pane::{Cell, Contribution, Fact, FactKind, LeafCell, Outbound, PartitionId};
+use crate::pane::{BoxedCell, Contribution, Fact, FactKind, LeafCell, Outbound, PartitionId};
 use crate::triage::{self, Case};
 
 /// Deployments and pipeline runs remembered.
@@ -113,7 +113,7 @@ pub struct Desk {
     pub judge: Judge,
     pub state: State,
     /// Cells that have been judged, for whoever fills the next ones.
-    pub spent: Vec<Box<Cell>>,
+    pub spent: Vec<BoxedCell>,
 }
 
 // === impl Desk ===
@@ -324,6 +324,11 @@ impl Desk {
                     }
                     self.recovered(series, words, now, out);
                 }
+                Said::Drifted { series, words } => {
+                    let fired = RuleFired { series, at: now, why: words, shares: None };
+                    self.rule_fired(fired, now, Vec::new(), out);
+                }
+                Said::Undrifted { series, words } => self.recovered(series.id(), words, now, out),
                 Said::Recovering { series } => {
                     if let Some(key) = self.key_of(series) {
                         let _ = self.command(&key, Command::Recovering { series }, now, out);
@@ -696,6 +701,7 @@ impl Desk {
         };
         for f in &incident.findings {
             self.judge.release(f.series_id, release);
+            self.judge.release_drift(&f.series, release);
             self.state.rules.release(f.series_id);
         }
         // Shadows of the findings, which are not listed, are closed with them.

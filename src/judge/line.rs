@@ -14,6 +14,7 @@ use bellwether_detectors::{Call, Reading, Release, State};
 use serde::{Deserialize, Serialize};
 
 use super::fairness::{FairnessBank, Tally};
+use super::reference::Reference;
 use crate::domain::alarm::Unit;
 use crate::domain::series::StableHash;
 use crate::domain::{DetectorState, SeriesId, SeriesKey, Signal, Time};
@@ -122,6 +123,8 @@ pub struct Line {
     /// Nats of evidence that the change is over, and how many are asked, while an incident is open.
     pub recovery: Option<(f64, f64)>,
     pub change: Option<bellwether_detectors::Change>,
+    /// What was learned first, of a model as a whole: the yardstick of slow drift.
+    pub reference: Option<Box<Reference>>,
 }
 
 // === impl Points ===
@@ -318,6 +321,7 @@ impl Line {
             last_evidence: 0.0,
             recovery: None,
             change: None,
+            reference: None,
         }
     }
 
@@ -364,6 +368,12 @@ impl Line {
         }
         let injection = if at < self.judged_from { 0.0 } else { self.injection * panes };
         let reading = self.bank.judge(feed, at, pane_ms, injection)?;
+        if let Some(reference) = self.reference.as_mut().filter(|_| reading.state != State::Frozen) {
+            if at >= self.judged_from {
+                reference.complete();
+            }
+            reference.take(feed);
+        }
         self.last_evidence = reading.log_evidence;
         let (n, value) = match feed {
             Feed::Share { hits, total } => (*total, if *total > 0.0 { hits / total } else { 0.0 }),

@@ -23,11 +23,13 @@ use crate::pane::{Code, Distinct, LeafCell, Leaves, SlotName, once_each, slot};
 mod budget;
 mod fairness;
 mod line;
+mod reference;
 mod rules;
 
 pub use budget::Budget;
 use fairness::{FairnessBank, Tally};
 pub use line::{Bank, Decided, Feed, Line, Point, Points, thousands};
+use reference::DayEnd;
 pub use rules::{RuleFired, Rules};
 
 type Map<K, V> = HashMap<K, V, FixedState>;
@@ -36,6 +38,11 @@ type Map<K, V> = HashMap<K, V, FixedState>;
 const INTERVAL_MS: i64 = 600_000;
 /// The better served group may have a quarter more than the worse, which is the four-fifths rule.
 const FOUR_FIFTHS: f64 = 0.25;
+/// Begins the name of the rule that tells a slow drift; the signal that drifts follows.
+pub const SLOW_DRIFT: &str = "slow_drift:";
+/// What is forgiven where the configuration says nothing: relative, and in standard deviations.
+const TOLERANCE: f64 = 0.2;
+const TOLERANCE_SIGMA: f64 = 0.1;
 /// Empty intervals fed after a pause; a longer pause is a hole in the data and no evidence.
 const EMPTY_INTERVALS_MAX: i64 = 36;
 /// Complaints are counted against the predictions of this long.
@@ -91,9 +98,27 @@ pub struct Settings {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Said {
     Alarm(Box<Spoken>),
-    Held { series: SeriesId, why: String },
-    Recovered { series: SeriesId, change: Change },
-    Recovering { series: SeriesId },
+    Held {
+        series: SeriesId,
+        why: String,
+    },
+    Recovered {
+        series: SeriesId,
+        change: Change,
+    },
+    Recovering {
+        series: SeriesId,
+    },
+    /// A series has crept away from what was learned first, by more than twice the tolerance.
+    Drifted {
+        series: SeriesKey,
+        words: String,
+    },
+    /// And is back.
+    Undrifted {
+        series: SeriesKey,
+        words: String,
+    },
 }
 
 /// A bank has reached its threshold with a change beyond tolerance.
@@ -266,6 +291,7 @@ impl Judge {
         let day = start.0.div_euclid(crate::domain::time::DAY_MS);
         if self.budget.day() != Some(day) {
             self.divide(day);
+            self.compare_with_reference(start, out);
         }
         for at in 0..self.listeners.len() {
             self.close_intervals(self.listeners[at].0 as usize, start, out);
@@ -717,6 +743,9 @@ impl Judge {
         if matches!(line.bank, Bank::Rate(_) | Bank::Bins(_) | Bank::Classes(_) | Bank::Counts(_)) {
             line.judged_from = born.min(now).plus_ms(self.settings.learn_ms);
         }
+        if line.series.group.is_roll_up() && matches!(line.bank, Bank::Rate(_) | Bank::Bins(_) | Bank::Classes(_)) {
+            line.reference = Some(Box::default());
+        }
         let id = line.id;
         let lines = &mut self.groups[g].lines;
         lines.push(line);
@@ -731,23 +760,16 @@ impl Judge {
     }
 
     fn limits(&self, signal: &Signal) -> Limits {
-        let by_name = self.settings.signals.get(&signal.to_string());
-        by_name.or_else(|| self.settings.signals.get(signal.family())).copied().unwrap_or_default()
+        limits_of(&self.settings.signals, signal)
     }
 
     fn rate_bank(&self, signal: &Signal) -> Bank {
         let limits = self.limits(signal);
-        let floor = match signal {
-            Signal::ErrorRate => 0.005,
-            Signal::Missing(_) | Signal::Unseen(_) | Signal::Schema => 0.01,
-            _ => 0.002,
-        };
-        Bank::rate(limits.tolerance.unwrap_or(0.2), limits.at_least.unwrap_or(floor))
+        Bank::rate(limits.tolerance.unwrap_or(TOLERANCE), limits.at_least.unwrap_or(floor_of(signal)))
     }
 
     fn value_bank(&self, signal: &Signal) -> Bank {
-        // A relative tolerance in standard deviations of a value whose logarithm has a spread of 0.6.
-        Bank::bins(self.limits(signal).tolerance.map_or(0.1, |t| ((1.0 + t).ln() / 0.6).clamp(0.02, 1.5)))
+        Bank::bins(sigma_of(self.limits(signal)))
     }
 
     /// The lines that a slot opens in a group.
@@ -819,6 +841,50 @@ impl Judge {
                         line.release(Release::NewNormal);
                     }
                 }
+            }
+        }
+    }
+
+    /// A day has ended: the newest days are laid beside the first ones.
+    fn compare_with_reference(&mut self, now: Time, out: &mut Vec<Said>) {
+        let live = self.is_live;
+        let (signals, groups) = (&self.settings.signals, &mut self.groups);
+        for line in groups.iter_mut().flat_map(|g| &mut g.lines) {
+            let Some(reference) = &mut line.reference else { continue };
+            let limits = limits_of(signals, &line.series.signal);
+            let (tolerance, at_least) = match &line.bank {
+                Bank::Bins(_) => (sigma_of(limits), 0.0),
+                Bank::Classes(_) => (limits.tolerance.unwrap_or(TOLERANCE), 0.0),
+                _ => (limits.tolerance.unwrap_or(TOLERANCE), limits.at_least.unwrap_or(floor_of(&line.series.signal))),
+            };
+            let end = reference.day_ends(&line.bank, tolerance, at_least);
+            let (DayEnd::Listed(d) | DayEnd::Ticket(d) | DayEnd::Back(d)) = end else { continue };
+            let values = format!("{} → {}", line.unit.words(d.before), line.unit.words(d.after));
+            let name = line.series.signal.words();
+            let words = match end {
+                DayEnd::Back(_) => format!("{name} of the last days is back near what was learned first: {values}"),
+                _ => format!("{name} has crept {values} since it was learned, {:.1} tolerances in all", d.tolerances),
+            };
+            line.decided(now, if matches!(end, DayEnd::Back(_)) { "recovered" } else { "listed" }, words.clone());
+            let series = drift_of(&line.series);
+            match end {
+                DayEnd::Ticket(_) if live => out.push(Said::Drifted { series, words }),
+                DayEnd::Back(_) if live => out.push(Said::Undrifted { series, words }),
+                _ => {}
+            }
+        }
+    }
+
+    /// The incident of a slow drift was closed; unless it was repaired, the newest days are the yardstick from now on.
+    pub fn release_drift(&mut self, series: &SeriesKey, how: Release) {
+        let Some(&g) = self.by_key.get(&series.group) else { return };
+        let group = &mut self.groups[g as usize];
+        group.dirty = true;
+        for line in group.lines.iter_mut().filter(|l| drift_of(&l.series).signal == series.signal) {
+            let Some(reference) = &mut line.reference else { continue };
+            match how {
+                Release::Fixed => (reference.is_listed, reference.is_ticket) = (false, false),
+                Release::NewNormal | Release::FalseAlarm | Release::Expected => reference.renew(),
             }
         }
     }
@@ -901,6 +967,29 @@ impl Judge {
         }
         Ok(judge)
     }
+}
+
+/// Below this no rise of a share is worth a page.
+fn floor_of(signal: &Signal) -> f64 {
+    match signal {
+        Signal::ErrorRate => 0.005,
+        Signal::Missing(_) | Signal::Unseen(_) | Signal::Schema => 0.01,
+        _ => 0.002,
+    }
+}
+
+/// A relative tolerance in standard deviations of a value whose logarithm has a spread of 0.6.
+fn sigma_of(limits: Limits) -> f64 {
+    limits.tolerance.map_or(TOLERANCE_SIGMA, |t| ((1.0 + t).ln() / 0.6).clamp(0.02, 1.5))
+}
+
+fn limits_of(signals: &BTreeMap<String, Limits>, signal: &Signal) -> Limits {
+    signals.get(&signal.to_string()).or_else(|| signals.get(signal.family())).copied().unwrap_or_default()
+}
+
+/// The series of a slow drift of another series.
+fn drift_of(series: &SeriesKey) -> SeriesKey {
+    SeriesKey { group: series.group.clone(), signal: Signal::Rule(format!("{SLOW_DRIFT}{}", series.signal)) }
 }
 
 /// What became of the predictions of every group of an attribute, by stratum; `codes` are sorted, so that strata of a group are.

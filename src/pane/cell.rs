@@ -57,6 +57,9 @@ pub struct Cell {
     pub arrivals: [u64; 4],
 }
 
+/// Cells are moved between rooms and sorted; their place in memory stays.
+pub type BoxedCell = Box<Cell>;
+
 impl Cell {
     pub fn add(&mut self, slot: u16, bin: u16) {
         if self.codes.capacity() == 0 {
@@ -309,7 +312,8 @@ mod tests {
         };
         let mut a = fold(&[0, 1, 2, 3, 4], &mut parts);
         let mut b = fold(&[3, 1, 4, 0, 2], &mut parts);
-        (a.codes(), b.codes());
+        a.codes();
+        b.codes();
         assert_eq!(a, b);
         assert_eq!(a.predictions, 15_000);
         assert_eq!(a.clone().codes().iter().map(|(_, n)| *n).sum::<u32>(), 15_000);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use serde::{Deserialize, Serialize};
 
-use super::cell::Cell;
+use super::cell::{BoxedCell, Cell};
 use crate::domain::{GroupKey, Segment};
 
 /// The finest slice of traffic that is counted: one model, environment, version and value of every configured segment dimension.
@@ -68,7 +68,7 @@ impl Leaves {
 
     /// Cells of several partitions become one for each leaf, in the order of leaves. Cells that are merged into others go to
     /// `spare`, empty.
-    pub fn gather(&mut self, cells: impl Iterator<Item = (Arc<Leaf>, Box<Cell>)>, spare: &mut Vec<Box<Cell>>) -> Vec<LeafCell> {
+    pub fn gather(&mut self, cells: impl Iterator<Item = (Arc<Leaf>, Box<Cell>)>, spare: &mut Vec<BoxedCell>) -> Vec<LeafCell> {
         let mut all: Vec<LeafCell> = cells.map(|(leaf, cell)| LeafCell { number: self.number(&leaf), leaf, cell }).collect();
         let ranks = self.ranks();
         all.sort_unstable_by_key(|c| ranks[c.number as usize]);

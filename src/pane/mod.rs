@@ -9,6 +9,6 @@ mod leaf;
 mod tests;
 mod watch;
 
-pub use cell::{Cell, Code, Distinct, Exemplars, SLOTS_PER_PANE, once_each};
+pub use cell::{BoxedCell, Cell, Code, Distinct, Exemplars, SLOTS_PER_PANE, once_each};
 pub use leaf::{Leaf, LeafCell, Leaves, SlotName, slot};
 pub use watch::{Contribution, Counts, Fact, FactKind, Limits, Outbound, PartitionId, Protected, Scan, Settings, Watch};

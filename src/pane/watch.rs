@@ -12,7 +12,7 @@ use bellwether_detectors::sketch::log_linear::bin_of;
 use foldhash::fast::FixedState;
 use serde::{Deserialize, Serialize};
 
-use super::cell::{Cell, Told};
+use super::cell::{BoxedCell, Cell, Told};
 use super::leaf::{Leaf, SlotName, slot};
 use crate::domain::observation::{Body, Fault, FeatureValue, FeedbackKind, Flag, PipelineState, Prediction, Status};
 use crate::domain::series::{StableHash, UNKNOWN};
@@ -242,7 +242,7 @@ pub struct Watch {
     /// One of each leaf for all partitions.
     leaves: HashSet<Arc<Leaf>, FixedState>,
     /// Empty cells, to be used again.
-    spare: Vec<Box<Cell>>,
+    spare: Vec<BoxedCell>,
 }
 
 /// Parts of the watch that every partition uses.
@@ -252,7 +252,7 @@ struct Common<'a> {
     slot_by_name: &'a mut Map<SlotName, u16>,
     shapes: &'a mut Map<Arc<str>, Shape>,
     leaves: &'a mut HashSet<Arc<Leaf>, FixedState>,
-    spare: &'a mut Vec<Box<Cell>>,
+    spare: &'a mut Vec<BoxedCell>,
 }
 
 /// Saved state of a watch.
@@ -887,7 +887,7 @@ fn add_groups(
     }
 }
 
-fn cell_of<'p>(pane: &'p mut OpenPane, leaf: u32, spare: &mut Vec<Box<Cell>>) -> &'p mut Cell {
+fn cell_of<'p>(pane: &'p mut OpenPane, leaf: u32, spare: &mut Vec<BoxedCell>) -> &'p mut Cell {
     let leaf = leaf as usize;
     if pane.cells.len() <= leaf {
         pane.cells.resize_with(leaf + 1, || None);

@@ -8,6 +8,7 @@ use crate::domain::alarm::Change;
 use crate::domain::incident::{Answer, Finding};
 use crate::domain::time::HOUR_MS;
 use crate::domain::{Category, Severity, Signal};
+use crate::judge::SLOW_DRIFT;
 use crate::pane::FactKind;
 
 /// By how much a signal must have grown to ask for more: a latency this many times its old value is far beyond any tolerance, a
@@ -74,6 +75,7 @@ pub fn severity_of(signal: &Signal, change: Option<&Change>, by_rule: bool) -> S
     let far = change.is_some_and(is_far_beyond);
     match signal {
         Signal::Latency | Signal::FirstTokenLatency | Signal::Cost | Signal::TokensIn | Signal::TokensOut if far => severity.min(Severity::DEGRADED),
+        Signal::Rule(name) if name.starts_with(SLOW_DRIFT) => severity,
         _ if by_rule && matches!(category, Category::DataBreach | Category::HarmfulOutput) => Severity::HARM,
         _ => severity,
     }
@@ -82,6 +84,10 @@ pub fn severity_of(signal: &Signal, change: Option<&Change>, by_rule: bool) -> S
 /// A rule that is called like a signal (`rule:error_rate`, a limit that learning does not move) asks for what the signal asks.
 fn ask(signal: &Signal) -> (Category, Severity) {
     if let Signal::Rule(name) = signal {
+        // What crept for days is a ticket, whatever it would be if it had come at once.
+        if let Some(of) = name.strip_prefix(SLOW_DRIFT).and_then(|of| of.parse::<Signal>().ok()) {
+            return (ask(&of).0, Severity::MINOR);
+        }
         return match name.parse::<Signal>() {
             Ok(Signal::Rule(_)) | Err(_) => {
                 RULES.iter().find(|(word, ..)| name.contains(word)).map_or((Category::ModelFailure, Severity::DEGRADED), |(_, c, s)| (*c, *s))

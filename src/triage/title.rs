@@ -4,8 +4,9 @@
 //! bounded by what one breath can carry.
 
 use super::{Scene, clock, quoted, span};
-use crate::domain::Category;
 use crate::domain::series::UNKNOWN;
+use crate::domain::{Category, Signal};
+use crate::judge::SLOW_DRIFT;
 
 /// Longest title in characters.
 pub(super) const CHARS_MAX: usize = 300;
@@ -25,7 +26,8 @@ pub(super) fn say(scene: &Scene<'_>) -> String {
     };
     let headline: String = lead.headline.chars().map(|c| if c.is_control() { ' ' } else { c }).take(HEADLINE_CHARS_MAX).collect();
     // What happened once happened at a moment; what changed has changed since.
-    let once = lead.by_rule && lead.change.is_none() && matches!(case.key.category, Category::HarmfulOutput | Category::DataBreach);
+    let crept = matches!(&lead.series.signal, Signal::Rule(name) if name.starts_with(SLOW_DRIFT));
+    let once = crept || lead.by_rule && lead.change.is_none() && matches!(case.key.category, Category::HarmfulOutput | Category::DataBreach);
     out.push_str(&format!(": {} {} {}", headline.trim(), if once { "at" } else { "since" }, clock(scene.onset, case.now)));
     let mut parts = scene.segments();
     parts.truncate(2);

@@ -208,7 +208,7 @@ fn kinds_lists_everything_with_its_settings() {
     let (text, _) = check(&["kinds", "-o", "json"], 0);
     let kinds: Value = serde_json::from_str(&text).unwrap();
     let names = |list: &str| kinds[list].as_array().unwrap().iter().map(|k| k["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
-    assert_eq!(names("detectors"), ["rate", "limit", "bins", "classes", "counts", "seasonal_step", "gap", "rules"]);
+    assert_eq!(names("detectors"), ["rate", "limit", "bins", "classes", "counts", "seasonal_step", "gap", "two_group", "rules"]);
     assert_eq!(names("formats"), bellwether::decode::KINDS.iter().map(|k| k.name).collect::<Vec<_>>());
     assert_eq!(names("receivers"), bellwether::notify::KINDS.iter().map(|k| k.name).collect::<Vec<_>>());
     assert_eq!(names("sources"), ["kafka", "files"]);

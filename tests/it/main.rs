@@ -6,6 +6,7 @@ mod daemon;
 mod dead;
 mod cli;
 mod demo;
+mod drift;
 mod fairness;
 mod kafka;
 mod main_job;

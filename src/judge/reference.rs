@@ -1,0 +1,267 @@
+//! Slow drift: the newest days beside those that were learned first, once a day.
+//!
+//! The sequential banks learn on, so a change that creeps is followed and never paged: a frog in warming water. Here the first
+//! days are kept as they were, and the newest week (each day weighs six sevenths of the next, so that a weekend is no drift) is laid
+//! beside them at every day's end. Beyond the tolerance it is listed; beyond twice the tolerance it is a ticket, not a page.
+
+use bellwether_detectors::evidence::{normal_cdf, normal_quantile};
+use serde::{Deserialize, Serialize};
+
+use super::line::{Bank, Feed};
+
+/// Events that a reference holds at least, and the newest days: below, a day says too little.
+const EVENTS_MIN: f64 = 1_000.0;
+/// What is left of the days before when a day ends.
+const DAYS_KEPT: f64 = 6.0 / 7.0;
+/// A difference counts from so many standard errors on: days differ for more reasons than chance.
+const ERRORS_MIN: f64 = 5.0;
+/// Classes rarer than this in the reference are not compared one by one.
+const SHARE_MIN: f64 = 0.01;
+/// Entries of a histogram; the rarest are left out beyond.
+const ENTRIES_MAX: usize = 1_000;
+
+/// How a line's values are counted: on the grid, in classes, or as hits (1) and the rest (0).
+type Histogram = Vec<(u16, f32)>;
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Reference {
+    /// The days that are the yardstick; they grow until `is_complete`.
+    first: Histogram,
+    is_complete: bool,
+    newest: Histogram,
+    today: Histogram,
+    /// How far the newest days lie from the first, in tolerances; what a person sees.
+    pub last: Option<Distance>,
+    pub is_listed: bool,
+    pub is_ticket: bool,
+}
+
+/// A distance from the reference.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Distance {
+    /// In tolerances of the signal: beyond 1 it is listed, beyond 2 a ticket.
+    pub tolerances: f64,
+    /// Share, or median, of the reference and of the newest days.
+    pub before: f64,
+    pub after: f64,
+    pub events: f64,
+}
+
+/// What a day's end brought.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum DayEnd {
+    Nothing,
+    Listed(Distance),
+    Ticket(Distance),
+    /// A ticket was out, and the newest days are back.
+    Back(Distance),
+}
+
+// === impl Reference ===
+
+impl Reference {
+    pub fn take(&mut self, feed: &Feed<'_>) {
+        let into = if self.is_complete { &mut self.today } else { &mut self.first };
+        match feed {
+            Feed::Share { hits, total } => {
+                add(into, 1, *hits as f32);
+                add(into, 0, (total - hits).max(0.0) as f32);
+            }
+            Feed::Grid(pane) | Feed::Classes(pane) => pane.iter().for_each(|(bin, n)| add(into, *bin, *n as f32)),
+            Feed::Count { .. } | Feed::Interval { .. } | Feed::Arrivals { .. } | Feed::Groups(_) => {}
+        }
+    }
+
+    /// The learning of the line is over: what came so far is the yardstick.
+    pub fn complete(&mut self) {
+        if !self.is_complete && sum(&self.first) >= EVENTS_MIN {
+            self.is_complete = true;
+        }
+    }
+
+    /// What is now is how it should be: the newest days become the yardstick.
+    pub fn renew(&mut self) {
+        if self.is_complete && sum(&self.newest) >= EVENTS_MIN {
+            self.first = std::mem::take(&mut self.newest);
+        }
+        (self.is_listed, self.is_ticket, self.last) = (false, false, None);
+    }
+
+    /// A day has ended. `tolerance`: relative for shares, in standard deviations for values; `at_least`: no share below is news.
+    pub fn day_ends(&mut self, bank: &Bank, tolerance: f64, at_least: f64) -> DayEnd {
+        if !self.is_complete {
+            return DayEnd::Nothing;
+        }
+        self.newest.iter_mut().for_each(|n| n.1 *= DAYS_KEPT as f32);
+        let today = std::mem::take(&mut self.today);
+        today.into_iter().for_each(|(bin, n)| add(&mut self.newest, bin, n));
+        bounded(&mut self.newest);
+        let (first, newest) = (sum(&self.first), sum(&self.newest));
+        if newest < EVENTS_MIN {
+            return DayEnd::Nothing;
+        }
+        let Some(distance) = (match bank {
+            Bank::Rate(_) => self.of_share(1, first, newest, tolerance, at_least),
+            Bank::Bins(_) => self.of_values(first, newest, tolerance),
+            Bank::Classes(_) => (self.first.iter())
+                .filter(|c| f64::from(c.1) >= SHARE_MIN * first)
+                .filter_map(|c| self.of_share(c.0, first, newest, tolerance, at_least))
+                .max_by(|a, b| a.tolerances.total_cmp(&b.tolerances)),
+            Bank::Limit(_) | Bank::Counts(_) | Bank::Seasonal(_) | Bank::Gap(_) | Bank::Fairness(_) => None,
+        }) else {
+            return DayEnd::Nothing;
+        };
+        self.last = Some(distance);
+        if distance.tolerances >= 2.0 && !self.is_ticket {
+            (self.is_listed, self.is_ticket) = (true, true);
+            return DayEnd::Ticket(distance);
+        }
+        if distance.tolerances < 1.0 {
+            self.is_listed = false;
+            if std::mem::take(&mut self.is_ticket) {
+                return DayEnd::Back(distance);
+            }
+        }
+        if distance.tolerances >= 1.0 && !self.is_listed {
+            self.is_listed = true;
+            return DayEnd::Listed(distance);
+        }
+        DayEnd::Nothing
+    }
+
+    /// Distance of one share; 0 while it is within a few standard errors of the tolerance's inside.
+    fn of_share(&self, bin: u16, first: f64, newest: f64, tolerance: f64, at_least: f64) -> Option<Distance> {
+        let of = |all: &Histogram, n: f64| all.binary_search_by_key(&bin, |c| c.0).map_or(0.0, |at| f64::from(all[at].1) / n);
+        let (before, after) = (of(&self.first, first), of(&self.newest, newest));
+        let pooled = ((before * first + after * newest) / (first + newest)).clamp(1e-12, 1.0 - 1e-12);
+        let error = (pooled * (1.0 - pooled) * (1.0 / first + 1.0 / newest)).sqrt();
+        let moved = (after - before).abs();
+        // One tolerance up, and the same factor down.
+        let allowed = if after > before { (before * tolerance).max(at_least) } else { before * tolerance / (1.0 + tolerance) };
+        let tolerances = if moved < ERRORS_MIN * error || allowed <= 0.0 { 0.0 } else { moved / allowed };
+        Some(Distance { tolerances, before, after, events: newest })
+    }
+
+    /// Mean normal score of the newest days among the first, in standard deviations (van der Waerden's scores).
+    fn of_values(&self, first: f64, newest: f64, tolerance: f64) -> Option<Distance> {
+        let (mut below, mut shift, mut at) = (0.0, 0.0, 0);
+        for (bin, n) in &self.newest {
+            while at < self.first.len() && self.first[at].0 < *bin {
+                below += f64::from(self.first[at].1);
+                at += 1;
+            }
+            let own = self.first.get(at).filter(|f| f.0 == *bin).map_or(0.0, |f| f64::from(f.1));
+            shift += f64::from(*n) * score(below, own, first);
+        }
+        let mut usual = 0.0;
+        let mut below = 0.0;
+        for (_, n) in &self.first {
+            usual += f64::from(*n) * score(below, f64::from(*n), first);
+            below += f64::from(*n);
+        }
+        let moved = (shift / newest - usual / first).abs();
+        let error = (1.0 / first + 1.0 / newest).sqrt();
+        let tolerances = if moved < ERRORS_MIN * error { 0.0 } else { moved / tolerance };
+        Some(Distance { tolerances, before: median(&self.first, first), after: median(&self.newest, newest), events: newest })
+    }
+}
+
+fn score(below: f64, own: f64, all: f64) -> f64 {
+    let rank = ((below + 0.5 * own) / all).clamp(normal_cdf(-4.0), normal_cdf(4.0));
+    normal_quantile(rank)
+}
+
+fn sum(all: &Histogram) -> f64 {
+    all.iter().map(|c| f64::from(c.1)).sum()
+}
+
+fn median(all: &Histogram, total: f64) -> f64 {
+    let mut below = 0.0;
+    for (bin, n) in all {
+        below += f64::from(*n);
+        if below >= 0.5 * total {
+            return bellwether_detectors::sketch::log_linear::middle(*bin);
+        }
+    }
+    0.0
+}
+
+fn add(all: &mut Histogram, bin: u16, n: f32) {
+    match all.binary_search_by_key(&bin, |c| c.0) {
+        Ok(at) => all[at].1 += n,
+        Err(at) if all.len() < ENTRIES_MAX => all.insert(at, (bin, n)),
+        Err(_) => {}
+    }
+}
+
+/// What has all but faded makes room.
+fn bounded(all: &mut Histogram) {
+    all.retain(|c| c.1 >= 0.01);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn days(reference: &mut Reference, bank: &Bank, shares: &[f64]) -> Vec<DayEnd> {
+        shares
+            .iter()
+            .map(|p| {
+                reference.take(&Feed::Share { hits: 50_000.0 * p, total: 50_000.0 });
+                reference.day_ends(bank, 0.2, 0.0)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_share_that_creeps_is_listed_then_a_ticket_then_back() {
+        let bank = Bank::rate(0.2, 0.0);
+        let mut r = Reference::default();
+        r.take(&Feed::Share { hits: 500.0, total: 50_000.0 });
+        r.complete();
+        let told = days(&mut r, &bank, &[0.01, 0.0101, 0.011, 0.0125, 0.014, 0.016, 0.018, 0.018, 0.018]);
+        let listed = told.iter().position(|d| matches!(d, DayEnd::Listed(_))).expect("listed");
+        let ticket = told.iter().position(|d| matches!(d, DayEnd::Ticket(_))).expect("a ticket");
+        assert!(listed < ticket && told[..listed].iter().all(|d| *d == DayEnd::Nothing), "{told:?}");
+        let after = days(&mut r, &bank, &[0.01; 20]);
+        assert!(after.iter().any(|d| matches!(d, DayEnd::Back(_))), "{after:?}");
+        let quiet = days(&mut r, &bank, &[0.01, 0.0104, 0.0097, 0.0101]);
+        assert!(quiet.iter().all(|d| *d == DayEnd::Nothing), "{quiet:?}");
+    }
+
+    #[test]
+    fn values_are_compared_by_their_ranks_and_a_weekend_is_no_drift() {
+        let bank = Bank::bins(0.1);
+        // A log-normal of sigma .6 around a median, on the grid.
+        let day = |median: f64| -> Vec<(u16, u32)> {
+            let mut pane: Vec<(u16, u32)> = Vec::new();
+            for i in 0..4_000 {
+                let z = normal_quantile((f64::from(i) + 0.5) / 4_000.0);
+                let bin = bellwether_detectors::sketch::log_linear::bin_of(median * (0.6 * z).exp());
+                match pane.last_mut() {
+                    Some(last) if last.0 == bin => last.1 += 1,
+                    _ => pane.push((bin, 1)),
+                }
+            }
+            pane
+        };
+        let mut r = Reference::default();
+        r.take(&Feed::Grid(&day(100.0)));
+        r.complete();
+        let mut run = |medians: &[f64]| -> Vec<DayEnd> {
+            medians
+                .iter()
+                .map(|m| {
+                    r.take(&Feed::Grid(&day(*m)));
+                    r.day_ends(&bank, 0.1, 0.0)
+                })
+                .collect()
+        };
+        // Two days a week 12 % higher: a fifth of a sigma.
+        let weeks = [100.0, 100.0, 100.0, 100.0, 100.0, 112.0, 112.0].repeat(4);
+        let told = run(&weeks);
+        assert!(told.iter().all(|d| !matches!(d, DayEnd::Ticket(_))), "{told:?}");
+        let ramp: Vec<f64> = (0..30).map(|d| 100.0 * (1.0 + 0.01 * f64::from(d))).collect();
+        assert!(run(&ramp).iter().any(|d| matches!(d, DayEnd::Ticket(_))));
+    }
+}
