@@ -23,6 +23,7 @@ mod kinds;
 mod notify;
 mod output;
 mod run;
+mod score;
 mod signals;
 
 use failure::Failure;
@@ -36,6 +37,7 @@ Examples:
   bellwether config sample > bellwether.yaml     a file that shows every setting
   bellwether check                               is it right, and what will be watched?
   bellwether backtest events.ndjson.gz           what would it have paged over this history?
+  bellwether score metric.csv                    any metric as timestamp,value: what is odd in it?
   bellwether run                                 watch
   bellwether incidents list --live               what is wrong now?
 
@@ -73,6 +75,7 @@ enum Command {
     Demo(demo::Demo),
     Check(check::Check),
     Backtest(backtest::Backtest),
+    Score(score::Score),
     #[command(subcommand)]
     Incidents(incidents::Incidents),
     #[command(subcommand)]
@@ -99,6 +102,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Demo(command) => command.run(global),
         Command::Check(command) => command.run(global),
         Command::Backtest(command) => command.run(global),
+        Command::Score(command) => command.run(global),
         Command::Incidents(command) => command.run(global),
         Command::Notify(command) => command.run(global),
         Command::Config(command) => command.run(global),

@@ -15,5 +15,6 @@ mod pages;
 mod reload;
 mod same;
 mod scenario;
+mod score;
 mod settings;
 mod tidy;
