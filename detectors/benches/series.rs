@@ -8,7 +8,8 @@
 //! `--data`: every `*.csv` below FOLDER (or below its `data`), one judge a column of values; written at the same relative path with
 //! `timestamp,value,anomaly_score,alarm`. Columns named `label`, `anomaly` or `changepoint` are never judged. With several columns
 //! a row's score is the largest of them. `--answers COLUMN`: a person says "this was real" of every page on a row where that
-//! column is 1, at once. `--set NAME=NUMBER` (repeatable) turns one of the frozen constants, for study.
+//! column is 1, at once. `--set NAME=NUMBER` (repeatable) turns one of the frozen constants, for study;
+//! `--threshold SCORE` is the setting of that name.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,11 +17,11 @@ use std::time::Instant;
 
 use bellwether_detectors::series::{Answer, Constants, Judge, Settings};
 
-pub const ROW_MS: i64 = 300_000;
-pub const WEEK_ROWS: usize = 2016;
+const ROW_MS: i64 = 300_000;
+const WEEK_ROWS: usize = 2016;
 /// Rows after which pages are counted: the data with labels have a probation too.
-pub const FROM_ROW: usize = 604;
-pub const LAWS: [&str; 16] = [
+const FROM_ROW: usize = 604;
+const LAWS: [&str; 16] = [
     "normal",
     "AR(1) .5",
     "AR(1) .9",
@@ -40,10 +41,10 @@ pub const LAWS: [&str; 16] = [
 ];
 
 /// SplitMix64 and what is drawn from it.
-pub struct Chance(u64);
+struct Chance(u64);
 
 impl Chance {
-    pub fn new(seed: u64) -> Chance {
+    fn new(seed: u64) -> Chance {
         Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d)
     }
 
@@ -56,16 +57,16 @@ impl Chance {
     }
 
     /// In (0, 1).
-    pub fn uniform(&mut self) -> f64 {
+    fn uniform(&mut self) -> f64 {
         ((self.bits() >> 11) as f64 + 0.5) / (1u64 << 53) as f64
     }
 
-    pub fn normal(&mut self) -> f64 {
+    fn normal(&mut self) -> f64 {
         (-2.0 * self.uniform().ln()).sqrt() * (std::f64::consts::TAU * self.uniform()).cos()
     }
 
     /// By Knuth for small means, in pieces for large ones.
-    pub fn poisson(&mut self, mean: f64) -> f64 {
+    fn poisson(&mut self, mean: f64) -> f64 {
         let (mut left, mut n) = (mean, 0.0);
         while left > 0.0 {
             let part = left.min(20.0);
@@ -86,7 +87,7 @@ impl Chance {
 }
 
 /// One quiet series: `law` is an index into [`LAWS`]; starts on a Thursday at midnight.
-pub fn quiet(law: usize, seed: u64, rows: usize) -> Vec<f64> {
+fn quiet(law: usize, seed: u64, rows: usize) -> Vec<f64> {
     let mut r = Chance::new(seed * 101 + law as u64);
     let (mut x, mut on, mut left) = (r.normal(), false, 0u32);
     (0..rows)
@@ -143,8 +144,8 @@ impl Chance {
 }
 
 /// Pages of one series in rows [604, 4032) and in the rest.
-pub fn quiet_pages(c: &Constants, values: &[f64]) -> [usize; 2] {
-    let mut judge = Judge::new(Settings::default());
+fn quiet_pages(c: &Constants, settings: Settings, values: &[f64]) -> [usize; 2] {
+    let mut judge = Judge::new(settings);
     let mut pages = [0; 2];
     for (i, &v) in values.iter().enumerate() {
         if judge.update_under(c, i as i64 * ROW_MS, v).pages() && i >= FROM_ROW {
@@ -155,14 +156,14 @@ pub fn quiet_pages(c: &Constants, values: &[f64]) -> [usize; 2] {
 }
 
 /// Pages a week of each law: first fortnight, after it, all.
-pub fn quiet_rates(c: &Constants, seeds: u64) -> Vec<[f64; 3]> {
+fn quiet_rates(c: &Constants, settings: Settings, seeds: u64) -> Vec<[f64; 3]> {
     let rows = 8 * WEEK_ROWS;
     let weeks = |n: usize| n as f64 / WEEK_ROWS as f64 * seeds as f64;
     (0..LAWS.len())
         .map(|law| {
             let mut sum = [0.0; 2];
             for seed in 0..seeds {
-                let pages = quiet_pages(c, &quiet(law, seed, rows));
+                let pages = quiet_pages(c, settings, &quiet(law, seed, rows));
                 (sum[0], sum[1]) = (sum[0] + pages[0] as f64, sum[1] + pages[1] as f64);
             }
             [sum[0] / weeks(2 * WEEK_ROWS - FROM_ROW), sum[1] / weeks(rows - 2 * WEEK_ROWS), (sum[0] + sum[1]) / weeks(rows - FROM_ROW)]
@@ -170,10 +171,10 @@ pub fn quiet_rates(c: &Constants, seeds: u64) -> Vec<[f64; 3]> {
         .collect()
 }
 
-fn quiet_table(c: &Constants, seeds: u64) {
+fn quiet_table(c: &Constants, settings: Settings, seeds: u64) {
     println!("Quiet series: pages a week, {seeds} seeds, 8 weeks of 5-minute rows, from row {FROM_ROW}\n");
     println!("| series | week 1-2 | week 3-8 | all |\n| --- | --- | --- | --- |");
-    let rates = quiet_rates(c, seeds);
+    let rates = quiet_rates(c, settings, seeds);
     for (law, [young, later, all]) in LAWS.iter().zip(&rates) {
         println!("| {law} | {young:.2} | {later:.2} | {all:.2} |");
     }
@@ -182,14 +183,14 @@ fn quiet_table(c: &Constants, seeds: u64) {
 }
 
 /// A file of columns; `times` in milliseconds.
-pub struct Table {
-    pub names: Vec<String>,
-    pub stamps: Vec<String>,
-    pub times: Vec<i64>,
-    pub columns: Vec<Vec<f64>>,
+struct Table {
+    names: Vec<String>,
+    stamps: Vec<String>,
+    times: Vec<i64>,
+    columns: Vec<Vec<f64>>,
 }
 
-pub fn read(path: &Path) -> Table {
+fn read(path: &Path) -> Table {
     let text = fs::read_to_string(path).expect("the file can be read");
     let mut lines = text.lines();
     let head = lines.next().expect("a heading");
@@ -223,7 +224,7 @@ fn milliseconds(text: &str) -> i64 {
     1000 * (86_400 * days + 3600 * get(3) + 60 * get(4) + get(5))
 }
 
-pub fn files(root: &Path) -> Vec<PathBuf> {
+fn files(root: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut wait = vec![root.to_owned()];
     while let Some(folder) = wait.pop() {
@@ -241,14 +242,14 @@ pub fn files(root: &Path) -> Vec<PathBuf> {
 }
 
 /// Score and alarm of each row, over all columns that are judged.
-pub fn judge_table(c: &Constants, table: &Table, answers: Option<&str>) -> Vec<(f64, bool)> {
+fn judge_table(c: &Constants, settings: Settings, table: &Table, answers: Option<&str>) -> Vec<(f64, bool)> {
     let truth = answers.and_then(|a| table.names.iter().position(|n| n == a));
     let mut out = vec![(0.0, false); table.times.len()];
     for (name, column) in table.names.iter().zip(&table.columns) {
         if matches!(name.as_str(), "label" | "anomaly" | "changepoint") {
             continue;
         }
-        let mut judge = Judge::new(Settings::default());
+        let mut judge = Judge::new(settings);
         for (i, (&at, &v)) in table.times.iter().zip(column).enumerate() {
             let said = judge.update_under(c, at, v);
             if let Some(page) = said.page
@@ -262,14 +263,14 @@ pub fn judge_table(c: &Constants, table: &Table, answers: Option<&str>) -> Vec<(
     out
 }
 
-fn judge_folder(c: &Constants, data: &Path, out: &Path, answers: Option<&str>) {
+fn judge_folder(c: &Constants, settings: Settings, data: &Path, out: &Path, answers: Option<&str>) {
     let inner = data.join("data");
     let root = if inner.is_dir() { inner } else { data.to_owned() };
     let (mut rows, mut pages) = (0, 0);
     let all = files(&root);
     for path in &all {
         let table = read(path);
-        let said = judge_table(c, &table, answers);
+        let said = judge_table(c, settings, &table, answers);
         let value = table.columns.first().expect("a column of values");
         let mut text = String::from("timestamp,value,anomaly_score,alarm\n");
         for (i, (score, alarm)) in said.iter().enumerate() {
@@ -301,9 +302,8 @@ fn speed(c: &Constants) {
     }
 }
 
-#[allow(dead_code)]
 fn main() {
-    let mut c = Constants::FROZEN;
+    let (mut c, mut settings) = (Constants::FROZEN, Settings::default());
     let (mut seeds, mut data, mut out, mut answers) = (6, None, None, None);
     let mut wants = (false, false);
     let mut words = std::env::args().skip(1);
@@ -316,6 +316,7 @@ fn main() {
             "--data" => data = Some(PathBuf::from(next())),
             "--out" => out = Some(PathBuf::from(next())),
             "--answers" => answers = Some(next()),
+            "--threshold" => settings.threshold = next().parse().expect("a score"),
             "--set" => {
                 let text = next();
                 let (name, number) = text.split_once('=').expect("NAME=NUMBER");
@@ -327,12 +328,12 @@ fn main() {
         }
     }
     if wants.0 {
-        quiet_table(&c, seeds);
+        quiet_table(&c, settings, seeds);
     }
     if wants.1 {
         speed(&c);
     }
     if let Some(data) = data {
-        judge_folder(&c, &data, &out.expect("--data needs --out"), answers.as_deref());
+        judge_folder(&c, settings, &data, &out.expect("--data needs --out"), answers.as_deref());
     }
 }

@@ -17,6 +17,7 @@ mod pages;
 mod reload;
 mod same;
 mod scenario;
+mod score;
 mod settings;
 mod simulate;
 mod tidy;
