@@ -8,7 +8,9 @@
 //! at or below the injected sum under any dependence between series.
 
 pub mod evidence;
+pub mod population;
 pub mod sketch;
+pub mod stream;
 pub mod verdict;
 
 pub use verdict::{Call, Change, Onset, Reading, Release, State};
