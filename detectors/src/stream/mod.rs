@@ -30,6 +30,7 @@ pub mod holt_winters;
 pub mod kswin;
 pub mod mad;
 pub mod page_hinkley;
+pub mod glr_rate;
 pub mod z_score;
 
 use knob::{Knob, Knobs, Refusal};
@@ -118,6 +119,7 @@ pub static ALL: &[Kind] = &[
     kswin::KIND,
     mad::KIND,
     page_hinkley::KIND,
+    glr_rate::KIND,
     z_score::KIND,
 ];
 
@@ -162,6 +164,7 @@ pub enum Detector {
     Kswin(kswin::Kswin),
     Mad(mad::Mad),
     PageHinkley(page_hinkley::PageHinkley),
+    GlrRate(glr_rate::GlrRate),
     ZScore(z_score::ZScore),
 }
 
@@ -193,6 +196,7 @@ impl Detector {
             Detector::Kswin(t) => t,
             Detector::Mad(t) => t,
             Detector::PageHinkley(t) => t,
+            Detector::GlrRate(t) => t,
             Detector::ZScore(t) => t,
         }
     }
