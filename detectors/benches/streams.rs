@@ -1,8 +1,10 @@
 //! How do the named tests do, side by side, on the same streams?
 //!
-//! `--errors DIR` scores them on 0/1 error streams (`<name>.txt`, one digit a line), `--tcpd DIR` the change-point test on annotated
-//! series, `--quiet` counts alarms on streams without a change, `--speed` times updates. `--test NAME` and `--set KNOB=VALUE` (again
-//! and again) choose one test and its settings, `--out FILE` writes its alarms (or change points) as JSON. Results and conditions stand in `benches/results/streams.md`.
+//! `--errors DIR` scores them on 0/1 error streams (`<name>.txt`, one digit a line; `--streams` lists each), `--tcpd DIR` writes the
+//! change points of a test on annotated series (`series/<name>.json`) for their scorer, `--quiet` counts alarms on streams without a
+//! change, `--speed` times updates, and those of River and frouros in the same run with `--python INTERPRETER`. `--test NAME` and
+//! `--set KNOB=VALUE` (again and again) choose one test and its settings, `--out FILE` writes its alarms or change points as JSON.
+//! Results and conditions stand in `benches/results/streams.md`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -88,10 +90,12 @@ struct Arguments {
     quiet: bool,
     speed: bool,
     streams: bool,
+    python: Option<String>,
 }
 
 fn arguments() -> Arguments {
-    let mut a = Arguments { errors: None, tcpd: None, out: None, test: None, settings: Vec::new(), quiet: false, speed: false, streams: false };
+    let mut a =
+        Arguments { errors: None, tcpd: None, out: None, test: None, settings: Vec::new(), quiet: false, speed: false, streams: false, python: None };
     let mut given = std::env::args().skip(1);
     while let Some(name) = given.next() {
         let mut value = || given.next().unwrap_or_else(|| panic!("{name} needs a value"));
@@ -105,6 +109,7 @@ fn arguments() -> Arguments {
                 let (knob, number) = text.split_once('=').expect("KNOB=VALUE");
                 a.settings.push((knob.to_owned(), number.parse().expect("a number")));
             }
+            "--python" => a.python = Some(value()),
             "--quiet" => a.quiet = true,
             "--speed" => a.speed = true,
             "--streams" => a.streams = true,
@@ -154,5 +159,133 @@ fn main() {
                 std::fs::write(out, serde_json::to_string(&all).expect("JSON")).expect("--out can be written");
             }
         }
+    }
+    if let Some(folder) = &a.tcpd {
+        change_points(Path::new(folder), a.test.as_deref().unwrap_or("level_shift"), &settings, a.out.as_deref());
+    }
+    if a.quiet {
+        quiet(a.test.as_deref(), &settings);
+    }
+    if a.speed {
+        speed(a.python.as_deref());
+    }
+}
+
+/// Where the regimes begin that a test believes in, told while the series runs; the union over the columns of a series.
+fn change_points(folder: &Path, name: &str, settings: &[(&str, f64)], out: Option<&str>) {
+    let mut paths: Vec<_> = std::fs::read_dir(folder.join("series")).expect("series/").map(|e| e.expect("an entry").path()).collect();
+    paths.sort();
+    let (mut points, mut said): (BTreeMap<String, Vec<u64>>, BTreeMap<String, Vec<usize>>) = (BTreeMap::new(), BTreeMap::new());
+    for path in paths {
+        let file: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&path).expect("text")).expect("JSON");
+        let series = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        let (points, said) = (points.entry(series.clone()).or_default(), said.entry(series).or_default());
+        for column in file["series"].as_array().expect("columns") {
+            let mut test = stream::build(name, settings).expect("built");
+            // Begun anew after an alarm, unless the test goes on by itself from the change that it found.
+            let mut offset = 0;
+            for (i, x) in column["raw"].as_array().expect("values").iter().enumerate() {
+                if test.update(x.as_f64().unwrap_or(f64::NAN)).signal != Signal::Drift {
+                    continue;
+                }
+                said.push(i);
+                match &test {
+                    Detector::LevelShift(t) => points.push(t.since()),
+                    Detector::Bocpd(t) => {
+                        points.push(offset + t.since());
+                        offset = i as u64 + 1;
+                        test.reset();
+                    }
+                    _ => {
+                        points.push(i as u64);
+                        test.reset();
+                    }
+                }
+            }
+        }
+        points.sort_unstable();
+        points.dedup();
+        said.sort_unstable();
+        said.dedup();
+    }
+    for (series, points) in &points {
+        println!("{series:<22} {points:?} said at {:?}", said[series]);
+    }
+    if let Some(out) = out {
+        std::fs::write(out, serde_json::to_string(&points).expect("JSON")).expect("--out can be written");
+        std::fs::write(format!("{out}.alarms"), serde_json::to_string(&said).expect("JSON")).expect("--out can be written");
+    }
+}
+
+/// Knuth's MMIX generator, and nearly normal numbers as twelve uniform ones less six, as in `reference/compare.py`.
+struct Lcg(u64);
+
+impl Lcg {
+    fn unit(&mut self) -> f64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    fn bell(&mut self) -> f64 {
+        (0..12).fold(0.0, |sum, _| sum + self.unit()) - 6.0
+    }
+
+    fn bits(&mut self, n: usize, rate: f64) -> Vec<f64> {
+        (0..n).map(|_| f64::from(u8::from(self.unit() < rate))).collect()
+    }
+}
+
+/// Alarms per 100,000 values on streams without a change; the test is reset after each.
+fn quiet(only: Option<&str>, settings: &[(&str, f64)]) {
+    const VALUES: usize = 100_000;
+    const RUNS: u64 = 5;
+    println!("alarms per {VALUES} quiet values, mean of {RUNS} streams (seeds 1 to {RUNS})");
+    println!("{:<18} {:>10} {:>10} {:>10} {:>10}", "test", "rate 1 %", "rate 10 %", "rate 30 %", "normal");
+    for kind in stream::ALL.iter().filter(|k| only.is_none_or(|t| t == k.name)) {
+        let mut test = stream::build(kind.name, settings).expect("built");
+        let mut cells = Vec::new();
+        for rate in [0.01, 0.1, 0.3, f64::NAN] {
+            if rate.is_nan() && kind.takes == Takes::Errors {
+                cells.push("-".to_owned());
+                continue;
+            }
+            let mut count = 0;
+            for seed in 1..=RUNS {
+                let mut g = Lcg(seed);
+                let stream = if rate.is_nan() { (0..VALUES).map(|_| g.bell()).collect() } else { g.bits(VALUES, rate) };
+                count += alarms(&mut test, &stream).len();
+            }
+            cells.push(format!("{:.1}", count as f64 / RUNS as f64));
+        }
+        println!("{:<18} {:>10} {:>10} {:>10} {:>10}", kind.name, cells[0], cells[1], cells[2], cells[3]);
+    }
+}
+
+/// Nanoseconds per update at the defaults, on the streams of `compare.py --speed`, reset after an alarm; the best of five.
+fn speed(python: Option<&str>) {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/reference/compare.py");
+    let theirs = python.map(|p| {
+        let run = std::process::Command::new(p).args([script, "--speed", "tsv"]).output().expect("the interpreter of --python runs");
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        String::from_utf8(run.stdout).expect("text")
+    });
+    let of = |library: &str, test: &str| -> Option<f64> {
+        theirs.as_ref()?.lines().find_map(|l| l.strip_prefix(&format!("{library}\t{test}\t"))?.parse().ok())
+    };
+    println!("{:<18} {:>10} {:>12} {:>12}", "test", "ours ns", "River", "frouros");
+    let bits = Lcg(71).bits(20_000, 0.1);
+    let mut g = Lcg(72);
+    let values: Vec<f64> = (0..20_000).map(|_| g.bell()).collect();
+    for kind in stream::ALL {
+        let stream = if kind.takes == Takes::Errors { &bits } else { &values };
+        let mut test = stream::build(kind.name, &[]).expect("built");
+        let mut best = f64::INFINITY;
+        for _ in 0..5 {
+            let start = std::time::Instant::now();
+            std::hint::black_box(alarms(&mut test, stream));
+            best = best.min(start.elapsed().as_nanos() as f64 / stream.len() as f64);
+        }
+        let told = |library: &str| of(library, kind.name).map_or("-".to_owned(), |ns| format!("{ns:.0} ({:.0}x)", ns / best));
+        println!("{:<18} {best:>10.1} {:>12} {:>12}", kind.name, told("river"), told("frouros"));
     }
 }

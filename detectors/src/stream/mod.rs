@@ -24,13 +24,14 @@ pub mod eddm;
 pub mod ewma;
 pub mod fhddm;
 pub mod gma;
+pub mod glr_rate;
 pub mod hddm_a;
 pub mod hddm_w;
 pub mod holt_winters;
 pub mod kswin;
+pub mod level_shift;
 pub mod mad;
 pub mod page_hinkley;
-pub mod glr_rate;
 pub mod z_score;
 
 use knob::{Knob, Knobs, Refusal};
@@ -112,14 +113,15 @@ pub static ALL: &[Kind] = &[
     eddm::KIND,
     ewma::KIND,
     fhddm::KIND,
+    glr_rate::KIND,
     gma::KIND,
     hddm_a::KIND,
     hddm_w::KIND,
     holt_winters::KIND,
     kswin::KIND,
+    level_shift::KIND,
     mad::KIND,
     page_hinkley::KIND,
-    glr_rate::KIND,
     z_score::KIND,
 ];
 
@@ -157,14 +159,15 @@ pub enum Detector {
     Eddm(eddm::Eddm),
     Ewma(ewma::Ewma),
     Fhddm(fhddm::Fhddm),
+    GlrRate(glr_rate::GlrRate),
     Gma(gma::Gma),
     HddmA(hddm_a::HddmA),
     HddmW(hddm_w::HddmW),
     HoltWinters(holt_winters::HoltWinters),
     Kswin(kswin::Kswin),
+    LevelShift(level_shift::LevelShift),
     Mad(mad::Mad),
     PageHinkley(page_hinkley::PageHinkley),
-    GlrRate(glr_rate::GlrRate),
     ZScore(z_score::ZScore),
 }
 
@@ -189,14 +192,15 @@ impl Detector {
             Detector::Eddm(t) => t,
             Detector::Ewma(t) => t,
             Detector::Fhddm(t) => t,
+            Detector::GlrRate(t) => t,
             Detector::Gma(t) => t,
             Detector::HddmA(t) => t,
             Detector::HddmW(t) => t,
             Detector::HoltWinters(t) => t,
             Detector::Kswin(t) => t,
+            Detector::LevelShift(t) => t,
             Detector::Mad(t) => t,
             Detector::PageHinkley(t) => t,
-            Detector::GlrRate(t) => t,
             Detector::ZScore(t) => t,
         }
     }
