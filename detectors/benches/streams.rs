@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use bellwether_detectors::population::{self, Sample};
 use bellwether_detectors::stream::{self, Detector, Signal, Takes};
 
 /// Rows after a drift in which an alarm counts as its discovery.
@@ -164,7 +165,12 @@ fn main() {
         change_points(Path::new(folder), a.test.as_deref().unwrap_or("level_shift"), &settings, a.out.as_deref());
     }
     if a.quiet {
-        quiet(a.test.as_deref(), &settings);
+        if a.test.as_ref().is_none_or(|t| stream::ALL.iter().any(|k| k.name == t)) {
+            quiet(a.test.as_deref(), &settings);
+        }
+        if a.test.as_ref().is_none_or(|t| population::ALL.iter().any(|k| k.name == t)) {
+            quiet_populations(a.test.as_deref(), &settings);
+        }
     }
     if a.speed {
         speed(a.python.as_deref());
@@ -258,6 +264,37 @@ fn quiet(only: Option<&str>, settings: &[(&str, f64)]) {
             cells.push(format!("{:.1}", count as f64 / RUNS as f64));
         }
         println!("{:<18} {:>10} {:>10} {:>10} {:>10}", kind.name, cells[0], cells[1], cells[2], cells[3]);
+    }
+}
+
+/// Share of comparisons of two samples of one population that say "drifted".
+fn quiet_populations(only: Option<&str>, settings: &[(&str, f64)]) {
+    const COMPARISONS: usize = 500;
+    println!("drifted of 100 comparisons of two samples of one population, from {COMPARISONS} comparisons");
+    println!("{:<18} {:>10} {:>10} {:>10}", "test", "n = 100", "n = 500", "n = 2000");
+    for kind in population::ALL.iter().filter(|k| only.is_none_or(|t| t == k.name)) {
+        let test = population::build(kind.name, settings).expect("built");
+        let mut cells = Vec::new();
+        for n in [100, 500, 2_000] {
+            let mut g = Lcg(n as u64);
+            // The quadratic one gets fewer.
+            let comparisons = if kind.name == "mmd" { COMPARISONS * 100 / n / 5 } else { COMPARISONS };
+            let mut drifted = 0;
+            for _ in 0..comparisons {
+                let mut values = || (0..n).map(|_| g.bell()).collect::<Vec<f64>>();
+                let (a, b) = (values(), values());
+                let outcome = if kind.takes == population::Takes::Counts {
+                    let classes = |v: &[f64]| [-1.0, -0.3, 0.3, 1.0, 99.0].map(|edge| v.iter().filter(|x| **x < edge).count() as u64);
+                    let steps = |c: [u64; 5]| [c[0], c[1] - c[0], c[2] - c[1], c[3] - c[2], c[4] - c[3]];
+                    test.compare(Sample::Counts(&steps(classes(&a))), Sample::Counts(&steps(classes(&b))))
+                } else {
+                    test.compare(Sample::Values(&a), Sample::Values(&b))
+                };
+                drifted += usize::from(outcome.expect("comparable").drifted);
+            }
+            cells.push(format!("{:.1}", 100.0 * drifted as f64 / comparisons as f64));
+        }
+        println!("{:<18} {:>10} {:>10} {:>10}", kind.name, cells[0], cells[1], cells[2]);
     }
 }
 

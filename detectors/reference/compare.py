@@ -333,7 +333,7 @@ def speed(tsv):
              "hddm_w": (binary.HDDM_W(), bits), "fhddm": (binary.FHDDM(), bits)}
     frouros = {"cusum": (cd.CUSUM(), reals), "gma": (cd.GeometricMovingAverage(), reals), "ecdd": (cd.ECDDWT(), bits),
                "page_hinkley": (cd.PageHinkley(), reals), "ddm": (cd.DDM(), bits), "eddm": (cd.EDDM(), bits), "hddm_a": (cd.HDDMA(), bits),
-               "hddm_w": (cd.HDDMW(), bits), "adwin": (cd.ADWIN(), reals[:5000]), "kswin": (cd.KSWIN(), reals[:2000]),
+               "hddm_w": (cd.HDDMW(), bits), "adwin": (cd.ADWIN(), bits[:5000]), "kswin": (cd.KSWIN(), reals[:2000]),
                "bocpd_normal": (cd.BOCD(), reals[:600])}
     for library, tests in (("river", river), ("frouros", frouros)):
         for name, (detector, xs) in tests.items():

@@ -164,3 +164,19 @@ fn every_library_is_there_with_its_version() {
         assert!(answers.filter(|a| a["library"] == library).count() > 10, "{library}");
     }
 }
+
+#[test]
+fn a_test_that_was_stored_and_read_back_goes_on_as_if_nothing_had_happened() {
+    let mut g = Lcg(3);
+    let xs: Vec<f64> = (0..900).map(|i| f64::from(u8::from(g.unit() < if i < 600 { 0.1 } else { 0.6 }))).collect();
+    for kind in stream::ALL {
+        let mut test = stream::build(kind.name, &[]).expect("built");
+        for x in &xs[..450] {
+            test.update(*x);
+        }
+        let stored = postcard::to_stdvec(&test).expect("stored");
+        let mut back: Detector = postcard::from_bytes(&stored).expect("read back");
+        assert_eq!(back, test, "{}", kind.name);
+        assert!(xs[450..].iter().all(|x| back.update(*x) == test.update(*x)), "{}", kind.name);
+    }
+}
