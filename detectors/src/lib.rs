@@ -8,8 +8,13 @@
 //! at or below the injected sum under any dependence between series.
 
 pub mod evidence;
+<<<<<<< HEAD
 pub mod series;
+=======
+pub mod population;
+>>>>>>> classical
 pub mod sketch;
+pub mod stream;
 pub mod verdict;
 
 pub use verdict::{Call, Change, Onset, Reading, Release, State};
