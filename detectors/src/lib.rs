@@ -8,11 +8,8 @@
 //! at or below the injected sum under any dependence between series.
 
 pub mod evidence;
-<<<<<<< HEAD
-pub mod series;
-=======
 pub mod population;
->>>>>>> classical
+pub mod series;
 pub mod sketch;
 pub mod stream;
 pub mod verdict;

@@ -38,11 +38,8 @@ Examples:
   bellwether config sample > bellwether.yaml     a file that shows every setting
   bellwether check                               is it right, and what will be watched?
   bellwether backtest events.ndjson.gz           what would it have paged over this history?
-<<<<<<< HEAD
   bellwether simulate --series 2000              what would the budget give a fleet of this size?
-=======
   bellwether score metric.csv                    any metric as timestamp,value: what is odd in it?
->>>>>>> series
   bellwether run                                 watch
   bellwether incidents list --live               what is wrong now?
 
@@ -80,11 +77,8 @@ enum Command {
     Demo(demo::Demo),
     Check(check::Check),
     Backtest(backtest::Backtest),
-<<<<<<< HEAD
     Simulate(simulate::Simulate),
-=======
     Score(score::Score),
->>>>>>> series
     #[command(subcommand)]
     Incidents(incidents::Incidents),
     #[command(subcommand)]
@@ -111,11 +105,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Demo(command) => command.run(global),
         Command::Check(command) => command.run(global),
         Command::Backtest(command) => command.run(global),
-<<<<<<< HEAD
         Command::Simulate(command) => command.run(global),
-=======
         Command::Score(command) => command.run(global),
->>>>>>> series
         Command::Incidents(command) => command.run(global),
         Command::Notify(command) => command.run(global),
         Command::Config(command) => command.run(global),

@@ -25,11 +25,7 @@
 //! }
 //! let said = judge.update(1000 * 300_000, 60.0);
 //! assert!(said.score >= 0.5);
-<<<<<<< HEAD
-//! assert!(said.words().contains("jump"), "{}", said.words());
-=======
 //! assert!(said.words().ends_with(": above everything of the last weeks"));
->>>>>>> series
 //! // A person's word: the rows of that page leave the memory, and the same again pages again.
 //! judge.answer(said.page.expect("it paged"), Answer::Real);
 //! ```
