@@ -82,6 +82,7 @@ impl Engine {
             let events = counts.iter().flat_map(|c| &c.per_model).filter(|m| m.0 == model).map(|m| m.1).sum();
             let mut versions: Vec<String> = family.iter().filter_map(|g| g.key.version.as_ref().map(|v| v.to_string())).collect();
             let mut segments: Vec<String> = family.iter().filter_map(|g| g.key.segment.as_ref().map(|s| s.to_string())).collect();
+            versions.extend(whole.only_version().map(str::to_owned));
             versions.sort();
             segments.sort();
             let incidents =

@@ -9,6 +9,7 @@
 //! is the road to a million thin series).
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 
 use bellwether_detectors::evidence::gap::GapSettings;
 use bellwether_detectors::evidence::two_group::Outcome;
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::incident::Exemplar;
 use crate::domain::{GroupKey, SeriesId, SeriesKey, Signal, Time};
-use crate::pane::{Code, Distinct, LeafCell, Leaves, SlotName, once_each, slot};
+use crate::pane::{Code, Distinct, Leaf, LeafCell, Leaves, SlotName, once_each, slot};
 
 mod budget;
 mod fairness;
@@ -156,9 +157,20 @@ pub struct Group {
     pub last_event_at: Time,
     pub predictions: u64,
     users: VecDeque<(i64, Distinct, Distinct)>,
+    /// Of a model as a whole.
+    versions: Versions,
     gathered: Gathered,
     #[serde(skip)]
     pub dirty: bool,
+}
+
+/// Versions that a model was met with. One alone is the model: it is watched apart from the second on, from what the model is like.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+enum Versions {
+    #[default]
+    None,
+    One(Arc<str>),
+    Several,
 }
 
 /// What came in since the group was judged last.
@@ -212,6 +224,18 @@ pub struct Core {
     slots: Vec<SlotName>,
     budget: budget::Budget,
     is_live: bool,
+}
+
+// === impl Group ===
+
+impl Group {
+    /// The version of a model that was met with no other.
+    pub fn only_version(&self) -> Option<&str> {
+        match &self.versions {
+            Versions::One(only) => Some(only),
+            Versions::None | Versions::Several => None,
+        }
+    }
 }
 
 // === impl Judge ===
@@ -301,9 +325,20 @@ impl Judge {
         let mut runs = std::mem::take(&mut self.scratch.runs);
         touched.clear();
         runs.clear();
+        for of in cells.iter() {
+            if !self.knows(of) {
+                self.meet(&of.leaf, start);
+            }
+        }
         for (i, of) in cells.iter().enumerate() {
             if !self.knows(of) {
-                let groups: Vec<u32> = of.leaf.groups().map(|key| self.group_index(key, start)).collect();
+                let whole = self.group_index(
+                    GroupKey { environment: of.leaf.environment.clone(), model: of.leaf.model.clone(), version: None, segment: None },
+                    start,
+                );
+                let is_only = matches!(self.groups[whole as usize].versions, Versions::One(_));
+                let keys = of.leaf.groups().filter(|key| !is_only || key.version.is_none());
+                let groups: Vec<u32> = keys.map(|key| self.group_index(key, start)).collect();
                 let number = of.number as usize;
                 self.leaf_groups.resize_with(self.leaf_groups.len().max(number + 1), Vec::new);
                 self.leaf_groups[number] = groups;
@@ -331,6 +366,55 @@ impl Judge {
         self.listen(start, cells, &runs, heartbeats, out);
         self.scratch.touched = touched;
         self.scratch.runs = runs;
+    }
+
+    /// A leaf that was not met before: its model may have come to a second version.
+    fn meet(&mut self, leaf: &Leaf, now: Time) {
+        let whole = GroupKey { environment: leaf.environment.clone(), model: leaf.model.clone(), version: None, segment: None };
+        let w = self.group_index(whole.clone(), now) as usize;
+        match &self.groups[w].versions {
+            Versions::None => self.groups[w].versions = Versions::One(leaf.version.clone()),
+            Versions::One(only) if *only != leaf.version => {
+                let first = GroupKey { version: Some(only.clone()), ..whole };
+                self.groups[w].versions = Versions::Several;
+                self.groups[w].dirty = true;
+                self.part(w, first, now);
+                // Which groups a leaf belongs to has changed.
+                self.leaf_groups.clear();
+            }
+            Versions::One(_) | Versions::Several => {}
+        }
+    }
+
+    /// The first version of a model is watched apart from now on: all that the model is was its.
+    fn part(&mut self, w: usize, first: GroupKey, now: Time) {
+        let g = self.group_index(first, now) as usize;
+        let whole = &self.groups[w];
+        let (minutes, born) = (whole.minutes.clone(), whole.born);
+        let (last_event_at, predictions) = (whole.last_event_at, whole.predictions);
+        let slots: Vec<u16> = whole.by_slot.iter().map(|b| b.0).collect();
+        let group = &mut self.groups[g];
+        (group.minutes, group.born, group.last_event_at, group.predictions) = (minutes, born, last_event_at, predictions);
+        for number in slots {
+            let Some(name) = self.slots.get(usize::from(number)).cloned() else { continue };
+            let mut fed = Vec::new();
+            for (signal, bank) in self.wanted(&name, g) {
+                let own = self.groups[w].lines.iter().find(|l| l.series.signal == signal && l.bank.name() == bank.name());
+                let (bank, points) = own.map_or_else(|| (bank, Points::default()), |l| (l.bank.succeed(f64::INFINITY), l.points.clone()));
+                let at = self.open_line(g, signal, bank, now);
+                self.groups[g].lines[usize::from(at)].points = points;
+                fed.push(at);
+            }
+            self.groups[g].by_slot.push((number, fed));
+        }
+    }
+
+    /// Was this version of a model met before?
+    pub fn has_version(&self, leaf: &Leaf) -> bool {
+        let version =
+            GroupKey { environment: leaf.environment.clone(), model: leaf.model.clone(), version: Some(leaf.version.clone()), segment: None };
+        let is_only = |g: &Group| matches!(&g.versions, Versions::One(only) if *only == leaf.version);
+        self.group(&version.whole()).is_some_and(is_only) || self.group(&version).is_some()
     }
 
     fn rank(&mut self) {
@@ -638,6 +722,7 @@ impl Judge {
             last_event_at: Time(0),
             predictions: 0,
             users: VecDeque::new(),
+            versions: Versions::None,
             gathered: Gathered::default(),
             dirty: true,
         });
@@ -666,7 +751,11 @@ impl Judge {
         let more = if self.groups[g].key.is_roll_up() { 6 } else { 1 };
         self.groups[g].lines.reserve_exact(if fresh.is_empty() { 0 } else { fresh.len() + more });
         for (name, number) in fresh {
-            let fed = self.wanted(&name, g).into_iter().map(|(signal, bank)| self.open_line(g, signal, bank, now)).collect();
+            let mut fed = Vec::new();
+            for (signal, bank) in self.wanted(&name, g) {
+                let bank = self.inherited(g, &signal, bank, now);
+                fed.push(self.open_line(g, signal, bank, now));
+            }
             let by_slot = &mut self.groups[g].by_slot;
             let at = by_slot.partition_point(|b| b.0 < number);
             by_slot.insert(at, (number, fed));
@@ -719,21 +808,19 @@ impl Judge {
         }
     }
 
+    /// The bank that a new line begins with: a new version starts from what its model is like.
+    fn inherited(&self, g: usize, signal: &Signal, bank: Bank, now: Time) -> Bank {
+        let key = &self.groups[g].key;
+        let Some(whole) = key.version.as_ref().and_then(|_| self.group(&key.whole())) else { return bank };
+        match whole.lines.iter().find(|l| l.series.signal == *signal && l.bank.name() == bank.name()) {
+            // Born with its model: nothing to inherit yet that it does not see itself.
+            Some(l) if now.since_ms(whole.born) > 60_000 => l.bank.succeed(SUCCESSOR_EVENTS),
+            _ => bank,
+        }
+    }
+
     fn open_line(&mut self, g: usize, signal: Signal, bank: Bank, now: Time) -> u16 {
         let key = self.groups[g].key.clone();
-        // A new version starts from what its model is like.
-        let bank = match &key.version {
-            Some(_) => {
-                let whole = GroupKey { version: None, ..key.clone() };
-                let model_line = self.group(&whole).and_then(|w| w.lines.iter().find(|l| l.series.signal == signal && l.bank.name() == bank.name()));
-                match model_line {
-                    // Born with its model: nothing to inherit yet that it does not see itself.
-                    Some(l) if self.group(&whole).is_some_and(|w| now.since_ms(w.born) > 60_000) => l.bank.succeed(SUCCESSOR_EVENTS),
-                    _ => bank,
-                }
-            }
-            None => bank,
-        };
         // A version is as old as its model: what is bad from birth must page.
         let whole = GroupKey { version: None, ..key.clone() };
         let born = self.group(&whole).map_or(now, |w| w.born);
