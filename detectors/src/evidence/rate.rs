@@ -155,6 +155,7 @@ struct Lag {
 /// From the alarm to recovery.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Frozen {
+    alarm_ms: i64,
     before: f64,
     boundary: f64,
     recovery: Mixture,
@@ -223,11 +224,9 @@ impl RateBank {
         let within = 1.0 + (pane.total - 1.0).max(0.0) * self.bets.rho;
         let l = self.likelihoods(pane, within * self.bets.phi);
         let sum = self.evidence.step_weighted(&l, &WEIGHTS, share, nats_per_pane_max(within * self.bets.phi), at_ms);
-        if self.climb.step(sum / share, at_ms) {
+        if self.climb.step(sum / share, self.settings.tolerance, at_ms) {
             // The panes of this series are too short for it. Evidence on the old ones is forgotten, and their noise fades.
-            self.ladder.fade();
-            self.within.fade();
-            self.lagged = Lag::default();
+            self.fade_noise();
             self.forget_evidence();
             self.learn(pane, pane_ms);
             return self.reading(Call::Quiet, injection);
@@ -289,6 +288,9 @@ impl RateBank {
             Release::FalseAlarm => {
                 self.k += frozen.seen.hits;
                 self.m += frozen.seen.total;
+                if self.climb.lengthen(frozen.alarm_ms) {
+                    self.fade_noise();
+                }
             }
         }
         self.calm();
@@ -372,6 +374,13 @@ impl RateBank {
         self.lagged = Lag::default();
         self.pending = None;
         self.bets.panes = 0;
+    }
+
+    /// Panes get longer: what is known of the noise of the shorter ones is kept as a few panes' worth.
+    fn fade_noise(&mut self) {
+        self.ladder.lengthen();
+        self.within.fade();
+        self.lagged = Lag::default();
     }
 
     fn forget_evidence(&mut self) {
@@ -553,6 +562,7 @@ impl RateBank {
         let Told { threshold, log_evidence, .. } = self.told;
         self.calm();
         self.frozen = Some(Box::new(Frozen {
+            alarm_ms: at_ms,
             before: p0,
             boundary: middle,
             recovery: Mixture::new(RECOVERY_ARMS),
