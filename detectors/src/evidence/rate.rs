@@ -524,12 +524,10 @@ impl RateBank {
             let (k, m) = hours.level(k, m);
             (k + 0.5) / (m + 1.0)
         });
-        // The pointer of a small alternative may lie long before the onset: the size is told from the onset on.
+        // The pointer of a small alternative may lie long before the onset: the size is told from the trail.
         let up = self.settings.direction == Direction::Up;
-        let onset = self.trail.onset(usual, up, self.ladder.phi(), self.evidence.start_of(arm), pane_ms);
-        let (hits_since, total_since) = self.trail.since(onset.at_ms);
-        let after = if total_since > 0.0 { CountPane { hits: hits_since, total: total_since } } else { CountPane { hits, total } };
-        let change = Self::change(before, after, self.ladder.phi());
+        let (onset, [low, after, high]) = self.trail.onset(usual, up, self.ladder.phi(), self.evidence.start_of(arm), pane_ms);
+        let change = Change { before, after, low, high };
         let beyond = match self.settings.direction {
             Direction::Up => change.after > self.edge(before).min(self.bets.p),
             Direction::Down => change.after < self.edge(before).max(self.bets.p),
@@ -548,15 +546,17 @@ impl RateBank {
         let p0 = (self.k + 0.5) / (self.m + 1.0);
         // Recovery must refute the geometric middle of quiet and incident, but no more than a factor of 1.5 or two floors: a change
         // inside the floor is worth nobody's time, and to refute it would take thousands of events.
+        // The factor is counted from one standard error of the baseline nearer, so that a fault repaired half is not called healthy.
         let floors = 2.0 * self.settings.at_least;
+        let error = 1.0 - (self.ladder.phi() / (self.k + 1.0)).sqrt().min(0.5);
         let middle = match self.settings.direction {
             Direction::Up => {
-                let middle = p0 * (change.after / p0).max(1.0).sqrt();
-                middle.min((p0 * RECOVERY_FACTOR_MAX).max(p0 + floors)).max(self.edge(p0))
+                let middle = p0 * (change.after / p0).max(1.0).sqrt() * error;
+                middle.min((p0 * RECOVERY_FACTOR_MAX * error).max(p0 + floors)).max(self.edge(p0))
             }
             Direction::Down => {
-                let middle = p0 / (p0 / change.after.max(1e-9)).max(1.0).sqrt();
-                middle.max((p0 / RECOVERY_FACTOR_MAX).min(p0 - floors)).min(self.edge(p0))
+                let middle = p0 / (p0 / change.after.max(1e-9)).max(1.0).sqrt() / error;
+                middle.max((p0 / RECOVERY_FACTOR_MAX / error).min(p0 - floors)).min(self.edge(p0))
             }
         };
         let Told { threshold, log_evidence, .. } = self.told;
