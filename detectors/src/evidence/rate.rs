@@ -786,17 +786,21 @@ mod tests {
 
     #[test]
     fn a_huge_fault_is_found_in_the_least_panes_the_cap_allows() {
-        for n in [30u32, 100, 1_000, 100_000] {
+        for n in [1u32, 10, 30, 100, 1_000, 100_000] {
+            // Panes of fewer than ten events are merged to ten.
+            let merged = (MERGE_EVENTS as usize).div_ceil(n as usize);
+            let learned = if n < 30 { 40_000 / n as usize } else { 400_000 / n as usize + 60 };
             for (p, to) in [(0.0, 0.3), (0.0, 1.0), (0.01, 1.0), (0.05, 0.6)] {
                 let mut bank = RateBank::new(RateSettings { at_least: 0.002, ..errors() });
                 let mut noise = Noise::new(u64::from(n));
                 let mut t = 0;
-                let (_, call) = run(&mut bank, &mut noise, &mut t, n, p, B, 400_000 / n as usize + 60);
+                let (_, call) = run(&mut bank, &mut noise, &mut t, n, p, B, learned);
                 assert_eq!(call, Call::Quiet, "{n} {p}");
                 assert_eq!(bank.state(), State::Armed, "{n} {p} {:?}", bank.sees(B));
-                let (panes, call) = run(&mut bank, &mut noise, &mut t, n, to, B, 50);
+                let (panes, call) = run(&mut bank, &mut noise, &mut t, n, to, B, 50 * merged);
                 assert!(matches!(call, Call::Alarm { .. }), "{n} {p} -> {to}: {call:?}");
-                assert!(panes <= 9, "{n} {p} -> {to}: {panes} panes");
+                // Ten events of which 30 or 60 % fail do not always fill the cap.
+                assert!(panes <= if n < 30 && to < 1.0 { 14 } else { 9 } * merged, "{n} {p} -> {to}: {panes} panes");
             }
         }
     }
