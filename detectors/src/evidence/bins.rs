@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Band, Ladder, Mixture, Sees, decay, ln_gamma, nats, normal_cdf, normal_quantile, recovery_injection};
+use super::{Band, Ladder, Mixture, Sees, decay, ln_gamma, nats, nats_per_pane_max, normal_cdf, normal_quantile, recovery_injection};
 use crate::sketch::log_linear::{middle, upper_edge};
 use crate::verdict::{Call, Change, Onset, Reading, Release, State};
 
@@ -22,6 +22,9 @@ const SHIFTS: [f64; 5] = [0.1, 0.2, 0.4, 0.8, 1.6];
 const TAILS: [(f64, f64); 4] = [(1.2816, 1.5), (1.2816, 2.5), (1.8808, 2.0), (1.8808, 4.0)];
 const ARMS: usize = 2 * SHIFTS.len() + TAILS.len() + 2;
 const TABLE: usize = ARMS - 2;
+/// Parts of the injection, in the order of the alternatives: shifts up, down, tails, anything up and down. Small changes get the
+/// greater part, so that every change pays about the same share of its delay for not being known.
+const WEIGHTS: [f64; ARMS] = [0.13, 0.09, 0.06, 0.04, 0.02, 0.13, 0.09, 0.06, 0.04, 0.02, 0.09, 0.05, 0.08, 0.04, 0.03, 0.03];
 const RECOVERY_ARMS: usize = 3;
 /// A cut is kept when the baseline has at least this many values beyond it.
 const BEYOND_CUT_MIN: f64 = 5.0;
@@ -35,8 +38,11 @@ const RECENT: usize = 24;
 const STARVED_EVENTS_PER_HOUR: f64 = 5.0;
 /// Bins of the grid remembered since the evidence began, to tell the size of the change.
 const SINCE_BINS_MAX: usize = 512;
-/// Tables of alternatives are renewed after so many panes.
-const REFRESH_PANES: u32 = 32;
+/// Tables of alternatives are renewed after so many panes, or when the baseline has grown by this part.
+const REFRESH_PANES: u32 = 1_024;
+const REFRESH_GROWTH: f64 = 1.0 / 128.0;
+/// Bins of the grid kept of values beyond the last cut, from which farther cuts are made when there are enough of them.
+const FAR_BINS_MAX: usize = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BinsSettings {
@@ -68,6 +74,8 @@ pub struct BinsBank {
 struct Armed {
     /// The last grid bin of every quantile bin but the last.
     cuts: Vec<u16>,
+    /// Quiet values beyond the last cut, on the grid. A young baseline has no far quantiles, and tails are seen by those.
+    far: Vec<(u16, u32)>,
     /// Quiet counts per quantile bin.
     counts: Vec<f64>,
     sum: f64,
@@ -80,6 +88,7 @@ struct Armed {
     held_since_ms: Option<i64>,
     frozen: Option<Frozen>,
     panes: u32,
+    refresh_at: f64,
 }
 
 /// Probabilities per bin: of the baseline moved to the edges of tolerance, and of every alternative.
@@ -173,12 +182,12 @@ impl BinsBank {
             return reading;
         }
         if injection <= 0.0 || !armed.knows_noise() {
-            armed.learn(&counts, n, pane_ms);
+            armed.learn(pane, &counts, n, pane_ms);
             return self.reading(Call::Quiet, injection);
         }
         let l = armed.likelihoods(&counts, n);
-        let sum = armed.evidence.step(&l, injection, at_ms);
-        let learns = sum < injection.powf(0.25) && sum < 1.0;
+        let sum = armed.evidence.step_weighted(&l, &WEIGHTS, injection, nats_per_pane_max(armed.dispersion()), at_ms);
+        let learns = sum < injection.powf(0.125) && sum < 1.0;
         armed.remember(at_ms, learns, pane);
         if sum >= 1.0 {
             let (reading, told) = armed.speak(sum, injection, at_ms, pane_ms, self.settings.tolerance_sigma);
@@ -187,7 +196,7 @@ impl BinsBank {
         }
         armed.held_since_ms = None;
         if learns {
-            armed.learn(&counts, n, pane_ms);
+            armed.learn(pane, &counts, n, pane_ms);
         }
         self.reading(Call::Quiet, injection)
     }
@@ -209,7 +218,7 @@ impl BinsBank {
             Release::FalseAlarm => {
                 let counts = armed.regroup(&frozen.seen);
                 let n = counts.iter().sum();
-                armed.learn(&counts, n, 0);
+                armed.learn(&frozen.seen, &counts, n, 0);
             }
             Release::NewNormal => {
                 self.gathered = frozen.seen.iter().map(|(b, c)| (*b, f64::from(*c))).collect();
@@ -349,11 +358,16 @@ impl Armed {
             held_since_ms: None,
             frozen: None,
             panes: 0,
+            refresh_at: 0.0,
+            far: Vec::new(),
             cuts,
         };
         for (bin, c) in grid {
             let b = armed.bin(*bin);
             armed.counts[b] += c;
+            if b == armed.cuts.len() {
+                add_counts(&mut armed.far, &[(*bin, *c as u32)], FAR_BINS_MAX);
+            }
         }
         armed.refresh(tolerance);
         Some(armed)
@@ -403,6 +417,7 @@ impl Armed {
 
     /// Recomputes the probabilities of null and alternatives from the quiet counts.
     fn refresh(&mut self, t: f64) {
+        self.refresh_at = self.sum * (1.0 + REFRESH_GROWTH);
         let bins = self.counts.len();
         let total = self.sum + 0.5 * bins as f64;
         let share: Vec<f64> = self.counts.iter().map(|c| (c + 0.5) / total).collect();
@@ -492,7 +507,7 @@ impl Armed {
         l
     }
 
-    fn learn(&mut self, counts: &[f64], n: f64, pane_ms: i64) {
+    fn learn(&mut self, pane: &[(u16, u32)], counts: &[f64], n: f64, pane_ms: i64) {
         let fade = decay(pane_ms);
         for (have, c) in self.counts.iter_mut().zip(counts) {
             *have = *have * fade + c;
@@ -509,11 +524,48 @@ impl Armed {
             self.ladders[0].feed(mean, n, variance);
             self.ladders[1].feed(tail, n, p * (1.0 - p));
         }
+        let last = self.cuts.last().copied().unwrap_or(u16::MAX);
+        let beyond = &pane[pane.partition_point(|(bin, _)| *bin <= last)..];
+        add_counts(&mut self.far, beyond, FAR_BINS_MAX);
         self.panes += 1;
-        if self.panes.is_multiple_of(REFRESH_PANES) {
+        if self.panes.is_multiple_of(REFRESH_PANES) || self.sum >= self.refresh_at {
             let t = self.tolerance();
+            while self.cut_farther() {}
             self.refresh(t);
         }
+    }
+
+    /// Makes one more cut beyond the last when enough values lie beyond it.
+    fn cut_farther(&mut self) -> bool {
+        let (Some(last), Some(beyond)) = (self.cuts.last().copied(), self.counts.last().copied()) else {
+            return false;
+        };
+        let share = beyond / self.sum.max(1.0);
+        let far: f64 = self.far.iter().map(|f| f64::from(f.1)).sum();
+        let Some(q) = CUTS.into_iter().find(|q| 1.0 - q < 0.8 * share) else {
+            return false;
+        };
+        if self.cuts.len() >= CUTS.len() || far < 4.0 * BEYOND_CUT_MIN || self.sum * (1.0 - q) < 2.0 * BEYOND_CUT_MIN {
+            return false;
+        }
+        let wanted = (1.0 - (1.0 - q) / share) * far;
+        let mut below = 0.0;
+        let Some(at) = self.far.iter().position(|(_, c)| {
+            below += f64::from(*c);
+            below >= wanted
+        }) else {
+            return false;
+        };
+        let cut = self.far[at].0;
+        if at + 1 >= self.far.len() || cut <= last {
+            return false;
+        }
+        self.far.drain(..=at);
+        self.cuts.push(cut);
+        let nearer = beyond * below / far;
+        self.counts.pop();
+        self.counts.extend([nearer, beyond - nearer]);
+        true
     }
 
     /// The tolerance that the tables were made with.

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Band, Ladder, Mixture, Sees, decay, ln_gamma, nats, onset_of, recovery_injection};
+use super::{Band, Ladder, Mixture, Sees, decay, ln_gamma, nats, nats_per_pane_max, onset_of, recovery_injection};
 use crate::verdict::{Call, Change, Onset, Reading, Release, State};
 
 /// Classes that are told apart; all others are one.
@@ -24,6 +24,9 @@ pub const KNOWN_MAX: usize = 10_000;
 const NEWCOMER_MS: i64 = 7 * 86_400_000;
 const NEWCOMERS_MAX: usize = 256;
 const ODDS: [f64; 4] = [1.5, 2.5, 6.0, 0.33];
+/// Parts of the injection per bet on a class, all classes alike; what is left is for the bet on anything.
+const WEIGHTS: [f64; ODDS.len()] = [0.30, 0.28, 0.15, 0.20];
+const WEIGHT_OF_ANYTHING: f64 = 0.07;
 /// The bets from here on are on a fall.
 const FALLS: usize = 3;
 /// Classes with a ladder of their own; the rest take the noisiest of these.
@@ -75,6 +78,8 @@ struct Slots {
     /// Quiet counts per slot, the rest last.
     counts: Vec<f64>,
     sum: f64,
+    /// Parts of the injection, in the order of the alternatives.
+    weights: Vec<f64>,
     ladders: Vec<Ladder>,
     lagged: VecDeque<Vec<f32>>,
     evidence: Mixture,
@@ -181,8 +186,9 @@ impl ClassBank {
             return self.reading(Call::Quiet, injection);
         }
         let l = slots.likelihoods(&counts, n, tolerance);
-        let sum = slots.evidence.step(&l, injection, at_ms);
-        let learns = sum < injection.powf(0.25) && sum < 1.0;
+        let cap = nats_per_pane_max(slots.dispersion());
+        let sum = slots.evidence.step_weighted(&l, &slots.weights, injection, cap, at_ms);
+        let learns = sum < injection.powf(0.125) && sum < 1.0;
         slots.remember(at_ms, learns, &counts);
         if sum >= 1.0 {
             let (reading, told) = slots.speak(sum, injection, at_ms, pane_ms, tolerance, pane);
@@ -366,7 +372,17 @@ fn moved(p: f64, r: f64) -> f64 {
 /// The edges of tolerance around a share. A low edge below 0 means that no fall matters.
 fn edges(p: f64, tolerance: f64) -> (f64, f64) {
     let edge = 1.0 + tolerance;
+    if tolerance <= 0.0 {
+        // Nothing is forgiven, small shares neither.
+        return (p, p);
+    }
     ((p / edge).min(p - AT_LEAST), (p * edge).max(p + AT_LEAST).min(0.5 + 0.5 * p))
+}
+
+fn weights(slots: usize) -> Vec<f64> {
+    let mut weights: Vec<f64> = (0..slots * ODDS.len()).map(|j| WEIGHTS[j % ODDS.len()] / slots as f64).collect();
+    weights.push(WEIGHT_OF_ANYTHING);
+    weights
 }
 
 // === impl Slots ===
@@ -382,6 +398,7 @@ impl Slots {
         Slots {
             ladders: vec![Ladder::default(); counts.len().min(LADDERS)],
             evidence: Mixture::new(counts.len() * ODDS.len() + 1),
+            weights: weights(counts.len()),
             classes: by_count.iter().map(|k| k.0).collect(),
             counts,
             sum,

@@ -1,10 +1,10 @@
 //! Is a series noisier than its model? Its own evidence tells: it climbs more often than was promised.
 //!
-//! **Idea.** A mixture that may spend B a pane reaches a thousand times B at most once in a thousand quiet panes; that is the promise of
+//! **Idea.** A mixture that may spend B a pane reaches three hundred times B at most once in so many quiet panes; that is the promise of
 //! the page at a lower level, where a day of quiet suffices to see whether it is kept. A series that breaks it has bursts that
 //! outlast a pane (a job that runs every two hours), and no dispersion helps against those: its tail is heavier than the bets allow.
-//! **Rule.** Climbs are counted by the day; when they are too many, six panes are judged as one from then on, and once more six of
-//! those. The decision rests on panes already judged, so the bound on false pages is not touched. It is taken back after four weeks
+//! **Rule.** Climbs are counted by the day; when they are too many, or a page is closed as a false alarm, six panes are judged as one
+//! from then on, and once more six of those. The decision rests on panes already judged, so the bound on false pages is not touched. It is taken back after four weeks
 //! without a climb. The road not taken is to temper the bets until the past stays quiet: it costs ten times the delay and does not
 //! help, since the next burst is another one.
 
@@ -12,11 +12,15 @@ use serde::{Deserialize, Serialize};
 
 const DAY_MS: i64 = 86_400_000;
 /// A climb, in units of the injection, and where it has ended.
-const HIGH: f64 = 1_000.0;
-const LOW: f64 = 10.0;
-/// Climbs of a day that are too many, and one more for so many panes.
+const HIGH: f64 = 300.0;
+const LOW: f64 = 3.0;
+/// Climbs of a day that are too many, and one more for so many panes. A quiet series in the middle of its tolerance climbs far more
+/// rarely than the one in `HIGH` panes that is promised; without tolerance it does not.
 const CLIMBS: u32 = 3;
 const PANES_PER_CLIMB: u32 = 2_000;
+const PANES_PER_CLIMB_BARE: u32 = 300;
+/// A tolerance below this is none.
+const BARE: f64 = 0.1;
 const STRETCH: u8 = 6;
 const STRETCH_MAX: u8 = 36;
 const FORGET_MS: i64 = 28 * DAY_MS;
@@ -45,7 +49,7 @@ impl Climb {
 
     /// One judged pane: the evidence in units of its injection. True when longer panes begin.
     #[inline]
-    pub fn step(&mut self, ratio: f64, at_ms: i64) -> bool {
+    pub fn step(&mut self, ratio: f64, tolerance: f64, at_ms: i64) -> bool {
         self.panes += 1;
         if at_ms >= self.day_end_ms {
             (self.day_end_ms, self.panes, self.climbs) = (at_ms + DAY_MS, 1, 0);
@@ -63,7 +67,13 @@ impl Climb {
         self.high = true;
         self.last_ms = at_ms;
         self.climbs += 1;
-        if self.stretch >= STRETCH_MAX || self.climbs < CLIMBS + self.panes / PANES_PER_CLIMB {
+        let panes_per_climb = if tolerance < BARE { PANES_PER_CLIMB_BARE } else { PANES_PER_CLIMB };
+        self.climbs >= CLIMBS + self.panes / panes_per_climb && self.lengthen(at_ms)
+    }
+
+    /// Longer panes from now on, if there are any; also when people say that a page was a false alarm.
+    pub fn lengthen(&mut self, at_ms: i64) -> bool {
+        if self.stretch >= STRETCH_MAX {
             return false;
         }
         *self = Climb { stretch: self.stretch * STRETCH, last_ms: at_ms, ..Climb::default() };

@@ -239,13 +239,13 @@ impl Ladder {
         self.phi = phi;
     }
 
-    /// What is known fades to the weight of a few pairs, because panes of another length come from now on.
-    fn fade(&mut self) {
-        for level in &mut self.levels {
-            let keep = (SHRINK_PAIRS as f32 / level.count.max(1.0)).min(1.0);
-            level.sum *= keep;
-            level.count *= keep;
-            level.pending_n = 0.0;
+    /// Panes six times as long come from now on: each level takes over from the one of eight times its panes, with the weight of
+    /// a few pairs.
+    fn lengthen(&mut self) {
+        for i in 0..LADDER_LEVELS {
+            let old = self.levels[(i + 3).min(LADDER_LEVELS - 1)];
+            let keep = (SHRINK_PAIRS as f32 / old.count.max(1.0)).min(1.0);
+            self.levels[i] = Level { sum: old.sum * keep, count: old.count * keep, ..Level::default() };
         }
     }
 

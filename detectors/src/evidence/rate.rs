@@ -155,6 +155,7 @@ struct Lag {
 /// From the alarm to recovery.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Frozen {
+    alarm_ms: i64,
     before: f64,
     boundary: f64,
     recovery: Mixture,
@@ -223,11 +224,9 @@ impl RateBank {
         let within = 1.0 + (pane.total - 1.0).max(0.0) * self.bets.rho;
         let l = self.likelihoods(pane, within * self.bets.phi);
         let sum = self.evidence.step_weighted(&l, &WEIGHTS, share, nats_per_pane_max(within * self.bets.phi), at_ms);
-        if self.climb.step(sum / share, at_ms) {
+        if self.climb.step(sum / share, self.settings.tolerance, at_ms) {
             // The panes of this series are too short for it. Evidence on the old ones is forgotten, and their noise fades.
-            self.ladder.fade();
-            self.within.fade();
-            self.lagged = Lag::default();
+            self.fade_noise();
             self.forget_evidence();
             self.learn(pane, pane_ms);
             return self.reading(Call::Quiet, injection);
@@ -289,6 +288,9 @@ impl RateBank {
             Release::FalseAlarm => {
                 self.k += frozen.seen.hits;
                 self.m += frozen.seen.total;
+                if self.climb.lengthen(frozen.alarm_ms) {
+                    self.fade_noise();
+                }
             }
         }
         self.calm();
@@ -372,6 +374,13 @@ impl RateBank {
         self.lagged = Lag::default();
         self.pending = None;
         self.bets.panes = 0;
+    }
+
+    /// Panes get longer: what is known of the noise of the shorter ones is kept as a few panes' worth.
+    fn fade_noise(&mut self) {
+        self.ladder.lengthen();
+        self.within.fade();
+        self.lagged = Lag::default();
     }
 
     fn forget_evidence(&mut self) {
@@ -515,12 +524,10 @@ impl RateBank {
             let (k, m) = hours.level(k, m);
             (k + 0.5) / (m + 1.0)
         });
-        // The pointer of a small alternative may lie long before the onset: the size is told from the onset on.
+        // The pointer of a small alternative may lie long before the onset: the size is told from the trail.
         let up = self.settings.direction == Direction::Up;
-        let onset = self.trail.onset(usual, up, self.ladder.phi(), self.evidence.start_of(arm), pane_ms);
-        let (hits_since, total_since) = self.trail.since(onset.at_ms);
-        let after = if total_since > 0.0 { CountPane { hits: hits_since, total: total_since } } else { CountPane { hits, total } };
-        let change = Self::change(before, after, self.ladder.phi());
+        let (onset, [low, after, high]) = self.trail.onset(usual, up, self.ladder.phi(), self.evidence.start_of(arm), pane_ms);
+        let change = Change { before, after, low, high };
         let beyond = match self.settings.direction {
             Direction::Up => change.after > self.edge(before).min(self.bets.p),
             Direction::Down => change.after < self.edge(before).max(self.bets.p),
@@ -539,20 +546,23 @@ impl RateBank {
         let p0 = (self.k + 0.5) / (self.m + 1.0);
         // Recovery must refute the geometric middle of quiet and incident, but no more than a factor of 1.5 or two floors: a change
         // inside the floor is worth nobody's time, and to refute it would take thousands of events.
+        // The factor is counted from one standard error of the baseline nearer, so that a fault repaired half is not called healthy.
         let floors = 2.0 * self.settings.at_least;
+        let error = 1.0 - (self.ladder.phi() / (self.k + 1.0)).sqrt().min(0.5);
         let middle = match self.settings.direction {
             Direction::Up => {
-                let middle = p0 * (change.after / p0).max(1.0).sqrt();
-                middle.min((p0 * RECOVERY_FACTOR_MAX).max(p0 + floors)).max(self.edge(p0))
+                let middle = p0 * (change.after / p0).max(1.0).sqrt() * error;
+                middle.min((p0 * RECOVERY_FACTOR_MAX * error).max(p0 + floors)).max(self.edge(p0))
             }
             Direction::Down => {
-                let middle = p0 / (p0 / change.after.max(1e-9)).max(1.0).sqrt();
-                middle.max((p0 / RECOVERY_FACTOR_MAX).min(p0 - floors)).min(self.edge(p0))
+                let middle = p0 / (p0 / change.after.max(1e-9)).max(1.0).sqrt() / error;
+                middle.max((p0 / RECOVERY_FACTOR_MAX / error).min(p0 - floors)).min(self.edge(p0))
             }
         };
         let Told { threshold, log_evidence, .. } = self.told;
         self.calm();
         self.frozen = Some(Box::new(Frozen {
+            alarm_ms: at_ms,
             before: p0,
             boundary: middle,
             recovery: Mixture::new(RECOVERY_ARMS),
@@ -776,17 +786,21 @@ mod tests {
 
     #[test]
     fn a_huge_fault_is_found_in_the_least_panes_the_cap_allows() {
-        for n in [30u32, 100, 1_000, 100_000] {
+        for n in [1u32, 10, 30, 100, 1_000, 100_000] {
+            // Panes of fewer than ten events are merged to ten.
+            let merged = (MERGE_EVENTS as usize).div_ceil(n as usize);
+            let learned = if n < 30 { 40_000 / n as usize } else { 400_000 / n as usize + 60 };
             for (p, to) in [(0.0, 0.3), (0.0, 1.0), (0.01, 1.0), (0.05, 0.6)] {
                 let mut bank = RateBank::new(RateSettings { at_least: 0.002, ..errors() });
                 let mut noise = Noise::new(u64::from(n));
                 let mut t = 0;
-                let (_, call) = run(&mut bank, &mut noise, &mut t, n, p, B, 400_000 / n as usize + 60);
+                let (_, call) = run(&mut bank, &mut noise, &mut t, n, p, B, learned);
                 assert_eq!(call, Call::Quiet, "{n} {p}");
                 assert_eq!(bank.state(), State::Armed, "{n} {p} {:?}", bank.sees(B));
-                let (panes, call) = run(&mut bank, &mut noise, &mut t, n, to, B, 50);
+                let (panes, call) = run(&mut bank, &mut noise, &mut t, n, to, B, 50 * merged);
                 assert!(matches!(call, Call::Alarm { .. }), "{n} {p} -> {to}: {call:?}");
-                assert!(panes <= 9, "{n} {p} -> {to}: {panes} panes");
+                // Ten events of which 30 or 60 % fail do not always fill the cap.
+                assert!(panes <= if n < 30 && to < 1.0 { 14 } else { 9 } * merged, "{n} {p} -> {to}: {panes} panes");
             }
         }
     }

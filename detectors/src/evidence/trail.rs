@@ -13,6 +13,10 @@ const STEPS_MAX: usize = 48;
 /// Length of a step to its age, at most one to this.
 const AGE_PER_LENGTH: u64 = 3;
 
+/// Rates that a change may lead to, evenly in log odds up to the far one.
+const RATES: usize = 64;
+const LOGIT_FAR: f64 = 12.0;
+
 /// Counts over a stretch of time, already divided by the resemblance within panes.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Step {
@@ -77,6 +81,7 @@ impl Trail {
     }
 
     /// Sums since a time, by whole steps: (hits, total).
+    #[cfg(test)]
     pub fn since(&self, start_ms: i64) -> (f64, f64) {
         let (mut hits, mut total) = (0.0, 0.0);
         let mut at = self.newest_ms;
@@ -93,18 +98,24 @@ impl Trail {
         (hits, total)
     }
 
-    /// When a rate other than `before` began, if it lasts until now: each start is as likely beforehand, the new rate is one of a
-    /// row of odds on the side of the change. The onset is the likeliest start; the interval holds 5 to 95 % of the weight.
-    /// `phi`: how much noisier panes are than independent events. `pointer_ms` answers when nothing is remembered.
-    pub fn onset(&self, before: f64, up: bool, phi: f64, pointer_ms: i64, pane_ms: i64) -> Onset {
-        const ROW: [f64; 14] = [1.15, 1.32, 1.52, 1.75, 2.0, 2.5, 3.2, 4.2, 5.5, 8.0, 12.0, 25.0, 100.0, 1_000.0];
+    /// When a rate other than `before` began, if it lasts until now, and how large it is: its 2.5, 50 and 97.5 % points.
+    ///
+    /// Each start is as likely beforehand, and so is each log odds on the side of the change. The onset is the likeliest start; the
+    /// intervals hold the middle of the weight. Since the size is told over all starts, the luck that made the alarm come just then
+    /// weighs less in it than in a count from the best start on. `phi`: how much noisier panes are than independent events.
+    /// `pointer_ms` answers when nothing is remembered.
+    pub fn onset(&self, before: f64, up: bool, phi: f64, pointer_ms: i64, pane_ms: i64) -> (Onset, [f64; 3]) {
         let p = before.clamp(1e-9, 1.0 - 1e-9);
-        let bets = ROW.map(|r| {
-            let r = if up { r } else { 1.0 / r };
-            let q = p * r / (1.0 - p + p * r);
-            ((q / p).ln() / phi, ((1.0 - q) / (1.0 - p)).ln() / phi)
+        let logit = (p / (1.0 - p)).ln();
+        let far = if up { LOGIT_FAR.max(logit + 1.0) } else { (-LOGIT_FAR).min(logit - 1.0) };
+        let rates: [f64; RATES] = std::array::from_fn(|j| {
+            let x = logit + (far - logit) * (j as f64 + 0.5) / RATES as f64;
+            1.0 / (1.0 + (-x).exp())
         });
-        let mut nats = [0.0; ROW.len()];
+        let bets = rates.map(|q| ((q / p).ln() / phi, ((1.0 - q) / (1.0 - p)).ln() / phi));
+        let mut nats = [0.0; RATES];
+        // Weight of each rate over all starts so far, in units of exp(scale).
+        let (mut by_rate, mut scale) = ([0.0f64; RATES], f64::NEG_INFINITY);
         let mut at = self.newest_ms;
         // Newest first: start, length, weight of the start in nats.
         let mut starts: Vec<(i64, i64, f64)> = Vec::with_capacity(self.steps.len());
@@ -116,11 +127,21 @@ impl Trail {
             for (sum, (hit, miss)) in nats.iter_mut().zip(&bets) {
                 *sum += hits * hit + (total - hits) * miss;
             }
-            let most = nats.iter().fold(f64::NEG_INFINITY, |m, l| m.max(*l));
-            let all: f64 = nats.iter().map(|l| (l - most).exp()).sum();
             // A long step stands for as many starts as it has panes.
             let panes = (i64::from(step.length_ms) as f64 / pane_ms.max(1) as f64).max(1.0);
-            starts.push((at, i64::from(step.length_ms), most + all.ln() + panes.ln()));
+            let most = nats.iter().fold(f64::NEG_INFINITY, |m, l| m.max(*l)) + panes.ln();
+            if most > scale {
+                let shrink = (scale - most).exp();
+                by_rate.iter_mut().for_each(|w| *w *= shrink);
+                scale = most;
+            }
+            let mut all = 0.0;
+            for (weight, l) in by_rate.iter_mut().zip(&nats) {
+                let w = (l + panes.ln() - scale).exp();
+                *weight += w;
+                all += w;
+            }
+            starts.push((at, i64::from(step.length_ms), scale + all.max(1e-300).ln()));
         }
         let best = starts.iter().fold(f64::NEG_INFINITY, |m, s| m.max(s.2));
         let weight: f64 = starts.iter().map(|s| (s.2 - best).exp()).sum();
@@ -133,17 +154,34 @@ impl Trail {
                 (at, density_best) = (*start, density);
             }
             let share = (nats - best).exp() / weight;
+            // Within a long step the starts lie evenly.
+            let reach = |level: f64| start + (((level - sum) / share.max(1e-12)).clamp(0.0, 1.0) * *length as f64) as i64;
             if sum < 0.05 {
-                // Within a long step the starts lie evenly.
-                from = start + (((0.05 - sum) / share.max(1e-12)).clamp(0.0, 1.0) * *length as f64) as i64;
+                from = reach(0.05);
             }
             if sum < 0.95 {
-                to = start + (((0.95 - sum) / share.max(1e-12)).clamp(0.0, 1.0) * *length as f64) as i64;
+                to = reach(0.95);
             }
             sum += share;
         }
+        let total: f64 = by_rate.iter().sum();
+        let point = |level: f64| {
+            let mut below = 0.0;
+            for (j, w) in by_rate.iter().enumerate() {
+                let share = w / total.max(1e-300);
+                if below + share >= level {
+                    // Between the log odds of neighbours, evenly.
+                    let x = logit + (far - logit) * (j as f64 + ((level - below) / share.max(1e-12)).clamp(0.0, 1.0)) / RATES as f64;
+                    return 1.0 / (1.0 + (-x).exp());
+                }
+                below += share;
+            }
+            rates[RATES - 1]
+        };
+        let (a, b) = (point(0.025), point(0.975));
         // The change comes inside a pane, and its first part alone may not show: half a pane on both sides.
-        Onset { at_ms: at, from_ms: from.min(at) - pane_ms / 2, to_ms: to.max(at) + pane_ms / 2 }
+        let onset = Onset { at_ms: at, from_ms: from.min(at) - pane_ms / 2, to_ms: to.max(at) + pane_ms / 2 };
+        (onset, [a.min(b), point(0.5), a.max(b)])
     }
 }
 
@@ -169,8 +207,9 @@ mod tests {
         }
         assert!(trail.steps.len() <= STEPS_MAX && trail.steps.capacity() == STEPS_MAX);
         assert_eq!(trail.since(i64::MIN), (hits, total));
-        let onset = trail.onset(0.01, true, 1.0, 0, 1_000);
+        let (onset, [low, middle, high]) = trail.onset(0.01, true, 1.0, 0, 1_000);
         assert!(onset.from_ms <= 4_000_000 && 4_000_000 <= onset.to_ms, "{onset:?}");
+        assert!(low < 0.02 && 0.02 < high && (0.017..0.023).contains(&middle), "{low} {middle} {high}");
         let (h, n) = trail.since(4_000_000);
         assert!(n > 15_000.0 && h / n > 0.016 && h <= seen_since, "{h} of {n}");
     }

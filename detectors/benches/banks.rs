@@ -1,0 +1,123 @@
+//! What does a pane cost?
+//!
+//! Banks of SERIES series in memory, touched at random, everything included (judging, learning, the ladder, resemblance within panes),
+//! after each has learned. The yardstick is a chain of dependent additions in the same run: nanoseconds each.
+//!
+//! `cargo bench -p bellwether-detectors --bench banks`; SERIES (10000), PANES (2000000), EVENTS (100), BANK (all).
+
+mod common;
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use bellwether_detectors::evidence::bins::{BinsBank, BinsSettings};
+use bellwether_detectors::evidence::rate::{CountPane, Direction, RateBank, RateSettings};
+use common::{Rng, bin, setting};
+
+const PANE_MS: i64 = 10_000;
+const B: f64 = 4e-9;
+
+/// Time that this process spent on a processor, so that neighbours on the machine count less; nanoseconds.
+fn on_cpu_ns() -> f64 {
+    static BEGAN: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    let began = BEGAN.get_or_init(Instant::now);
+    let told = std::fs::read_to_string("/proc/self/schedstat").ok();
+    let ns = told.and_then(|text| text.split(' ').next().and_then(|n| n.parse().ok()));
+    ns.unwrap_or_else(|| began.elapsed().as_nanos() as f64)
+}
+
+fn yardstick() -> f64 {
+    let began = on_cpu_ns();
+    let (mut x, step) = (black_box(0.0f64), black_box(1.0f64));
+    for _ in 0..200_000 {
+        for _ in 0..1_000 {
+            x += step;
+        }
+        x = black_box(x);
+    }
+    (on_cpu_ns() - began) / 2e8
+}
+
+fn rate(series: usize, panes: usize, events: u32, r: &mut Rng) -> f64 {
+    let settings = RateSettings { direction: Direction::Up, tolerance: 0.2, at_least: 0.005 };
+    let mut bank = RateBank::new(settings);
+    let pane = |r: &mut Rng| CountPane { hits: f64::from(r.binomial(events, 0.02)), total: f64::from(events) };
+    let mut at = 0;
+    for _ in 0..(200_000 / events).max(2_000) {
+        bank.learn_only(pane(r), at, PANE_MS);
+        at += PANE_MS;
+    }
+    bank.start_live();
+    let mut banks: Vec<RateBank> = (0..series).map(|_| bank.clone()).collect();
+    let drawn: Vec<(usize, CountPane)> = (0..65_536).map(|_| (r.below(series as u64) as usize, pane(r))).collect();
+    // Every series has its memory before the clock starts.
+    for bank in &mut banks {
+        for _ in 0..20 {
+            bank.judge(drawn[3].1, at, PANE_MS, B);
+            at += 1;
+        }
+    }
+    let began = on_cpu_ns();
+    for i in 0..panes {
+        let (one, pane) = drawn[i & 65_535];
+        // Another part of the series each time round.
+        let one = (one + (i >> 16) * 7_919) % series;
+        black_box(banks[one].judge(pane, at + (i / series) as i64 * PANE_MS, PANE_MS, B));
+    }
+    (on_cpu_ns() - began) / panes as f64
+}
+
+fn bins(series: usize, panes: usize, events: u32, r: &mut Rng) -> f64 {
+    let mut bank = BinsBank::new(BinsSettings { tolerance_sigma: 0.1 });
+    let pane = |r: &mut Rng| {
+        let mut all: Vec<u16> = (0..events).map(|_| bin(r.normal(), true)).collect();
+        all.sort_unstable();
+        let mut out: Vec<(u16, u32)> = Vec::new();
+        for b in all {
+            match out.last_mut() {
+                Some(last) if last.0 == b => last.1 += 1,
+                _ => out.push((b, 1)),
+            }
+        }
+        out
+    };
+    let mut at = 0;
+    for _ in 0..(200_000 / events).max(2_000) {
+        bank.learn_only(&pane(r), at, PANE_MS);
+        at += PANE_MS;
+    }
+    bank.start_live();
+    let mut banks: Vec<BinsBank> = (0..series).map(|_| bank.clone()).collect();
+    let drawn: Vec<(usize, Vec<(u16, u32)>)> = (0..16_384).map(|_| (r.below(series as u64) as usize, pane(r))).collect();
+    let began = on_cpu_ns();
+    for i in 0..panes {
+        let (one, pane) = &drawn[i & 16_383];
+        let one = (one + (i >> 14) * 7_919) % series;
+        black_box(banks[one].judge(pane, at + (i / series) as i64 * PANE_MS, PANE_MS, B));
+    }
+    (on_cpu_ns() - began) / panes as f64
+}
+
+fn main() {
+    let series = setting("SERIES", 10_000.0) as usize;
+    let panes = setting("PANES", 2_000_000.0) as usize;
+    let mut r = Rng::new(5, 5);
+    let yard = yardstick();
+    println!(
+        "yardstick {yard:.2} ns; rate bank {} bytes, bins bank {} bytes without what they hold on the heap",
+        size_of::<RateBank>(),
+        size_of::<BinsBank>()
+    );
+    println!("\n| bank | events a pane | series | ns a pane | in units of the yardstick / 1.2 ns |");
+    println!("| --- | --- | --- | --- | --- |");
+    for events in [1, 3, 10, 100, 1_000] {
+        for series in [series, 16] {
+            let ns = rate(series, panes, events, &mut r);
+            println!("| rate | {events} | {series} | {ns:.0} | {:.0} |", ns / (yard / 1.2));
+        }
+    }
+    for events in [3, 100] {
+        let ns = bins(series, panes / 10, events, &mut r);
+        println!("| bins | {events} | {series} | {ns:.0} | {:.0} |", ns / (yard / 1.2));
+    }
+}

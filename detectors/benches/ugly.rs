@@ -1,0 +1,254 @@
+//! Do pages stay within the budget on data that no model describes?
+//!
+//! Rates at the daemon's defaults (tolerance 20 %, panes of 10 s): 60 series of each process learn for a day (daily patterns three,
+//! weekly ones eight) and are then judged for two days; 10 false pages are promised over all of them. Then, from the same baselines,
+//! the rate doubles: median panes to the page. With LEVELS=1 also how many of the series climbed over 10^4 .. 10^7 panes' worth of
+//! injection (no resets).
+//!
+//! `cargo bench -p bellwether-detectors --bench ugly`; SERIES (60), DAYS (2), SEED (91), ONLY (part of a name), LEVELS (0).
+
+mod common;
+
+use bellwether_detectors::evidence::rate::{CountPane, Direction, RateBank, RateSettings};
+use bellwether_detectors::{Call, Release};
+use common::{Rng, setting};
+
+const PANE_MS: i64 = 10_000;
+const DAY: usize = 8_640;
+const PROMISED: f64 = 10.0;
+
+/// A process: what it does to the rate and the number of events, pane by pane.
+#[derive(Clone, Copy)]
+struct Process {
+    name: &'static str,
+    p: f64,
+    n: f64,
+    learn_days: usize,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Plain {
+        swing: f64,
+    },
+    /// Beta-binomial of a correlation within panes.
+    Within {
+        rho: f64,
+        swing: f64,
+    },
+    /// Log rate AR(1).
+    Wave {
+        keep: f64,
+        sd: f64,
+    },
+    /// Factor for so many panes, every so many.
+    Bursts {
+        factor: f64,
+        panes: usize,
+        every: usize,
+    },
+    /// Bursts at random times, of random length (mean panes) and height.
+    RandomBursts {
+        every: f64,
+        panes: f64,
+    },
+    Cycle {
+        panes: usize,
+        swing: f64,
+    },
+    /// Daily swing of the rate, and of the traffic in phase with it.
+    Daily {
+        swing: f64,
+        traffic: f64,
+    },
+    /// Reflected random walk within a band, in a day about once through it.
+    Walk {
+        band: f64,
+    },
+    /// Two regimes that last for random hours.
+    Regimes {
+        factor: f64,
+        hours: f64,
+    },
+    /// Within a pane a clump (one retrying client) of Pareto size, now and then.
+    Clumps {
+        every: f64,
+    },
+    Weekly {
+        weekend: f64,
+    },
+}
+
+fn processes() -> Vec<Process> {
+    let p = |name, p, n, kind| Process { name, p, n, learn_days: 1, kind };
+    let long = |name, rate, n, kind, learn_days| Process { learn_days, ..p(name, rate, n, kind) };
+    vec![
+        p("independent 0.1 %, n 100", 0.001, 100.0, Kind::Plain { swing: 0.0 }),
+        p("independent 1 %, n 100", 0.01, 100.0, Kind::Plain { swing: 0.0 }),
+        p("independent 5 %, n 100, traffic swing 80 %", 0.05, 100.0, Kind::Plain { swing: 0.8 }),
+        p("independent 50 %, n 100", 0.5, 100.0, Kind::Plain { swing: 0.0 }),
+        p("beta-binomial 1 %, rho .01, n 100", 0.01, 100.0, Kind::Within { rho: 0.01, swing: 0.0 }),
+        p("beta-binomial 5 %, rho .05, n 100", 0.05, 100.0, Kind::Within { rho: 0.05, swing: 0.0 }),
+        p("beta-binomial 5 %, rho .05, n 1000", 0.05, 1_000.0, Kind::Within { rho: 0.05, swing: 0.0 }),
+        p("beta-binomial 1 %, rho .05, n 1000, swing 80 %", 0.01, 1_000.0, Kind::Within { rho: 0.05, swing: 0.8 }),
+        p("AR(1) .5, sd .3, 5 %, n 1000", 0.05, 1_000.0, Kind::Wave { keep: 0.5, sd: 0.3 }),
+        p("AR(1) .95, sd .3, 5 %, n 1000", 0.05, 1_000.0, Kind::Wave { keep: 0.95, sd: 0.3 }),
+        p("bursts x3, 1 min every 2 h, 1 %, n 100", 0.01, 100.0, Kind::Bursts { factor: 3.0, panes: 6, every: 720 }),
+        p("30-min cycle 20 %, 5 %, n 100", 0.05, 100.0, Kind::Cycle { panes: 180, swing: 0.2 }),
+        long("daily 10 %, 5 %, n 100", 0.05, 100.0, Kind::Daily { swing: 0.1, traffic: 0.0 }, 3),
+        long("daily 30 %, 5 %, n 100", 0.05, 100.0, Kind::Daily { swing: 0.3, traffic: 0.0 }, 3),
+        long("daily 30 %, 1 %, n 100", 0.01, 100.0, Kind::Daily { swing: 0.3, traffic: 0.0 }, 3),
+        p("random walk within 10 %, 5 %, n 100", 0.05, 100.0, Kind::Walk { band: 0.1 }),
+        p("worse: bursts of random length and height", 0.01, 100.0, Kind::RandomBursts { every: 720.0, panes: 8.0 }),
+        p("worse: two regimes x1.5 for hours", 0.01, 100.0, Kind::Regimes { factor: 1.5, hours: 3.0 }),
+        p("worse: heavy-tailed clumps within panes, 1 %, n 100", 0.01, 100.0, Kind::Clumps { every: 60.0 }),
+        long("worse: rate 40 % and traffic 80 % swing in phase", 0.02, 100.0, Kind::Daily { swing: 0.4, traffic: 0.8 }, 3),
+        p("worse: random walk within 20 %, 5 %, n 1000", 0.05, 1_000.0, Kind::Walk { band: 0.2 }),
+        long("worse: weekend x1.4, 2 %, n 100", 0.02, 100.0, Kind::Weekly { weekend: 1.4 }, 8),
+    ]
+}
+
+struct State {
+    level: f64,
+    left: f64,
+    height: f64,
+    phase: f64,
+}
+
+impl Process {
+    fn start(&self, r: &mut Rng) -> State {
+        State { level: 0.0, left: 0.0, height: 1.0, phase: r.unit() }
+    }
+
+    fn pane(&self, s: &mut State, r: &mut Rng, i: usize, factor: f64) -> CountPane {
+        let turn = std::f64::consts::TAU * (i as f64 / DAY as f64 + s.phase);
+        let (mut p, mut n) = (self.p * factor, self.n);
+        let mut clump = 0u32;
+        match self.kind {
+            Kind::Plain { swing } => n *= 1.0 + swing * turn.sin(),
+            Kind::Within { rho, swing } => {
+                n *= 1.0 + swing * turn.sin();
+                let size = 1.0 / rho - 1.0;
+                p = r.beta(p * size, (1.0 - p) * size);
+            }
+            Kind::Wave { keep, sd } => {
+                s.level = keep * s.level + (1.0f64 - keep * keep).sqrt() * sd * r.normal();
+                p *= s.level.exp();
+            }
+            Kind::Bursts { factor, panes, every } => {
+                if (i + (s.phase * every as f64) as usize) % every < panes {
+                    p *= factor;
+                }
+            }
+            Kind::RandomBursts { every, panes } => {
+                if s.left <= 0.0 && r.unit() < 1.0 / every {
+                    s.left = 1.0 - panes * (1.0 - r.unit()).ln();
+                    s.height = 2.0 + 2.0 * r.unit();
+                }
+                if s.left > 0.0 {
+                    s.left -= 1.0;
+                    p *= s.height;
+                }
+            }
+            Kind::Cycle { panes, swing } => p *= 1.0 + swing * (std::f64::consts::TAU * (i as f64 / panes as f64 + s.phase)).sin(),
+            Kind::Daily { swing, traffic } => {
+                p *= 1.0 + swing * turn.sin();
+                n *= 1.0 + traffic * turn.sin();
+            }
+            Kind::Walk { band } => {
+                s.level += band * 2.0 / (DAY as f64).sqrt() * r.normal();
+                if s.level.abs() > band {
+                    s.level = s.level.signum() * (2.0 * band - s.level.abs());
+                }
+                p *= 1.0 + s.level;
+            }
+            Kind::Regimes { factor, hours } => {
+                if r.unit() < 1.0 / (hours * 360.0) {
+                    s.height = if s.height > 1.0 { 1.0 } else { factor };
+                }
+                p *= s.height;
+            }
+            Kind::Clumps { every } => {
+                if r.unit() < 1.0 / every {
+                    clump = (2.0 * (1.0 - r.unit()).powf(-1.0 / 1.5)).min(n / 2.0) as u32;
+                }
+            }
+            Kind::Weekly { weekend } => {
+                if (i / DAY + (7.0 * s.phase) as usize) % 7 >= 5 {
+                    p *= weekend;
+                }
+            }
+        }
+        let n = r.poisson(n).max(1);
+        let hits = (r.binomial(n, p.min(1.0)) + clump).min(n);
+        CountPane { hits: f64::from(hits), total: f64::from(n) }
+    }
+}
+
+fn main() {
+    let series = setting("SERIES", 60.0) as usize;
+    let days = setting("DAYS", 2.0) as usize;
+    let seed = setting("SEED", 91.0) as u64;
+    let levels = setting("LEVELS", 0.0) > 0.0;
+    let tolerance = setting("TOLERANCE", 0.2);
+    let only = std::env::var("ONLY").unwrap_or_default();
+    println!("{series} series, {days} days judged, promised {PROMISED} pages, tolerance {tolerance}, seed {seed}\n");
+    println!("| process | pages (series) | series on longer panes | panes to x2, median (90 %) | not found in 3,000 |");
+    println!("| --- | --- | --- | --- | --- |");
+    for (row, process) in processes().iter().enumerate().filter(|p| p.1.name.contains(&only)) {
+        let judged = days * DAY;
+        let injection = PROMISED / (series * judged) as f64;
+        let (mut pages, mut paged, mut stretched, mut missed) = (0, 0, 0, 0);
+        let mut found = Vec::new();
+        let mut climbed = [0; 4];
+        for one in 0..series {
+            let mut r = Rng::new(seed, (row * 1_000 + one) as u64);
+            let mut s = process.start(&mut r);
+            let mut bank = RateBank::new(RateSettings { direction: Direction::Up, tolerance, at_least: 0.0 });
+            let learn = process.learn_days * DAY;
+            for i in 0..learn {
+                let pane = process.pane(&mut s, &mut r, i, 1.0);
+                bank.learn_only(pane, i as i64 * PANE_MS, PANE_MS);
+            }
+            bank.start_live();
+            let copy = bank.clone();
+            let (mut mine, mut most) = (0, 0.0f64);
+            for i in learn..learn + judged {
+                let pane = process.pane(&mut s, &mut r, i, 1.0);
+                let b = if levels { 1e-12 } else { injection };
+                let reading = bank.judge(pane, i as i64 * PANE_MS, PANE_MS, b);
+                most = most.max(reading.log_evidence);
+                if matches!(reading.call, Call::Alarm { .. }) {
+                    mine += 1;
+                    bank.release(Release::FalseAlarm);
+                }
+            }
+            for (k, level) in climbed.iter_mut().zip([1e4f64, 1e5, 1e6, 1e7]) {
+                *k += usize::from(most >= level.ln());
+            }
+            pages += mine;
+            paged += usize::from(mine > 0);
+            stretched += usize::from(bank.stretch() > 1);
+            // The fault comes at the boundary, from the baseline of the learning days.
+            let mut bank = copy;
+            let mut s = process.start(&mut r);
+            let at = (0..3_000).find(|j| {
+                let i = learn + j;
+                let pane = process.pane(&mut s, &mut r, i, 2.0);
+                matches!(bank.judge(pane, i as i64 * PANE_MS, PANE_MS, injection).call, Call::Alarm { .. })
+            });
+            match at {
+                Some(panes) => found.push((panes + 1) as f64),
+                None => missed += 1,
+            }
+        }
+        let row = format!(
+            "| {} | {pages} ({paged}) | {stretched} | {:.0} ({:.0}) | {missed} |",
+            process.name,
+            common::quantile(&found, 0.5),
+            common::quantile(&found, 0.9)
+        );
+        println!("{row}{}", if levels { format!(" {climbed:?} |") } else { String::new() });
+    }
+}
