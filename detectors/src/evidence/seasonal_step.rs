@@ -42,6 +42,27 @@ const ARMED_FROM_MS: i64 = 2 * WEEK_MS;
 const GROWN_MS: i64 = 3 * WEEK_MS;
 const YOUNG_FACTOR: f64 = 1.5;
 const SURPRISES_MIN: usize = 3 * 24;
+/// Order of the autoregression of the surprises. Counted events lay white noise over the slow one, and one lag alone would call the
+/// slow noise a step.
+const LAGS: usize = 6;
+/// A step shows in later innovations at least by this part.
+const LATER_MIN: f64 = 0.04;
+/// Blocks of innovations, in intervals, by which resemblance over longer times is told, and the pairs by which it is shrunk.
+const BLOCKS: [usize; 3] = [6, 24, 72];
+const BLOCK_SHRINK: f64 = 12.0;
+/// What else a quiet load may do, beside what it usually does: go by a clock an hour ahead or behind from some moment on.
+const CLOCKS_MS: [i64; 2] = [3_600_000, -3_600_000];
+const EXCUSES: usize = 1 + CLOCKS_MS.len();
+/// A low day is one that begins in the load's own night and is no lower than this part of a weekend's level: a holiday.
+const LOW_DAY_LEAST: f64 = 0.45;
+/// A weekend lower by less than this is none, and such a load has no holidays.
+const WEEKEND_LEAST: f64 = 0.05;
+/// How far the night reaches to either side of the hour of least load; a low day lasts no longer than a day and a night.
+const NIGHT_MS: i64 = 5 * 3_600_000;
+/// Nats for another clock at which history is moved to it.
+const CLOCK_NATS: f64 = 25.0;
+/// Cells within this time tell each other how far they may be from what is usual at their time of day.
+const NEIGHBOURHOOD_MS: i64 = 3_600_000;
 const RECOVERY_FACTOR_MAX: f64 = 1.5;
 const RECOVERY_PARTS: [f64; 3] = [-0.3, 0.0, 0.4];
 
@@ -70,14 +91,27 @@ pub struct SeasonalStepBank {
     /// Surprises of the last four weeks, NaN where none was known beforehand or none was learned.
     surprises: Vec<f32>,
     model: Option<Model>,
-    r: [f64; STEPS.len()],
+    /// Evidence under every excuse, the usual level first.
+    excuses: Vec<Excuse>,
     /// Page's sums, the start of each, and (intervals, sum of surprises, sum of values, sum of expected values) since then.
     cusum: [f64; STEPS.len()],
     since: [Since; STEPS.len()],
-    /// The surprise before, for the innovation.
-    previous: Option<f64>,
+    /// Surprises known in a row before this one, at most `LAGS`.
+    lags: usize,
+    /// Since when a low day is suspected instead of a step.
+    low_day_ms: Option<i64>,
+    /// Nats in favour of each other clock (Page's sum).
+    clocks: [f64; CLOCKS_MS.len()],
     held_since_ms: Option<i64>,
     frozen: Option<Frozen>,
+}
+
+/// A quiet life that has to be refuted: evidence by step and age, and the surprises before, newest first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Excuse {
+    /// By step, then by the intervals since it began; the last place holds all older ones.
+    r: Vec<f64>,
+    past: [f64; LAGS],
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -97,7 +131,15 @@ struct Model {
     /// ln level per cell of the week.
     profile: Vec<f32>,
     slow: f64,
-    phi: f64,
+    /// ln level of the lower day of a weekend by time of day, never above a workday's.
+    low_day: Vec<f32>,
+    /// Time of day at which the load is least.
+    night_ms: i64,
+    /// Autoregression of every order up to `LAGS`, and the deviation of each innovation over that of the highest.
+    coefficients: Vec<[f64; LAGS]>,
+    wider: [f64; LAGS + 1],
+    /// Variance of sums of innovations over that of independent ones.
+    long_run: f64,
     deviation: f64,
     hour_factor: Vec<f32>,
     /// Surprises behind the noise; too few and no bet is made.
@@ -127,10 +169,12 @@ impl SeasonalStepBank {
             values: Vec::new(),
             surprises: Vec::new(),
             model: None,
-            r: [0.0; STEPS.len()],
+            excuses: vec![Excuse::new(); EXCUSES],
             cusum: [0.0; STEPS.len()],
             since: [Since::default(); STEPS.len()],
-            previous: None,
+            lags: 0,
+            low_day_ms: None,
+            clocks: [0.0; CLOCKS_MS.len()],
             held_since_ms: None,
             frozen: None,
         }
@@ -148,57 +192,142 @@ impl SeasonalStepBank {
         let value = value.max(0.0);
         self.advance(at_ms);
         let day = at_ms.div_euclid(DAY_MS);
+        self.follow_clock();
         if at_ms - self.first_ms >= PROFILE_FROM_MS && self.model.as_ref().is_none_or(|m| m.built_ms.div_euclid(DAY_MS) < day) {
             self.rebuild(at_ms);
         }
-        let Some((level, deviation, phi, marginal)) = self.expects(at_ms) else {
+        let Some((level, deviation, later, _)) = self.expects(at_ms) else {
             self.keep(at_ms, value, None);
             return self.reading(Call::Quiet, injection);
         };
         let y = self.log(value);
         let e = y - level;
         if self.frozen.is_some() {
-            return self.watch_recovery(value, e, level, marginal, phi, at_ms);
+            return self.watch_recovery(value, e, level, deviation / later, at_ms);
         }
-        let (armed, previous) = (self.is_armed(at_ms), self.previous);
+        let armed = self.is_armed(at_ms);
         if !armed || injection <= 0.0 {
             self.keep(at_ms, value, Some(e));
+            for excuse in &mut self.excuses {
+                excuse.past.rotate_right(1);
+                excuse.past[0] = e;
+            }
             return self.reading(Call::Quiet, injection);
         }
-
-        // Without a surprise before, the innovation is the whole surprise and as wide as that.
-        let (u, s, later) = match previous {
-            Some(before) => (e - phi * before, deviation, 1.0 - phi),
-            None => (e, marginal, 1.0),
-        };
-        let share = injection / STEPS.len() as f64;
-        let mut sum = 0.0;
-        for (j, d) in STEPS.iter().enumerate() {
-            let t = self.settings.tolerance.max(0.0).copysign(*d);
-            let ratio = |d: f64, t: f64| ((u * (d - t) - 0.5 * (d * d - t * t)) / (s * s)).min(NATS_MAX);
-            // A step within tolerance is no step: that arm is idle.
-            let (more, begun) = if d.abs() > t.abs() { (ratio(d * later, t * later), ratio(*d, t)) } else { (f64::NEG_INFINITY, f64::NEG_INFINITY) };
-            self.r[j] = (self.r[j] * more.exp() + share * begun.exp()).min(1e200);
-            sum += self.r[j];
+        let (sum, excuse, own) = self.weigh(y, e, deviation, at_ms, injection);
+        for j in 0..STEPS.len() {
             if self.cusum[j] <= 0.0 {
                 self.since[j] = Since { start_ms: at_ms, ..Since::default() };
-                self.cusum[j] = begun.max(0.0);
+                self.cusum[j] = own[j].0.max(0.0);
             } else {
-                self.cusum[j] = (self.cusum[j] + more).max(0.0);
+                self.cusum[j] = (self.cusum[j] + own[j].1).max(0.0);
             }
             self.since[j].add(value, e, level);
         }
+        if let Some(since) = self.low_day_ms {
+            let usual = self.excuses[0].past.iter().take(3).filter(|e| **e > (1.0 - WEEKEND_LEAST).ln() * 2.0).count();
+            if usual == 3 || at_ms - since > DAY_MS + NIGHT_MS {
+                // It is over, or it is no low day: evidence starts anew.
+                self.calm();
+            }
+        }
         if sum >= 1.0 {
-            return self.speak(value, e, at_ms, injection, (deviation, phi));
+            return self.speak(value, at_ms, injection, sum, deviation / later);
         }
         self.held_since_ms = None;
         if sum < LEARN_BELOW {
-            self.keep(at_ms, value, Some(e));
+            let past = self.excuses[excuse].past[0];
+            self.keep(at_ms, value, Some(past));
         } else {
+            let lags = self.lags;
             self.keep(at_ms, level.exp(), None);
-            self.previous = Some(e);
+            self.lags = (lags + 1).min(LAGS);
         }
         self.reading(Call::Quiet, injection)
+    }
+
+    /// One interval of evidence under every excuse. Returns the least sum, whose it is, and for the usual level the nats of each step
+    /// if it began now and if it goes on.
+    fn weigh(&mut self, y: f64, e: f64, deviation: f64, at_ms: i64, injection: f64) -> (f64, usize, [(f64, f64); STEPS.len()]) {
+        let mut own = [(0.0, 0.0); STEPS.len()];
+        let Some(model) = self.model.as_ref() else {
+            return (0.0, 0, own);
+        };
+        let order = self.lags;
+        let phi = &model.coefficients[order];
+        let s = deviation * model.wider[order];
+        let share = injection / STEPS.len() as f64;
+        let tolerance = self.settings.tolerance.max(0.0);
+        // Somewhere on earth the clocks change from Saturday noon to Sunday afternoon, UTC.
+        let of_week = (at_ms - MONDAY_MS).rem_euclid(WEEK_MS);
+        let clocks_change = (11 * DAY_MS / 2..WEEK_MS - DAY_MS / 3).contains(&of_week);
+        let usual = self.excuses[0].clone();
+        let (mut least, mut whose) = (f64::INFINITY, 0);
+        let mut surprise_of = [0.0; EXCUSES];
+        for x in 0..EXCUSES {
+            let level = match x {
+                0 => Some(y - e),
+                x => {
+                    let cell = self.cell(at_ms - CLOCKS_MS[x - 1]);
+                    model.profile.get(cell).map(|p| f64::from(*p) + model.slow)
+                }
+            };
+            let Some(level) = level else {
+                continue;
+            };
+            let surprise = y - level;
+            surprise_of[x] = surprise;
+            if x > 0 && clocks_change && usual.sum() <= self.excuses[x].sum() {
+                self.excuses[x] = usual.clone();
+            }
+            let excuse = &mut self.excuses[x];
+            let u = surprise - (0..order).map(|k| phi[k] * excuse.past[k]).sum::<f64>();
+            let mut sum = 0.0;
+            for (j, d) in STEPS.iter().enumerate() {
+                let t = tolerance.copysign(*d);
+                let row = &mut excuse.r[j * (LAGS + 1)..(j + 1) * (LAGS + 1)];
+                if d.abs() <= t.abs() {
+                    // A step within tolerance is no step: that arm is idle.
+                    row.fill(0.0);
+                    continue;
+                }
+                let nats = |part: f64, temper: f64| {
+                    let (d, t) = (d * part, t * part);
+                    ((u * (d - t) - 0.5 * (d * d - t * t)) / (s * s * temper)).min(NATS_MAX)
+                };
+                let mut part = 1.0;
+                let mut younger = share;
+                for (age, r) in row.iter_mut().enumerate() {
+                    let settled = age == LAGS;
+                    let l = nats(part, if settled { model.long_run.sqrt() } else { 1.0 });
+                    let now = (younger + if settled { *r } else { 0.0 }) * l.exp();
+                    younger = *r;
+                    *r = now.min(1e200);
+                    sum += *r;
+                    if x == 0 && age == 0 {
+                        own[j].0 = l;
+                    }
+                    if x == 0 && settled {
+                        own[j].1 = l;
+                    }
+                    if age < order {
+                        part = (part - phi[age]).max(LATER_MIN);
+                    }
+                }
+            }
+            excuse.past.rotate_right(1);
+            excuse.past[0] = surprise;
+            if sum < least {
+                (least, whose) = (sum, x);
+            }
+        }
+        for (x, nats) in self.clocks.iter_mut().enumerate() {
+            let marginal = s * s;
+            let innovation = |e: f64, past: &[f64; LAGS]| e - (0..order).map(|k| phi[k] * past[(k + 1).min(LAGS - 1)]).sum::<f64>();
+            let (a, b) = (innovation(surprise_of[0], &self.excuses[0].past), innovation(surprise_of[x + 1], &self.excuses[x + 1].past));
+            *nats = (*nats + ((a * a - b * b) / (2.0 * marginal)).clamp(-NATS_MAX, NATS_MAX)).max(0.0);
+        }
+        (least, whose, own)
     }
 
     /// History that is not judged.
@@ -315,9 +444,11 @@ impl SeasonalStepBank {
     // --- the recipe, step by step ---
 
     fn calm(&mut self) {
-        self.r = [0.0; STEPS.len()];
+        self.excuses.fill(Excuse::new());
         self.cusum = [0.0; STEPS.len()];
-        self.previous = None;
+        self.lags = 0;
+        self.low_day_ms = None;
+        self.clocks = [0.0; CLOCKS_MS.len()];
         self.held_since_ms = None;
     }
 
@@ -341,6 +472,31 @@ impl SeasonalStepBank {
         (length > 0 && at_ms <= self.last_ms && old < length).then(|| at_ms.div_euclid(self.settings.interval_ms).rem_euclid(length) as usize)
     }
 
+    /// Summer time: once the load goes by another clock beyond doubt, what is kept of the past and what was learned from it is moved
+    /// there.
+    fn follow_clock(&mut self) {
+        let Some(x) = (0..CLOCKS_MS.len()).find(|x| self.clocks[*x] >= CLOCK_NATS) else {
+            return;
+        };
+        let moved = CLOCKS_MS[x] / self.settings.interval_ms;
+        self.clocks = [0.0; CLOCKS_MS.len()];
+        if moved == 0 || self.frozen.is_some() {
+            return;
+        }
+        let turn = |values: &mut [f32]| {
+            let by = moved.unsigned_abs() as usize % values.len().max(1);
+            if moved > 0 { values.rotate_right(by) } else { values.rotate_left(by) }
+        };
+        turn(&mut self.values);
+        if let Some(model) = self.model.as_mut() {
+            turn(&mut model.profile);
+            turn(&mut model.low_day);
+        }
+        let excuse = self.excuses[1 + x].clone();
+        self.excuses.fill(excuse);
+        self.cusum = [0.0; STEPS.len()];
+    }
+
     /// Makes room for an interval; those skipped are unknown.
     fn advance(&mut self, at_ms: i64) {
         let step = self.settings.interval_ms;
@@ -357,7 +513,7 @@ impl SeasonalStepBank {
         }
         let skipped = ((at_ms - self.last_ms) / step - 1).max(0);
         if skipped > 0 {
-            self.previous = None;
+            self.lags = 0;
         }
         for i in 1..=skipped.min(self.values.len() as i64) {
             let number = (at_ms - i * step).div_euclid(step);
@@ -374,7 +530,7 @@ impl SeasonalStepBank {
         let (a, b) = (number.rem_euclid(self.values.len() as i64) as usize, number.rem_euclid(self.surprises.len() as i64) as usize);
         self.values[a] = value as f32;
         self.surprises[b] = surprise.map_or(f32::NAN, |e| e as f32);
-        self.previous = surprise;
+        self.lags = if surprise.is_some() { (self.lags + 1).min(LAGS) } else { 0 };
         let weight = self.settings.interval_ms as f64 / SLOW_MS;
         if let (Some(model), Some(e)) = (self.model.as_mut(), surprise) {
             model.slow += weight * e.clamp(-SLOW_CLIP, SLOW_CLIP);
@@ -390,14 +546,15 @@ impl SeasonalStepBank {
         self.first_ms != i64::MIN && at_ms - self.first_ms >= ARMED_FROM_MS && self.model.as_ref().is_some_and(|m| m.known >= SURPRISES_MIN)
     }
 
-    /// ln level, deviation of the innovation, its lag-1 correlation, and deviation of the surprise itself.
+    /// ln level, deviation of the innovation, the part of a lasting step that shows in it (over the square root of what neighbours
+    /// resemble each other for longer), and deviation of the surprise itself.
     fn expects(&self, at_ms: i64) -> Option<(f64, f64, f64, f64)> {
         let model = self.model.as_ref()?;
         let level = f64::from(*model.profile.get(self.cell(at_ms))?) + model.slow;
         let hour = (at_ms.rem_euclid(DAY_MS) / 3_600_000) as usize;
         let young = if at_ms - self.first_ms < GROWN_MS { YOUNG_FACTOR } else { 1.0 };
         let deviation = model.deviation * f64::from(*model.hour_factor.get(hour)?) * young;
-        Some((level, deviation, model.phi, deviation / (1.0 - model.phi * model.phi).sqrt()))
+        Some((level, deviation, model.later() / model.long_run.sqrt(), deviation * model.wider[0]))
     }
 
     /// Values still in the ring, oldest first, with their times.
@@ -459,14 +616,30 @@ impl SeasonalStepBank {
         }
         let usual_count = (filled / apart.len().max(1) as f64).max(1.0);
         let between = ((1.4826 * median(&mut apart)).powi(2) - 1.3 * within / usual_count).max(0.0);
-        let kappa = if between > 0.0 { (within / between).min(1e6) } else { 1e6 };
+        // Most hours of most days are alike, and a few are not: the evening that is already weekend elsewhere, a weekly batch. So the
+        // excess is told by the neighbourhood too, and a cell amid such others keeps its own level.
+        let reach = (NEIGHBOURHOOD_MS / self.settings.interval_ms).max(0) as usize;
+        let kappa: Vec<f64> = (0..cells)
+            .map(|cell| {
+                let (mut sum, mut n) = (0.0, 0.0);
+                for near in (0..=2 * reach).map(|k| (cell + cells + k - reach.min(cells)) % cells) {
+                    let c = by_cell[near].len() as f64;
+                    if c > 0.0 {
+                        sum += (in_cell[near] - usual_at[time_of(near)]).powi(2) - 1.57 * within / c;
+                        n += 1.0;
+                    }
+                }
+                let between = between.max(sum / f64::max(n, 1.0));
+                if between > 0.0 { (within / between).min(1e6) } else { 1e6 }
+            })
+            .collect();
         let profile: Vec<f32> = by_cell
             .iter()
             .enumerate()
             .map(|(cell, values)| {
                 let c = values.len() as f64;
                 // A single week tells no season of its own weekdays.
-                let weight = if turns.is_empty() { 0.0 } else { c / (c + kappa) };
+                let weight = if turns.is_empty() { 0.0 } else { c / (c + kappa[cell]) };
                 (weight * in_cell[cell] + (1.0 - weight) * usual_at[time_of(cell)]) as f32
             })
             .collect();
@@ -476,7 +649,23 @@ impl SeasonalStepBank {
             let e = f64::from(value).max(floor).ln() - f64::from(profile[self.cell(at)]) - slow;
             slow += weight * e.clamp(-SLOW_CLIP, SLOW_CLIP);
         }
-        let mut model = Model { built_ms: at_ms, floor, profile, slow, phi: 0.0, deviation: 0.0, hour_factor: vec![1.0; 24], known: 0 };
+        // The lower of both days: where the clock is far from UTC, part of one of them is a workday.
+        let low_day: Vec<f32> =
+            (0..per_day).map(|time| profile[5 * per_day + time].min(profile[6 * per_day + time]).min(usual_at[time] as f32)).collect();
+        let mut model = Model {
+            built_ms: at_ms,
+            floor,
+            slow,
+            low_day,
+            night_ms: night(&usual_at[..per_day], self.settings.interval_ms),
+            coefficients: vec![[0.0; LAGS]; LAGS + 1],
+            wider: [1.0; LAGS + 1],
+            long_run: 1.0,
+            deviation: 0.0,
+            hour_factor: vec![1.0; 24],
+            known: 0,
+            profile,
+        };
         self.learn_noise(&mut model);
         self.model = Some(model);
     }
@@ -492,27 +681,60 @@ impl SeasonalStepBank {
         let mut sizes: Vec<f64> = series.iter().filter(|s| s.1.is_finite()).map(|s| s.1.abs()).collect();
         model.known = sizes.len();
         let wide = (3.0 * 1.4826 * median(&mut sizes)).max(3.0 * DEVIATION_MIN);
-        let (mut product, mut square) = (0.0, 0.0);
-        for pair in series.windows(2) {
-            let (a, b) = (pair[0].1.clamp(-wide, wide), pair[1].1.clamp(-wide, wide));
-            if a.is_finite() && b.is_finite() {
-                product += a * b;
-                square += a * a;
+        // Autocovariances of clipped surprises, then Levinson's recursion for every order.
+        let mut covariances = [0.0; LAGS + 1];
+        for (lag, covariance) in covariances.iter_mut().enumerate() {
+            let (mut sum, mut n) = (0.0, 0.0);
+            for i in lag..series.len() {
+                let (a, b) = (series[i - lag].1.clamp(-wide, wide), series[i].1.clamp(-wide, wide));
+                if a.is_finite() && b.is_finite() {
+                    sum += a * b;
+                    n += 1.0;
+                }
             }
+            *covariance = sum / f64::max(n, 1.0);
         }
-        model.phi = if square > 0.0 { (product / square).clamp(0.0, 0.95) } else { 0.0 };
+        let mut variance = [covariances[0].max(1e-12); LAGS + 1];
+        for order in 1..=LAGS {
+            let before = model.coefficients[order - 1];
+            let left = covariances[order] - (0..order - 1).map(|k| before[k] * covariances[order - 1 - k]).sum::<f64>();
+            let reflection = (left / variance[order - 1]).clamp(-0.9, 0.95);
+            let now = &mut model.coefficients[order];
+            for k in 0..order - 1 {
+                now[k] = before[k] - reflection * before[order - 2 - k];
+            }
+            now[order - 1] = reflection;
+            variance[order] = variance[order - 1] * (1.0 - reflection * reflection);
+        }
+        model.wider = variance.map(|v| (v / variance[LAGS]).sqrt());
+        let phi = model.coefficients[LAGS];
         let mut innovations: Vec<f64> = Vec::with_capacity(series.len());
+        let mut signed: Vec<f64> = Vec::with_capacity(series.len());
         let mut by_hour: Vec<Vec<f64>> = vec![Vec::new(); 24];
-        for pair in series.windows(2) {
-            let u = (pair[1].1 - model.phi * pair[0].1).abs();
+        for run in series.windows(LAGS + 1) {
+            let u = run[LAGS].1 - (0..LAGS).map(|k| phi[k] * run[LAGS - 1 - k].1).sum::<f64>();
+            signed.push(u);
             if u.is_finite() {
-                innovations.push(u);
-                by_hour[pair[1].0].push(u);
+                innovations.push(u.abs());
+                by_hour[run[LAGS].0].push(u.abs());
             }
         }
         let clipped: f64 = innovations.iter().map(|u| u.min(2.0 * wide).powi(2)).sum::<f64>() / innovations.len().max(1) as f64;
         // A median alone would call a series of few values silent.
         model.deviation = (1.4826 * median(&mut innovations)).max(0.7 * clipped.sqrt()).max(DEVIATION_MIN);
+        let mut below = 1.0;
+        for block in BLOCKS {
+            let (mut sum, mut n) = (0.0, 0.0);
+            for run in signed.chunks_exact(block) {
+                if run.iter().all(|u| u.is_finite()) {
+                    let total: f64 = run.iter().map(|u| u.clamp(-2.0 * wide, 2.0 * wide)).sum();
+                    sum += total * total / (block as f64 * model.deviation * model.deviation);
+                    n += 1.0;
+                }
+            }
+            below = (sum + BLOCK_SHRINK * below) / (n + BLOCK_SHRINK);
+            model.long_run = model.long_run.max(below);
+        }
         for (factor, sizes) in model.hour_factor.iter_mut().zip(&mut by_hour) {
             let n = sizes.len() as f64;
             let own = (1.4826 * median(sizes)).powi(2) / model.deviation.powi(2);
@@ -520,24 +742,39 @@ impl SeasonalStepBank {
         }
     }
 
-    fn speak(&mut self, value: f64, e: f64, at_ms: i64, injection: f64, (deviation, phi): (f64, f64)) -> Reading {
-        let sum: f64 = self.r.iter().sum();
-        let arm = (0..STEPS.len()).fold(0, |best, j| if self.r[j] > self.r[best] { j } else { best });
+    fn speak(&mut self, value: f64, at_ms: i64, injection: f64, sum: f64, per_interval: f64) -> Reading {
+        let arm = self.excuses[0].best();
         let since = self.since[arm];
-        let change = since.change(deviation, phi);
+        let change = since.change(per_interval);
         let (log_evidence, threshold) = nats(sum, injection);
         let moved = since.mean();
+        if STEPS[arm] < 0.0 && self.is_low_day(since.start_ms, at_ms, value) {
+            self.low_day_ms.get_or_insert(since.start_ms);
+            let (lags, level) = (self.lags, self.expects(at_ms).map_or(value, |x| x.0.exp()));
+            self.keep(at_ms, level, None);
+            self.lags = (lags + 1).min(LAGS);
+            return Reading { state: self.state(), log_evidence, threshold, call: Call::Held { change, why: "a low day so far, like a holiday" } };
+        }
         if moved.abs() <= (1.0 + self.settings.tolerance).ln() {
             let held = *self.held_since_ms.get_or_insert(at_ms);
+            let lags = self.lags;
             self.keep(at_ms, value, None);
-            self.previous = Some(e);
+            self.lags = (lags + 1).min(LAGS);
             if at_ms - held >= HELD_RESET_MS {
                 self.calm();
             }
             return Reading { state: self.state(), log_evidence, threshold, call: Call::Held { change, why: "the change is within tolerance" } };
         }
         let step = self.settings.interval_ms;
-        let onset = Onset { at_ms: since.start_ms, from_ms: since.start_ms - step, to_ms: (since.start_ms + (at_ms - since.start_ms) / 2) + step };
+        // A smaller step of the same side may have begun to win before: the truth lies between the pointers, or as
+        // long before them as they are old.
+        let earliest = (0..STEPS.len()).filter(|j| STEPS[*j] * STEPS[arm] > 0.0 && self.cusum[*j] > 0.0).map(|j| self.since[j].start_ms);
+        let earliest = earliest.fold(since.start_ms, i64::min).max(since.start_ms - DAY_MS);
+        let onset = Onset {
+            at_ms: since.start_ms,
+            from_ms: earliest - step - (at_ms - earliest),
+            to_ms: (since.start_ms + (at_ms - since.start_ms) / 2) + step,
+        };
         // What came in since the onset and was learned is taken out again: those cells get their own level.
         let mut seen = Vec::new();
         let mut at = since.start_ms.max(at_ms - WEEK_MS);
@@ -551,8 +788,8 @@ impl SeasonalStepBank {
             at += step;
         }
         seen.push((at_ms, value as f32));
-        let level = self.expects(at_ms).map_or(e, |x| x.0);
-        self.keep(at_ms, level.exp(), None);
+        let level = self.expects(at_ms).map_or(value, |x| x.0.exp());
+        self.keep(at_ms, level, None);
         let boundary = (0.5 * moved).clamp(-RECOVERY_FACTOR_MAX.ln(), RECOVERY_FACTOR_MAX.ln());
         let least = 2.0 * self.settings.tolerance.max(DEVIATION_MIN);
         let boundary = boundary.abs().max(least).copysign(moved);
@@ -561,8 +798,23 @@ impl SeasonalStepBank {
         Reading { state: State::Frozen, log_evidence, threshold, call: Call::Alarm { change, onset } }
     }
 
+    /// Did the step begin in the load's own night, less than a day and a night ago, and is the load not far below a weekend's? A stop is
+    /// none: its last two hours are looked at alone.
+    fn is_low_day(&self, start_ms: i64, at_ms: i64, value: f64) -> bool {
+        let Some(model) = self.model.as_ref() else {
+            return false;
+        };
+        let begins = self.low_day_ms.unwrap_or(start_ms);
+        let off = (begins - model.night_ms).rem_euclid(DAY_MS);
+        let night = off <= NIGHT_MS || off >= DAY_MS - NIGHT_MS;
+        let cell = self.cell(at_ms);
+        let (weekend, usual) = (f64::from(model.low_day[cell % self.per_day()]), f64::from(model.profile[cell]));
+        let least = weekend.min(usual) + model.slow + LOW_DAY_LEAST.ln();
+        night && at_ms - begins <= DAY_MS + NIGHT_MS && weekend < usual - WEEKEND_LEAST && self.log(value) >= least
+    }
+
     /// The same loop with sides exchanged: "still moved by the boundary" against levels on the good side of it.
-    fn watch_recovery(&mut self, value: f64, e: f64, level: f64, marginal: f64, phi: f64, at_ms: i64) -> Reading {
+    fn watch_recovery(&mut self, value: f64, e: f64, level: f64, per_interval: f64, at_ms: i64) -> Reading {
         let injection = RECOVERY_PER_DAY * self.settings.interval_ms as f64 / DAY_MS as f64;
         // While the incident lasts its cells are fed their own level.
         self.keep(at_ms, level.exp(), None);
@@ -574,7 +826,7 @@ impl SeasonalStepBank {
         }
         frozen.onset.add(value, e, level);
         // Surprises resemble their neighbours: each counts for so much less.
-        let weight = (1.0 - phi) / (1.0 + phi) / (marginal * marginal);
+        let weight = 1.0 / (per_interval * per_interval);
         let c = frozen.boundary;
         let mut sum = 0.0;
         for (r, part) in frozen.r.iter_mut().zip(RECOVERY_PARTS) {
@@ -592,7 +844,7 @@ impl SeasonalStepBank {
         let (log_evidence, threshold) = nats(sum, injection);
         let inside = frozen.since.intervals > 0.0 && (c - frozen.since.mean()) * c >= 0.0;
         if sum >= 1.0 && inside {
-            let change = frozen.since.change(marginal, 0.0);
+            let change = frozen.since.change(per_interval);
             self.frozen = None;
             self.calm();
             return Reading { state: self.state(), log_evidence, threshold, call: Call::Recovered { change } };
@@ -601,8 +853,39 @@ impl SeasonalStepBank {
     }
 
     fn reading(&self, call: Call, injection: f64) -> Reading {
-        let (log_evidence, threshold) = nats(self.r.iter().sum(), injection);
+        let sum = match &self.frozen {
+            Some(frozen) => frozen.r.iter().sum(),
+            None => self.excuses.iter().map(Excuse::sum).fold(f64::INFINITY, f64::min),
+        };
+        let (log_evidence, threshold) = nats(sum, injection);
         Reading { state: self.state(), log_evidence, threshold, call }
+    }
+}
+
+// === impl Excuse ===
+
+impl Excuse {
+    fn new() -> Excuse {
+        Excuse { r: vec![0.0; STEPS.len() * (LAGS + 1)], past: [0.0; LAGS] }
+    }
+
+    fn sum(&self) -> f64 {
+        self.r.iter().sum()
+    }
+
+    /// The step with the most evidence.
+    fn best(&self) -> usize {
+        let of = |j: usize| self.r[j * (LAGS + 1)..(j + 1) * (LAGS + 1)].iter().sum::<f64>();
+        (0..STEPS.len()).fold(0, |best, j| if of(j) > of(best) { j } else { best })
+    }
+}
+
+// === impl Model ===
+
+impl Model {
+    /// Part of a lasting step that shows in every later innovation.
+    fn later(&self) -> f64 {
+        (1.0 - self.coefficients[LAGS].iter().sum::<f64>()).max(LATER_MIN)
     }
 }
 
@@ -621,13 +904,21 @@ impl Since {
     }
 
     /// Per interval, in the unit of the values; the interval of 95 % from the mean surprise.
-    fn change(&self, deviation: f64, phi: f64) -> Change {
+    fn change(&self, per_interval: f64) -> Change {
         let n = self.intervals.max(1.0);
         let before = self.expected / n;
         let after = self.value / n;
-        let half = 1.96 * deviation / (1.0 - phi) / n.sqrt();
+        let half = 1.96 * per_interval / n.sqrt();
         Change { before, after, low: after * (-half).exp(), high: after * half.exp() }
     }
+}
+
+/// Time of day, UTC, at which a smoothed workday is least.
+fn night(workday: &[f64], interval_ms: i64) -> i64 {
+    let reach = (2 * 3_600_000 / interval_ms).max(1) as usize;
+    let n = workday.len();
+    let smooth = |i: usize| (0..=2 * reach).map(|k| workday[(i + n + k - reach.min(n)) % n]).sum::<f64>();
+    (0..n).min_by(|a, b| smooth(*a).total_cmp(&smooth(*b))).map_or(0, |i| i as i64 * interval_ms)
 }
 
 /// The middle of a list (it is sorted); 0 of none.
@@ -720,6 +1011,11 @@ mod tests {
                 let (mut bank, mut t) = learned(&mut office, 8);
                 let lead = 300 + 80 * seed as usize;
                 for _ in 0..lead {
+                    bank.judge(office.value(t), t, 1e-9);
+                    t += STEP;
+                }
+                // By day: a drop that begins in the night and stays above half a weekend is held for a day, since it may be a holiday.
+                while !(9 * 3_600_000..18 * 3_600_000).contains(&t.rem_euclid(DAY_MS)) {
                     bank.judge(office.value(t), t, 1e-9);
                     t += STEP;
                 }
