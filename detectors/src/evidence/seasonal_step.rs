@@ -2,15 +2,19 @@
 //!
 //! **Idea.** Learn what this hour of this week usually brings, look at the surprise that is left, and bet on a step in it.
 //! **Formula.** y = ln(max(x, 2 % of the median)). Level = median per cell of the week, drawn towards the median of its time of day
-//! on workdays or weekends with weight kappa (variance within a cell over excess variance between cells), plus a slow level (EWMA of
-//! 14 days, surprises clipped at .3). The surprise e = y - level has lag-1 correlation phi and an innovation's deviation s, both from
-//! surprises known beforehand only (prequential), s times a factor per hour of day. u = (e - phi e_before) / s. A step of size d
-//! shows in u as d / s in its first interval and as d (1 - phi) / s in every later one, so with t the tolerance on the side of d
-//! R_d <- R_d LR(u; d (1 - phi), t (1 - phi)) + w B LR(u; d, t): the accumulated arm and the point arm in one recursion. **Sees**
-//! steps from about twice the tolerance, spikes of three intervals or very large ones, stops, ramps; does not see what grows slower
-//! than the slow level, nor spikes shorter than the cap allows. **Knobs.** `tolerance` 5 %: smaller is faster and pages on life;
-//! `interval_ms`: 10 minutes. **False alarms**: at most the injected sum when surprises are as modelled; an evidence cap of 4 nats per
-//! interval holds heavier tails, measured below. Weeks are counted in UTC; a change to summer time is a shift by an hour.
+//! on workdays or weekends with weight kappa (variance within a cell over excess variance between cells, the neighbourhood's own where
+//! that is larger: an evening that is already weekend elsewhere), plus a slow level (EWMA of 14 days, surprises clipped at .3). The
+//! surprise e = y - level is an autoregression of six lags, since counted events lay white noise over the slow one; its innovation u
+//! has deviation s, times a factor per hour of day; both from surprises known beforehand only. A step d shows in u as d c_a, a
+//! intervals after it began, with c_0 = 1 and c_a = 1 - phi_1 - .. - phi_a, so every step is followed by age: R_{d,a} <- R_{d,a-1}
+//! LR(u; d c_a, t c_a), t the tolerance on the side of d; the last age gathers all older ones and is tempered by what innovations
+//! resemble each other for longer. **Excuses.** A load that goes by another clock from a weekend on (summer time) is refuted
+//! separately, and the least evidence counts; once the other clock is beyond doubt, history is moved to it. A drop that begins in the
+//! load's night and stays above .45 of a weekend's level is held for a day and a night, since it may be a holiday; a load that knows
+//! no weekends has none. **Sees** steps from about twice the tolerance, spikes of three intervals or very large ones, stops, ramps;
+//! does not see what grows slower than the slow level, nor spikes shorter than the cap allows, and a drop by night only the day
+//! after. **Knobs.** `tolerance` 5 %: smaller is faster and pages on life; `interval_ms`: 10 minutes. **False alarms**: measured in
+//! `benches/results/cost_traffic.md`, below the injected sum but for holidays; a cap of 4 nats per interval holds heavier tails.
 
 use serde::{Deserialize, Serialize};
 
@@ -215,14 +219,14 @@ impl SeasonalStepBank {
             return self.reading(Call::Quiet, injection);
         }
         let (sum, excuse, own) = self.weigh(y, e, deviation, at_ms, injection);
-        for j in 0..STEPS.len() {
-            if self.cusum[j] <= 0.0 {
-                self.since[j] = Since { start_ms: at_ms, ..Since::default() };
-                self.cusum[j] = own[j].0.max(0.0);
+        for ((cusum, since), (begun, more)) in self.cusum.iter_mut().zip(&mut self.since).zip(own) {
+            if *cusum <= 0.0 {
+                *since = Since { start_ms: at_ms, ..Since::default() };
+                *cusum = begun.max(0.0);
             } else {
-                self.cusum[j] = (self.cusum[j] + own[j].1).max(0.0);
+                *cusum = (*cusum + more).max(0.0);
             }
-            self.since[j].add(value, e, level);
+            since.add(value, e, level);
         }
         if let Some(since) = self.low_day_ms {
             let usual = self.excuses[0].past.iter().take(3).filter(|e| **e > (1.0 - WEEKEND_LEAST).ln() * 2.0).count();
@@ -264,7 +268,7 @@ impl SeasonalStepBank {
         let usual = self.excuses[0].clone();
         let (mut least, mut whose) = (f64::INFINITY, 0);
         let mut surprise_of = [0.0; EXCUSES];
-        for x in 0..EXCUSES {
+        for (x, told) in surprise_of.iter_mut().enumerate() {
             let level = match x {
                 0 => Some(y - e),
                 x => {
@@ -276,7 +280,7 @@ impl SeasonalStepBank {
                 continue;
             };
             let surprise = y - level;
-            surprise_of[x] = surprise;
+            *told = surprise;
             if x > 0 && clocks_change && usual.sum() <= self.excuses[x].sum() {
                 self.excuses[x] = usual.clone();
             }
@@ -766,13 +770,13 @@ impl SeasonalStepBank {
             return Reading { state: self.state(), log_evidence, threshold, call: Call::Held { change, why: "the change is within tolerance" } };
         }
         let step = self.settings.interval_ms;
-        // A smaller step of the same side may have begun to win before: the truth lies between the pointers, or as
-        // long before them as they are old.
+        // Pointers restart late in noise that resembles itself, and a smaller step of the same side may have begun to win before: the
+        // interval reaches back twice as long as the oldest pointer is old.
         let earliest = (0..STEPS.len()).filter(|j| STEPS[*j] * STEPS[arm] > 0.0 && self.cusum[*j] > 0.0).map(|j| self.since[j].start_ms);
         let earliest = earliest.fold(since.start_ms, i64::min).max(since.start_ms - DAY_MS);
         let onset = Onset {
             at_ms: since.start_ms,
-            from_ms: earliest - step - (at_ms - earliest),
+            from_ms: earliest - step - 2 * (at_ms - earliest),
             to_ms: (since.start_ms + (at_ms - since.start_ms) / 2) + step,
         };
         // What came in since the onset and was learned is taken out again: those cells get their own level.
