@@ -9,8 +9,8 @@
 //! a few times q99.99 after it began, and never sooner than ten seconds or two panes; does not see traffic that thins out (that is
 //! `counts`). **Proof of life.** Silence of one series is news only while something else lives: with `alive` false the clock stands
 //! still. **Pauses.** A long gap met while learning, or closed as a false alarm or as normal, is allowed again (and a quarter more)
-//! when it begins at about the same time of day; a first weekend after learning from workdays only is not known, so learn for eight
-//! days where that matters. **Knobs.** `explicit_ms` is a rule: that silence is an alarm, whatever was learned; `armed_after_ms`.
+//! when it begins at about the same time of day. A series with nightly pauses may pause over a first weekend too, since none was met;
+//! a stop that begins on that Friday night or weekend is then found on Monday only: learn for eight days where that matters. **Knobs.** `explicit_ms` is a rule: that silence is an alarm, whatever was learned; `armed_after_ms`.
 //! **False alarms**: at most the injected sum as far as the tail is Pareto; bursts are measured below.
 
 use serde::{Deserialize, Serialize};
@@ -418,7 +418,19 @@ impl GapBank {
         let least = LIMIT_MS_MIN.max(LIMIT_PANES_MIN * pane_ms as f64);
         let starts = self.running.since_ms.rem_euclid(DAY_MS);
         let pause = self.pauses.iter().filter(|p| near(p.starts_at_ms_of_day, starts)).map(|p| p.length_ms as f64 * PAUSE_FACTOR);
-        Some(pause.fold((self.running.living_ms + left).max(least), f64::max))
+        Some(pause.chain(self.first_weekend_ms()).fold((self.running.living_ms + left).max(least), f64::max))
+    }
+
+    /// A series that pauses at night and whose weekends were never met may pause over the first: until Monday, and a night longer. One
+    /// that never pauses is watched through its first weekend too.
+    fn first_weekend_ms(&self) -> Option<f64> {
+        let since = self.running.since_ms;
+        let monday = since - (since - MONDAY_MS).rem_euclid(7 * DAY_MS);
+        let met = self.first_ms.is_some_and(|first| first <= monday - 2 * DAY_MS);
+        let longest = self.pauses.iter().map(|p| p.length_ms).max()?;
+        let begins_before = longest.max(DAY_MS / 2);
+        let saturday = monday + 5 * DAY_MS;
+        (!met && since >= saturday - begins_before).then(|| (monday + 7 * DAY_MS - since) as f64 + longest as f64 * PAUSE_FACTOR)
     }
 
     fn gaps_per_pane(&self, pane_ms: i64) -> f64 {
@@ -631,6 +643,28 @@ mod tests {
         let found = (0..360).position(|i| matches!(bank.judge(&[], t + i * pane_ms, pane_ms, true, B).call, Call::Alarm { .. }));
         println!("stop by day after {found:?} panes, limit {:?}", bank.limit_ms());
         assert!(found.is_some_and(|panes| panes < 60), "{found:?} {:?}", bank.limit_ms());
+    }
+
+    #[test]
+    fn the_first_weekend_of_a_series_with_nights_does_not_page_and_a_stop_after_it_does() {
+        let mut stream = Stream::new(62, 1.0, 10_000.0);
+        let mut bank = GapBank::new(GapSettings::default());
+        let pane_ms = 10_000;
+        let mut t = MONDAY_MS + 8 * HOUR_MS;
+        stream.next_ms = t as f64;
+        let mut found = None;
+        while t < MONDAY_MS + 9 * DAY_MS {
+            let open = (6 * HOUR_MS..22 * HOUR_MS).contains(&t.rem_euclid(DAY_MS)) && (t - MONDAY_MS).rem_euclid(7 * DAY_MS) < 5 * DAY_MS;
+            let stopped = t >= MONDAY_MS + 8 * DAY_MS + 12 * HOUR_MS;
+            let pane = stream.pane(t, pane_ms);
+            let b = if t < MONDAY_MS + 4 * DAY_MS { 0.0 } else { B };
+            let call = bank.judge(if open && !stopped { &pane } else { &[] }, t, pane_ms, true, b).call;
+            if matches!(call, Call::Alarm { .. }) && found.is_none() {
+                found = Some(t - MONDAY_MS - 8 * DAY_MS - 12 * HOUR_MS);
+            }
+            t += pane_ms;
+        }
+        assert!(found.is_some_and(|ms| (0..HOUR_MS / 4).contains(&ms)), "{found:?}");
     }
 
     #[test]
