@@ -286,8 +286,8 @@ NOTES = [
     "evidently's total variation and MMD answer with a p-value from random permutations: the statistic is compared.",
     "frouros PSI fills empty bins with the smallest positive number, frouros JS interpolates between two histograms of different "
     "bins, NannyML bins by Doane's rule: other definitions, not compared where they differ.",
-    "no library here has a z-score, MAD, EWMA chart, Holt-Winters residual or burn-rate alarm on streams: these have slow twins or "
-    "closed forms in the unit tests instead.",
+    "no library here has a z-score, MAD, EWMA chart, Holt-Winters residual or burn-rate alarm on streams: MAD and burn rate have "
+    "unit tests of their own; the others only the worked stream on their page.",
 ]
 
 PARTS = [("scipy", "population", scipy_population), ("frouros", "population", frouros_population),

@@ -1,5 +1,6 @@
 //! `bellwether kinds`: every detector, format, source and receiver of this build, with its settings.
 
+use bellwether_detectors::{population, stream};
 use clap::Args;
 use serde::Serialize;
 
@@ -25,6 +26,8 @@ pub struct Kinds {
 #[derive(Serialize)]
 struct All {
     detectors: Vec<Kind>,
+    /// Tests known by name, for populations and for streams: shown beside the evidence, and deciding nothing.
+    tests: Vec<Kind>,
     formats: Vec<Kind>,
     sources: Vec<Kind>,
     receivers: Vec<Kind>,
@@ -130,7 +133,14 @@ fn all() -> All {
             .map(|k| Knob { name: k.name.to_owned(), about: k.about.to_owned(), required: k.required, form: Some(form(k.form)) })
             .collect(),
     });
-    All { detectors: described(DETECTORS), formats: formats.collect(), sources: described(SOURCES), receivers: receivers.collect() }
+    let knobs = |knobs: &[bellwether_detectors::stream::knob::Knob]| -> Vec<Knob> {
+        knobs.iter().map(|k| Knob { name: k.name.to_owned(), about: k.about.to_owned(), required: false, form: None }).collect()
+    };
+    let populations = population::ALL.iter().map(|k| Kind { name: k.name.to_owned(), about: k.about.to_owned(), knobs: knobs(k.knobs) });
+    let streams = stream::ALL.iter().map(|k| Kind { name: k.name.to_owned(), about: k.about.to_owned(), knobs: knobs(k.knobs) });
+    All {
+        tests: populations.chain(streams).collect(),
+        detectors: described(DETECTORS), formats: formats.collect(), sources: described(SOURCES), receivers: receivers.collect() }
 }
 
 fn form(form: Form) -> &'static str {
@@ -146,7 +156,7 @@ fn form(form: Form) -> &'static str {
 
 fn table(all: &All) -> String {
     let mut out = String::new();
-    for (title, kinds) in [("Detectors", &all.detectors), ("Formats", &all.formats), ("Sources", &all.sources), ("Receivers", &all.receivers)] {
+    for (title, kinds) in [("Detectors", &all.detectors), ("Tests", &all.tests), ("Formats", &all.formats), ("Sources", &all.sources), ("Receivers", &all.receivers)] {
         out.push_str(if out.is_empty() { "" } else { "\n" });
         out.push_str(&format!("{title}\n"));
         for kind in kinds {

@@ -1,7 +1,7 @@
 //! What people may ask of a running engine.
 
 use super::Engine;
-use super::view::{EngineView, ModelView, SeriesPage, SeriesStates, SeriesView};
+use super::view::{Drift, EngineView, NamedTest, ModelView, SeriesPage, SeriesStates, SeriesView};
 use crate::domain::{DetectorState, SeriesId, Time};
 use crate::judge::{Group, Line};
 use crate::pane::FactKind;
@@ -117,6 +117,18 @@ impl Engine {
             points: line.points.iter().collect(),
             onset: line.onset,
             decisions: line.decisions.iter().map(|d| (d.at, d.what.clone(), d.why.clone())).collect(),
+            drift: line.drift().map(|(words, tests)| Drift {
+                words,
+                tests: (tests.into_iter())
+                    .map(|(name, o)| NamedTest {
+                        name: name.to_owned(),
+                        statistic: o.statistic,
+                        p_value: o.p_value,
+                        threshold: o.threshold,
+                        drifted: o.drifted,
+                    })
+                    .collect(),
+            }),
         })
     }
 

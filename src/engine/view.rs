@@ -65,6 +65,26 @@ pub struct SeriesPage {
     pub onset: Option<Time>,
     /// Decisions of this series, newest first: time, `raised` or `held`, reason.
     pub decisions: Vec<(Time, String, String)>,
+    /// How far the newest days lie from what was learned first; of a model as a whole, from the second day on.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub drift: Option<Drift>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Drift {
+    pub words: String,
+    /// What the tests that people know by name say; they decide nothing.
+    pub tests: Vec<NamedTest>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NamedTest {
+    pub name: String,
+    pub statistic: f64,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub p_value: Option<f64>,
+    pub threshold: f64,
+    pub drifted: bool,
 }
 
 /// The whole engine in numbers.

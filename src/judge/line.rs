@@ -427,6 +427,16 @@ impl Line {
         self.decisions.push_front(Decided { at, what: what.to_owned(), why });
     }
 
+    /// How far the newest days lie from what was learned first, in words, and what the tests known by name say of it.
+    pub fn drift(&self) -> Option<(String, Vec<(&'static str, bellwether_detectors::population::Outcome)>)> {
+        let reference = self.reference.as_ref()?;
+        let d = reference.last?;
+        let (before, after) = (self.unit.words(d.before), self.unit.words(d.after));
+        let far = if d.tolerances > 0.0 { format!("{:.1} tolerances", d.tolerances) } else { "no more than chance".to_owned() };
+        let words = format!("{before} when it was learned, {after} in the last days ({} events): {far}", thousands(d.events));
+        Some((words, reference.named_tests(matches!(self.bank, Bank::Bins(_)))))
+    }
+
     /// In words why this series pages or does not.
     pub fn words(&self) -> String {
         if let Bank::Fairness(b) = &self.bank {

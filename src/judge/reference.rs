@@ -5,6 +5,7 @@
 //! beside them at every day's end. Beyond the tolerance it is listed; beyond twice the tolerance it is a ticket, not a page.
 
 use bellwether_detectors::evidence::{normal_cdf, normal_quantile};
+use bellwether_detectors::population::{self, Outcome, Sample, Takes};
 use serde::{Deserialize, Serialize};
 
 use super::line::{Bank, Feed};
@@ -19,6 +20,9 @@ const ERRORS_MIN: f64 = 5.0;
 const SHARE_MIN: f64 = 0.01;
 /// Entries of a histogram; the rarest are left out beyond.
 const ENTRIES_MAX: usize = 1_000;
+
+/// Parts with as many events each into which values are cut for the named tests, as is usual for PSI.
+const PARTS: f64 = 10.0;
 
 /// How a line's values are counted: on the grid, in classes, or as hits (1) and the rest (0).
 type Histogram = Vec<(u16, f32)>;
@@ -85,6 +89,43 @@ impl Reference {
             self.first = std::mem::take(&mut self.newest);
         }
         (self.is_listed, self.is_ticket, self.last) = (false, false, None);
+    }
+
+    /// What the tests that people know by name say of the newest days beside the first ones; values are cut at the deciles of the
+    /// first. They decide nothing here.
+    pub fn named_tests(&self, of_values: bool) -> Vec<(&'static str, Outcome)> {
+        if !self.is_complete || sum(&self.newest) < EVENTS_MIN {
+            return Vec::new();
+        }
+        let part = if of_values { sum(&self.first) / PARTS } else { 0.0 };
+        let (mut first, mut newest, mut at) = (Vec::new(), Vec::new(), 0);
+        let (mut a, mut b) = (0.0, 0.0);
+        let mut upto = |last: Option<u16>, b: &mut f64| {
+            while self.newest.get(at).is_some_and(|n| last.is_none_or(|last| n.0 <= last)) {
+                *b += f64::from(self.newest[at].1);
+                at += 1;
+            }
+        };
+        for (bin, n) in &self.first {
+            a += f64::from(*n);
+            upto(Some(*bin), &mut b);
+            if a >= part {
+                first.push(std::mem::take(&mut a).round() as u64);
+                newest.push(std::mem::take(&mut b).round() as u64);
+            }
+        }
+        // What is larger than anything known before stands with the last part.
+        upto(None, &mut b);
+        if let (Some(x), Some(y)) = (first.last_mut(), newest.last_mut()) {
+            (*x, *y) = (*x + a.round() as u64, *y + b.round() as u64);
+        }
+        let kinds = population::ALL.iter().filter(|k| k.takes != Takes::Values);
+        kinds
+            .filter_map(|k| {
+                let test = population::build(k.name, &[]).ok()?;
+                Some((k.name, test.compare(Sample::Counts(&first), Sample::Counts(&newest)).ok()?))
+            })
+            .collect()
     }
 
     /// A day has ended. `tolerance`: relative for shares, in standard deviations for values; `at_least`: no share below is news.
@@ -225,6 +266,8 @@ mod tests {
         assert!(listed < ticket && told[..listed].iter().all(|d| *d == DayEnd::Nothing), "{told:?}");
         let after = days(&mut r, &bank, &[0.01; 20]);
         assert!(after.iter().any(|d| matches!(d, DayEnd::Back(_))), "{after:?}");
+        let psi = |r: &Reference| r.named_tests(false).into_iter().find(|t| t.0 == "psi").expect("psi").1;
+        assert!(psi(&r).statistic < 0.001 && !psi(&r).drifted, "{:?}", psi(&r));
         let quiet = days(&mut r, &bank, &[0.01, 0.0104, 0.0097, 0.0101]);
         assert!(quiet.iter().all(|d| *d == DayEnd::Nothing), "{quiet:?}");
     }
@@ -263,5 +306,9 @@ mod tests {
         assert!(told.iter().all(|d| !matches!(d, DayEnd::Ticket(_))), "{told:?}");
         let ramp: Vec<f64> = (0..30).map(|d| 100.0 * (1.0 + 0.01 * f64::from(d))).collect();
         assert!(run(&ramp).iter().any(|d| matches!(d, DayEnd::Ticket(_))));
+        let named = r.named_tests(true);
+        let names: Vec<&str> = named.iter().map(|t| t.0).collect();
+        assert_eq!(names, ["chi_square", "hellinger", "jensen_shannon", "psi", "total_variation"]);
+        assert!(named.iter().all(|t| t.1.drifted), "{named:?}");
     }
 }

@@ -849,6 +849,16 @@ struct SeriesTemplate<'a> {
     why: String,
     budget_words: String,
     decisions: Vec<(When, String, String)>,
+    drift: Option<String>,
+    tests: Vec<TestRow>,
+}
+
+/// A test known by name: what it measured, what it is held against, and its answer.
+struct TestRow {
+    name: String,
+    statistic: String,
+    limit: String,
+    answer: &'static str,
 }
 
 struct PointRow {
@@ -886,6 +896,18 @@ async fn series(State(web): Shared, headers: HeaderMap, Path(id): Path<String>) 
             s.budget_share
         ),
         decisions: found.decisions.iter().map(|(at, decision, reason)| (frame.when(*at), capital(decision), reason.clone())).collect(),
+        drift: found.drift.as_ref().map(|d| d.words.clone()),
+        tests: (found.drift.iter().flat_map(|d| &d.tests))
+            .map(|t| TestRow {
+                name: t.name.replace('_', " "),
+                statistic: format!("{:.4}", t.statistic),
+                limit: match t.p_value {
+                    Some(p) => format!("p = {p:.3}, drift from {} down", t.threshold),
+                    None => format!("drift from {} up", t.threshold),
+                },
+                answer: if t.drifted { "drift" } else { "no drift" },
+            })
+            .collect(),
         name,
         frame: &frame,
     };

@@ -61,7 +61,7 @@ fn with_file(name: &str, text: &str) -> tempfile::TempDir {
 
 #[test]
 fn every_help_teaches_by_examples() {
-    for command in ["run", "demo", "check", "backtest", "simulate", "incidents", "notify", "config", "kinds", "completions"] {
+    for command in ["run", "demo", "check", "backtest", "simulate", "score", "incidents", "notify", "config", "kinds", "completions"] {
         let (text, _) = check(&[command, "--help"], 0);
         assert!(text.contains("Examples:") && text.contains("bellwether ") && text.contains("--config"), "{command}: {text}");
     }
@@ -213,7 +213,8 @@ fn kinds_lists_everything_with_its_settings() {
     assert_eq!(names("receivers"), bellwether::notify::KINDS.iter().map(|k| k.name).collect::<Vec<_>>());
     assert_eq!(names("sources"), ["kafka", "files"]);
     let (table, _) = check(&["kinds"], 0);
-    for list in ["detectors", "formats", "receivers", "sources"] {
+    assert!(["psi", "ks", "adwin", "burn_rate"].iter().all(|t| names("tests").iter().any(|n| n == t)), "{:?}", names("tests"));
+    for list in ["detectors", "tests", "formats", "receivers", "sources"] {
         assert!(names(list).iter().all(|name| table.contains(&format!("  {name}: "))), "{table}");
     }
 }

@@ -121,7 +121,7 @@ fn series(now: Time, key: SeriesKey, unit: Unit, before: f64, after: f64, spread
     } else {
         vec![]
     };
-    SeriesPage { series, points, onset: is_broken.then_some(began), decisions }
+    SeriesPage { series, points, onset: is_broken.then_some(began), decisions, drift: None }
 }
 
 impl Fake {
