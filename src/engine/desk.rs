@@ -824,7 +824,7 @@ fn finding(alarm: &Alarm, series_id: SeriesId, now: Time) -> Finding {
 fn exemplars_of(group: &GroupKey, cells: &[LeafCell]) -> Vec<Exemplar> {
     let mut kept = crate::pane::Exemplars::default();
     for of in cells.iter().filter(|c| c.leaf.model == group.model && c.leaf.environment == group.environment) {
-        kept.merge(&of.cell.failed);
+        kept.join(&of.cell.failed);
     }
     kept.told()
 }

@@ -557,7 +557,7 @@ impl Judge {
             let mut kept = crate::pane::Exemplars::default();
             for (_, i) in touched {
                 let cell = &cells[*i as usize].cell;
-                kept.merge(if failed { &cell.failed } else { &cell.usual });
+                kept.join(if failed { &cell.failed } else { &cell.usual });
             }
             kept.told()
         };

@@ -99,8 +99,8 @@ impl Cell {
         self.cost_nano = self.cost_nano.saturating_add(other.cost_nano);
         self.users.merge(&other.users);
         self.users_failed.merge(&other.users_failed);
-        self.failed.merge(&other.failed);
-        self.usual.merge(&other.usual);
+        self.failed.merge(&mut other.failed);
+        self.usual.merge(&mut other.usual);
         for (mine, theirs) in self.arrivals.iter_mut().zip(other.arrivals) {
             *mine |= theirs;
         }
@@ -117,8 +117,8 @@ impl Cell {
         (self.predictions, self.with_features, self.cost_nano, self.arrivals) = (0, 0, 0, [0; 4]);
         self.users.smallest.clear();
         self.users_failed.smallest.clear();
-        self.failed.0.clear();
-        self.usual.0.clear();
+        self.failed.clear();
+        self.usual.clear();
     }
 }
 
@@ -175,53 +175,77 @@ impl Distinct {
 /// The few observations kept as evidence: those with the smallest hashes, so that replay and merging keep the same ones.
 ///
 /// Where traffic is thin nearly every event is kept, so what is said about one is a single text until somebody asks for it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Exemplars(Vec<Sample>);
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Exemplars {
+    kept: Vec<Sample>,
+    /// Texts that are no longer needed, to be written again.
+    #[serde(skip)]
+    spare: Vec<String>,
+}
+
+impl PartialEq for Exemplars {
+    fn eq(&self, other: &Exemplars) -> bool {
+        self.kept == other.kept
+    }
+}
 
 /// One observation: the smallest hashes are kept, and then the smallest texts, which begin with the id.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Sample {
     hash: u64,
     /// Id, version, status, and then names and values in turn.
     text: String,
+    /// Of nearly every event, and so not written out before somebody asks.
+    latency_ms: Option<f64>,
     time: Time,
+}
+
+impl Sample {
+    fn rank(&self) -> (u64, &str) {
+        (self.hash, &self.text)
+    }
 }
 
 /// Parts of a sample's text stand between these; the ASCII unit separator, which texts of people do not hold.
 const SEPARATOR: char = '\u{1f}';
 
 /// Writes the text of a sample.
-pub struct Told(String);
+pub struct Told {
+    text: String,
+    pub latency_ms: Option<f64>,
+}
 
 impl Told {
-    pub fn new(id: &str, version: &str, status: &str) -> Told {
-        let mut told = Told(String::with_capacity(id.len() + 120));
+    /// `buffer`: an empty text to write into.
+    pub fn new(buffer: String, id: &str, version: &str, status: &str) -> Told {
+        let mut told = Told { text: buffer, latency_ms: None };
+        told.text.reserve(id.len() + 100);
         told.push(id);
         told.fact(version, status);
         told
     }
 
     pub fn fact(&mut self, name: &str, value: &str) {
-        self.0.push(SEPARATOR);
+        self.text.push(SEPARATOR);
         self.push(name);
-        self.0.push(SEPARATOR);
+        self.text.push(SEPARATOR);
         self.push(value);
     }
 
     pub fn number(&mut self, name: &str, value: f64) {
         use std::fmt::Write;
-        self.0.push(SEPARATOR);
+        self.text.push(SEPARATOR);
         self.push(name);
-        self.0.push(SEPARATOR);
+        self.text.push(SEPARATOR);
         // Writing to a string does not fail.
-        let _ = write!(self.0, "{value}");
+        let _ = write!(self.text, "{value}");
     }
 
     fn push(&mut self, text: &str) {
         if text.contains(SEPARATOR) {
-            self.0.extend(text.chars().filter(|c| *c != SEPARATOR));
+            self.text.extend(text.chars().filter(|c| *c != SEPARATOR));
         } else {
-            self.0.push_str(text);
+            self.text.push_str(text);
         }
     }
 }
@@ -229,37 +253,65 @@ impl Told {
 impl Exemplars {
     /// Would an observation with this hash be kept? Asked before its facts are gathered.
     pub fn wants(&self, hash: u64) -> bool {
-        self.0.len() < EXEMPLARS_MAX || self.0.last().is_some_and(|last| hash < last.hash)
+        self.kept.len() < EXEMPLARS_MAX || self.kept.last().is_some_and(|last| hash < last.hash)
+    }
+
+    /// An empty text, with the memory of an old one if there is one.
+    pub fn buffer(&mut self) -> String {
+        self.spare.pop().unwrap_or_default()
     }
 
     pub fn add(&mut self, hash: u64, time: Time, told: Told) {
-        self.insert(Sample { hash, text: told.0, time });
+        self.insert(Sample { hash, text: told.text, latency_ms: told.latency_ms, time });
     }
 
     fn insert(&mut self, sample: Sample) {
-        if let Err(at) = self.0.binary_search(&sample) {
-            self.0.insert(at, sample);
-            self.0.truncate(EXEMPLARS_MAX);
+        if let Err(at) = self.kept.binary_search_by(|s| s.rank().cmp(&sample.rank())) {
+            self.kept.insert(at, sample);
+            if self.kept.len() > EXEMPLARS_MAX
+                && let Some(last) = self.kept.pop()
+            {
+                self.give_back(last.text);
+            }
         }
     }
 
-    pub fn merge(&mut self, other: &Exemplars) {
-        for sample in &other.0 {
-            if self.0.len() < EXEMPLARS_MAX || self.0.last().is_some_and(|last| sample < last) {
-                self.insert(sample.clone());
+    fn give_back(&mut self, mut text: String) {
+        if self.spare.len() < EXEMPLARS_MAX {
+            text.clear();
+            self.spare.push(text);
+        }
+    }
+
+    /// Takes in what another holds, and leaves it without.
+    pub fn merge(&mut self, other: &mut Exemplars) {
+        for sample in other.kept.drain(..) {
+            if self.kept.len() < EXEMPLARS_MAX || self.kept.last().is_some_and(|last| sample.rank() < last.rank()) {
+                self.insert(sample);
             }
+        }
+    }
+
+    /// The same, of what is still needed.
+    pub fn join(&mut self, other: &Exemplars) {
+        self.merge(&mut other.clone());
+    }
+
+    fn clear(&mut self) {
+        while let Some(sample) = self.kept.pop() {
+            self.give_back(sample.text);
         }
     }
 
     /// As incidents show them.
     pub fn told(&self) -> Vec<Exemplar> {
-        self.0
+        self.kept
             .iter()
             .map(|sample| {
                 let mut parts = sample.text.split(SEPARATOR).map(str::to_owned);
                 let mut next = || parts.next().unwrap_or_default();
                 let (id, version, status) = (next(), next(), next());
-                let mut facts = Vec::new();
+                let mut facts: Vec<(String, String)> = sample.latency_ms.map(|ms| ("latency_ms".to_owned(), format!("{ms}"))).into_iter().collect();
                 while let (Some(name), Some(value)) = (parts.next(), parts.next()) {
                     facts.push((name, value));
                 }
@@ -276,8 +328,8 @@ mod tests {
     #[test]
     fn an_exemplar_tells_what_was_said_of_it() {
         let mut kept = Exemplars::default();
-        let mut told = Told::new("p\u{1f}1", "3.2", "error");
-        told.number("latency_ms", 12.5);
+        let mut told = Told::new(kept.buffer(), "p\u{1f}1", "3.2", "error");
+        told.latency_ms = Some(12.5);
         told.fact("region", "");
         kept.add(7, Time(5), told);
         let facts = vec![("latency_ms".to_owned(), "12.5".to_owned()), ("region".to_owned(), String::new())];
@@ -297,7 +349,8 @@ mod tests {
                     cell.predictions += 1;
                     let id = format!("{p}-{i}");
                     if cell.usual.wants(h) {
-                        cell.usual.add(h, Time(0), Told::new(&id, "1", "ok"));
+                        let buffer = cell.usual.buffer();
+                        cell.usual.add(h, Time(0), Told::new(buffer, &id, "1", "ok"));
                     }
                 }
                 cell

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use bellwether_detectors::sketch::log_linear::bin_of;
@@ -414,10 +415,11 @@ impl Watch {
                 if record_time == Time::MAX { p.watermark.unwrap_or(Time(0)) } else { record_time }
             }
         };
+        let mut id_hash = 0;
         if let Some(event_id) = &seen.envelope.id {
             let mut h = StableHash::new();
-            h.part(&[seen.body.kind() as u8]).part(event_id.as_bytes());
-            if !p.first_sight(h.finish(), time, &settings.limits) {
+            id_hash = h.part(&[seen.body.kind() as u8]).part(event_id.as_bytes()).finish();
+            if !p.first_sight(id_hash, time, &settings.limits) {
                 p.counts.duplicates += 1;
                 return;
             }
@@ -447,7 +449,7 @@ impl Watch {
             leaves: &mut self.leaves,
             spare: &mut self.spare,
         };
-        if p.add(&mut common, start, time, seen, out) {
+        if p.add(&mut common, start, time, id_hash, seen, out) {
             p.advance(id, settings, time, out);
         }
     }
@@ -465,6 +467,8 @@ impl Watch {
 
 /// Empty cells kept for the next pane; what is more is given back.
 const SPARE_CELLS_MAX: usize = 32_768;
+/// Of a cache that no other process reads.
+const LEAF_HASH: FixedState = FixedState::with_seed(1);
 /// What does not fit its bound is counted under this name.
 const OTHER: &str = "other";
 /// Leaves beyond the bound that hold what did not fit, one for each model.
@@ -555,10 +559,10 @@ impl Partition {
         let environment = e.environment.as_deref().unwrap_or(UNKNOWN);
         let version = e.version.as_deref().unwrap_or(UNKNOWN);
         let value_of = |dimension: &str| e.segments.iter().find(|(d, _)| d == dimension).map(|(_, v)| v.as_ref());
-        let mut h = StableHash::new();
-        h.part(model.as_bytes()).part(environment.as_bytes()).part(version.as_bytes());
+        let mut h = LEAF_HASH.build_hasher();
+        (model, environment, version).hash(&mut h);
         for d in &settings.dimensions {
-            h.part(value_of(d).unwrap_or("\u{1}").as_bytes());
+            value_of(d).hash(&mut h);
         }
         let hash = h.finish();
         let said = || settings.dimensions.iter().filter_map(|d| value_of(d).map(|v| (d.as_str(), v)));
@@ -656,7 +660,7 @@ impl Partition {
     }
 
     /// Adds an event to its pane. False when it does not enter one, so that it does not move the watermark either.
-    fn add(&mut self, common: &mut Common<'_>, start: Time, time: Time, seen: &Observation<'_>, out: &mut Vec<Outbound>) -> bool {
+    fn add(&mut self, common: &mut Common<'_>, start: Time, time: Time, id_hash: u64, seen: &Observation<'_>, out: &mut Vec<Outbound>) -> bool {
         let Common { settings, slots, slot_by_name, shapes, leaves, spare } = common;
         let dropped = &mut 0u64;
         let mut slot_of = |name: SlotName, out: &mut Vec<Outbound>| -> Option<u16> {
@@ -712,10 +716,10 @@ impl Partition {
                         cell.users_failed.add(user);
                     }
                 }
-                let hash = StableHash::of(id.as_bytes());
                 let kept = if failed { &mut cell.failed } else { &mut cell.usual };
-                if kept.wants(hash) {
-                    kept.add(hash, time, exemplar(settings, seen, prediction, id));
+                if kept.wants(id_hash) {
+                    let buffer = kept.buffer();
+                    kept.add(id_hash, time, exemplar(settings, seen, prediction, id, buffer));
                 }
             }
             (Body::Quality(quality), Some(model)) => {
@@ -995,7 +999,7 @@ fn add_features(
 }
 
 /// What is said about one prediction: no more than the allow-list lets through.
-fn exemplar(settings: &Settings, seen: &Observation<'_>, p: &Prediction<'_>, id: &str) -> Told {
+fn exemplar(settings: &Settings, seen: &Observation<'_>, p: &Prediction<'_>, id: &str, buffer: String) -> Told {
     let allowed = |name: &str| settings.exemplar_allow.iter().any(|a| a == name);
     let status = match p.status {
         Status::Ok => "ok",
@@ -1004,10 +1008,8 @@ fn exemplar(settings: &Settings, seen: &Observation<'_>, p: &Prediction<'_>, id:
         Status::Cancelled => "cancelled",
         Status::MissingResponse => "missing_response",
     };
-    let mut told = Told::new(id, seen.envelope.version.as_deref().unwrap_or(UNKNOWN), status);
-    if let Some(v) = p.latency_ms {
-        told.number("latency_ms", v);
-    }
+    let mut told = Told::new(buffer, id, seen.envelope.version.as_deref().unwrap_or(UNKNOWN), status);
+    told.latency_ms = p.latency_ms;
     if let Some(code) = p.error.as_ref().and_then(|e| e.code.as_deref().or(e.kind.as_deref())) {
         told.fact("error", cut(code));
     }
