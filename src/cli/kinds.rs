@@ -140,7 +140,11 @@ fn all() -> All {
     let streams = stream::ALL.iter().map(|k| Kind { name: k.name.to_owned(), about: k.about.to_owned(), knobs: knobs(k.knobs) });
     All {
         tests: populations.chain(streams).collect(),
-        detectors: described(DETECTORS), formats: formats.collect(), sources: described(SOURCES), receivers: receivers.collect() }
+        detectors: described(DETECTORS),
+        formats: formats.collect(),
+        sources: described(SOURCES),
+        receivers: receivers.collect(),
+    }
 }
 
 fn form(form: Form) -> &'static str {
@@ -156,7 +160,9 @@ fn form(form: Form) -> &'static str {
 
 fn table(all: &All) -> String {
     let mut out = String::new();
-    for (title, kinds) in [("Detectors", &all.detectors), ("Tests", &all.tests), ("Formats", &all.formats), ("Sources", &all.sources), ("Receivers", &all.receivers)] {
+    for (title, kinds) in
+        [("Detectors", &all.detectors), ("Tests", &all.tests), ("Formats", &all.formats), ("Sources", &all.sources), ("Receivers", &all.receivers)]
+    {
         out.push_str(if out.is_empty() { "" } else { "\n" });
         out.push_str(&format!("{title}\n"));
         for kind in kinds {

@@ -1,7 +1,7 @@
 //! What people may ask of a running engine.
 
 use super::Engine;
-use super::view::{Drift, EngineView, NamedTest, ModelView, SeriesPage, SeriesStates, SeriesView};
+use super::view::{Drift, EngineView, ModelView, NamedTest, SeriesPage, SeriesStates, SeriesView};
 use crate::domain::{DetectorState, SeriesId, Time};
 use crate::judge::{Group, Line};
 use crate::pane::FactKind;
