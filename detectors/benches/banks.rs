@@ -1,7 +1,7 @@
 //! What does a pane cost?
 //!
 //! Banks of SERIES series in memory, touched at random, everything included (judging, learning, the ladder, resemblance within panes),
-//! after each has learned. The yardstick is a chain of dependent additions in the same run: nanoseconds each.
+//! after each has learned, and the first panes of banks that learn. The yardstick is a chain of dependent additions in the same run: nanoseconds each.
 //!
 //! `cargo bench -p bellwether-detectors --bench banks`; SERIES (10000), PANES (2000000), EVENTS (100), BANK (all).
 
@@ -11,6 +11,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use bellwether_detectors::evidence::bins::{BinsBank, BinsSettings};
+use bellwether_detectors::evidence::classes::{ClassBank, ClassSettings};
 use bellwether_detectors::evidence::rate::{CountPane, Direction, RateBank, RateSettings};
 use common::{Rng, bin, setting};
 
@@ -98,6 +99,98 @@ fn bins(series: usize, panes: usize, events: u32, r: &mut Rng) -> f64 {
     (on_cpu_ns() - began) / panes as f64
 }
 
+/// Banks that are new or still learn: `history` panes are learned before the clock starts, and `timed` more of every series are timed.
+/// With a history of 0 the first touch of their memory is part of it.
+fn learning<B: Clone>(new: &B, series: usize, history: usize, timed: usize, mut step: impl FnMut(&mut B, usize, i64)) -> f64 {
+    let mut banks: Vec<B> = (0..series).map(|_| new.clone()).collect();
+    let mut at = 0;
+    let mut round = |banks: &mut [B], at: i64| {
+        for i in 0..series {
+            // Neighbours in time are no neighbours in memory.
+            let one = (i * 7_919) % series;
+            step(&mut banks[one], i, at);
+        }
+    };
+    for _ in 0..history {
+        round(&mut banks, at);
+        at += PANE_MS;
+    }
+    let began = on_cpu_ns();
+    for _ in 0..timed {
+        round(&mut banks, at);
+        at += PANE_MS;
+    }
+    black_box(&banks);
+    (on_cpu_ns() - began) / (timed * series) as f64
+}
+
+fn grid_panes(events: u32, r: &mut Rng) -> Vec<Vec<(u16, u32)>> {
+    let of = |r: &mut Rng, class: &dyn Fn(&mut Rng) -> u16| {
+        let mut all: Vec<u16> = (0..events).map(|_| class(r)).collect();
+        all.sort_unstable();
+        let mut out: Vec<(u16, u32)> = Vec::new();
+        for b in all {
+            match out.last_mut() {
+                Some(last) if last.0 == b => last.1 += 1,
+                _ => out.push((b, 1)),
+            }
+        }
+        out
+    };
+    (0..4_099).map(|_| of(r, &|r| bin(r.normal(), true))).collect()
+}
+
+fn class_panes(events: u32, classes: f64, r: &mut Rng) -> Vec<Vec<(u16, u32)>> {
+    (0..4_099)
+        .map(|_| {
+            let mut out: Vec<(u16, u32)> = Vec::new();
+            for _ in 0..events {
+                let class = (r.unit() * r.unit() * classes) as u16;
+                match out.iter_mut().find(|k| k.0 == class) {
+                    Some(k) => k.1 += 1,
+                    None => out.push((class, 1)),
+                }
+            }
+            out
+        })
+        .collect()
+}
+
+fn beginnings(series: usize, r: &mut Rng, yard: f64) {
+    let row = |name: &str, events: u32, ns: f64| println!("| {name} | {events} | {series} | {ns:.0} | {:.0} |", ns / (yard / 1.2));
+    for events in [10, 30] {
+        let counts: Vec<CountPane> = (0..4_099).map(|_| CountPane { hits: f64::from(r.binomial(events, 0.02)), total: f64::from(events) }).collect();
+        let rate = RateBank::new(RateSettings { direction: Direction::Up, tolerance: 0.2, at_least: 0.005 });
+        let feed = |b: &mut RateBank, i: usize, at: i64| {
+            black_box(b.judge(counts[(i + at as usize / 1_000) % 4_099], at, PANE_MS, 0.0));
+        };
+        row("rate, first 20 panes", events, learning(&rate, series, 0, 20, feed));
+        row("rate, learning from pane 500 on", events, learning(&rate, series, 500, 20, feed));
+        let grid = grid_panes(events, r);
+        let bins = BinsBank::new(BinsSettings { tolerance_sigma: 0.1 });
+        let feed = |b: &mut BinsBank, i: usize, at: i64| {
+            black_box(b.judge(&grid[(i + at as usize / 1_000) % 4_099], at, PANE_MS, 0.0));
+        };
+        row("bins, first 30 panes", events, learning(&bins, series, 0, 30, feed));
+        row("bins, learning from pane 200 on", events, learning(&bins, series, 200, 20, feed));
+        let feed = |b: &mut BinsBank, i: usize, at: i64| {
+            black_box(b.judge(&grid[(i + at as usize / 1_000) % 4_099], at, PANE_MS, B));
+        };
+        row("bins, judging from pane 200 on", events, learning(&bins, series, 200, 20, feed));
+        let labels = class_panes(events, 12.0, r);
+        let classes = ClassBank::new(ClassSettings { tolerance: 0.2 });
+        let feed = |b: &mut ClassBank, i: usize, at: i64| {
+            black_box(b.judge(&labels[(i + at as usize / 1_000) % 4_099], at, PANE_MS, 0.0));
+        };
+        row("classes, first 30 panes", events, learning(&classes, series, 0, 30, feed));
+        row("classes, learning from pane 300 on", events, learning(&classes, series, 300, 20, feed));
+        let feed = |b: &mut ClassBank, i: usize, at: i64| {
+            black_box(b.judge(&labels[(i + at as usize / 1_000) % 4_099], at, PANE_MS, B));
+        };
+        row("classes, judging from pane 300 on", events, learning(&classes, series, 300, 20, feed));
+    }
+}
+
 fn main() {
     let series = setting("SERIES", 10_000.0) as usize;
     let panes = setting("PANES", 2_000_000.0) as usize;
@@ -110,14 +203,15 @@ fn main() {
     );
     println!("\n| bank | events a pane | series | ns a pane | in units of the yardstick / 1.2 ns |");
     println!("| --- | --- | --- | --- | --- |");
-    for events in [1, 3, 10, 100, 1_000] {
+    for events in [1, 3, 10, 30, 100, 1_000] {
         for series in [series, 16] {
             let ns = rate(series, panes, events, &mut r);
             println!("| rate | {events} | {series} | {ns:.0} | {:.0} |", ns / (yard / 1.2));
         }
     }
-    for events in [3, 100] {
+    for events in [3, 10, 30, 100] {
         let ns = bins(series, panes / 10, events, &mut r);
         println!("| bins | {events} | {series} | {ns:.0} | {:.0} |", ns / (yard / 1.2));
     }
+    beginnings(series, &mut r, yard);
 }

@@ -11,15 +11,20 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Band, Ladder, Mixture, Sees, decay, ln_gamma, nats, nats_per_pane_max, normal_cdf, normal_quantile, recovery_injection};
+use super::recovery_injection;
+use super::{Band, Ladder, Mixture, NormalTable, Rises, Sees, decay, ln, ln_rising, nats, nats_per_pane_max, normal_cdf, normal_quantile};
 use crate::sketch::log_linear::{middle, upper_edge};
 use crate::verdict::{Call, Change, Onset, Reading, Release, State};
 
 const CUTS: [f64; 21] =
     [0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9998, 0.9999];
+/// Quantile bins: one more than there are cuts.
+const BINS_MAX: usize = CUTS.len() + 1;
 const SHIFTS: [f64; 5] = [0.1, 0.2, 0.4, 0.8, 1.6];
+/// The normal score from which on a bin is of the upper tenth.
+const UPPER_TENTH: f64 = 1.2816;
 /// Stretch of everything above a normal score: (score of the quantile, factor).
-const TAILS: [(f64, f64); 4] = [(1.2816, 1.5), (1.2816, 2.5), (1.8808, 2.0), (1.8808, 4.0)];
+const TAILS: [(f64, f64); 4] = [(UPPER_TENTH, 1.5), (UPPER_TENTH, 2.5), (1.8808, 2.0), (1.8808, 4.0)];
 const ARMS: usize = 2 * SHIFTS.len() + TAILS.len() + 2;
 const TABLE: usize = ARMS - 2;
 /// Parts of the injection, in the order of the alternatives: shifts up, down, tails, anything up and down. Small changes get the
@@ -61,9 +66,9 @@ pub enum Told {
 pub struct BinsBank {
     settings: BinsSettings,
     /// While warming: the sparse histogram on the grid, sorted by bin.
-    gathered: Vec<(u16, f64)>,
+    gathered: Vec<(u16, u32)>,
     total: f64,
-    armed: Option<Armed>,
+    armed: Option<Box<Armed>>,
     pending: Option<(Vec<(u16, u32)>, f64, i64, f64)>,
     hour: (i64, f64),
     starved: bool,
@@ -86,24 +91,38 @@ struct Armed {
     /// The last judged panes on the grid, and whether they were learned: what is given back at an alarm, and the size of the change.
     recent: VecDeque<(i64, bool, Vec<(u16, u32)>)>,
     held_since_ms: Option<i64>,
-    frozen: Option<Frozen>,
+    frozen: Option<Box<Frozen>>,
     panes: u32,
     refresh_at: f64,
 }
 
-/// Probabilities per bin: of the baseline moved to the edges of tolerance, and of every alternative.
+/// What is the same for a number of panes: shares and scores per bin, and the bets.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Tables {
     score: Vec<f64>,
     share: Vec<f64>,
-    null_up: Vec<f64>,
-    null_down: Vec<f64>,
-    /// The greater part of a bank's memory; single precision errs by less than a thousandth of a nat in a large pane.
-    ln_alternatives: Vec<f32>,
+    /// Variance of the normal scores over the shares, the first bin of the upper tenth, and the share from there on.
+    variance: f64,
+    tail_from: usize,
+    tail_share: f64,
+    /// Made from the shares when a pane is judged: a bank that only learns renews its shares often and never bets. Empty is not made.
+    bets: Vec<Bet>,
+    /// Sums of the nulls over all bins.
+    null_up_sum: f64,
+    null_down_sum: f64,
     /// The median and the quantiles to which twice the tolerance would move it.
     median: f64,
     low: f64,
     high: f64,
+}
+
+/// Probabilities of one bin: of the baseline moved to the edges of tolerance, and of every alternative.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Bet {
+    null_up: f64,
+    null_down: f64,
+    /// The greater part of a bank's memory; single precision errs by less than a thousandth of a nat in a large pane.
+    ln_alternatives: [f32; TABLE],
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -157,15 +176,10 @@ impl BinsBank {
 
     fn judge_merged(&mut self, pane: &[(u16, u32)], at_ms: i64, pane_ms: i64, injection: f64) -> Reading {
         let Some(armed) = self.armed.as_mut() else {
-            for (bin, c) in pane {
-                match self.gathered.binary_search_by_key(bin, |g| g.0) {
-                    Ok(i) => self.gathered[i].1 += f64::from(*c),
-                    Err(i) => self.gathered.insert(i, (*bin, f64::from(*c))),
-                }
-                self.total += f64::from(*c);
-            }
+            add_counts(&mut self.gathered, pane, usize::MAX);
+            self.total += pane.iter().map(|(_, c)| f64::from(*c)).sum::<f64>();
             if self.sees(injection).needs_events <= 0.0 {
-                self.armed = Armed::from_grid(&self.gathered, self.total, self.settings.tolerance_sigma);
+                self.armed = Armed::from_grid(&self.gathered, self.total, self.settings.tolerance_sigma).map(Box::new);
                 if self.armed.is_some() {
                     self.gathered = Vec::new();
                 }
@@ -173,19 +187,20 @@ impl BinsBank {
             return self.reading(Call::Quiet, injection);
         };
         let counts = armed.regroup(pane);
+        let counts = &counts[..armed.counts.len()];
         let n: f64 = counts.iter().sum();
         if armed.frozen.is_some() {
-            let (reading, told) = armed.watch_recovery(pane, &counts, at_ms, pane_ms);
+            let (reading, told) = armed.watch_recovery(pane, counts, at_ms, pane_ms);
             if let Some(told) = told {
                 self.told = told;
             }
             return reading;
         }
         if injection <= 0.0 || !armed.knows_noise() {
-            armed.learn(pane, &counts, n, pane_ms);
+            armed.learn(pane, counts, n, pane_ms, self.settings.tolerance_sigma);
             return self.reading(Call::Quiet, injection);
         }
-        let l = armed.likelihoods(&counts, n);
+        let l = armed.likelihoods(counts, n, self.settings.tolerance_sigma);
         let sum = armed.evidence.step_weighted(&l, &WEIGHTS, injection, nats_per_pane_max(armed.dispersion()), at_ms);
         let learns = sum < injection.powf(0.125) && sum < 1.0;
         armed.remember(at_ms, learns, pane);
@@ -196,7 +211,7 @@ impl BinsBank {
         }
         armed.held_since_ms = None;
         if learns {
-            armed.learn(pane, &counts, n, pane_ms);
+            armed.learn(pane, counts, n, pane_ms, self.settings.tolerance_sigma);
         }
         self.reading(Call::Quiet, injection)
     }
@@ -217,12 +232,13 @@ impl BinsBank {
             Release::Fixed | Release::Expected => {}
             Release::FalseAlarm => {
                 let counts = armed.regroup(&frozen.seen);
+                let counts = &counts[..armed.counts.len()];
                 let n = counts.iter().sum();
-                armed.learn(&frozen.seen, &counts, n, 0);
+                armed.learn(&frozen.seen, counts, n, 0, self.settings.tolerance_sigma);
             }
             Release::NewNormal => {
-                self.gathered = frozen.seen.iter().map(|(b, c)| (*b, f64::from(*c))).collect();
-                self.total = self.gathered.iter().map(|g| g.1).sum();
+                self.total = frozen.seen.iter().map(|g| f64::from(g.1)).sum();
+                self.gathered = frozen.seen;
                 self.armed = None;
             }
         }
@@ -249,9 +265,9 @@ impl BinsBank {
     /// Armed when a shift of 0.3 sigma beyond the tolerance could ever be shown.
     pub fn sees(&self, injection: f64) -> Sees {
         let b = if injection > 0.0 { injection } else { 1e-9 };
-        let needed = 2.0 * (-b.ln() + (ARMS as f64).ln()) / (0.3f64 * 0.3 / 2.0);
+        let needed = 2.0 * ln(ARMS as f64 / b) / (0.3f64 * 0.3 / 2.0);
         let have = self.armed.as_ref().map_or(self.total, |a| a.sum);
-        Sees { armed: self.armed.as_ref().is_some_and(Armed::knows_noise), needs_events: (needed - have).max(0.0) }
+        Sees { armed: self.armed.as_ref().is_some_and(|a| a.knows_noise()), needs_events: (needed - have).max(0.0) }
     }
 
     /// The median, and the quantiles to which a shift of twice the tolerance would move it.
@@ -295,7 +311,40 @@ impl BinsBank {
     }
 }
 
+/// Adds a sorted pane to a sorted histogram: what is there is raised in place, what is new is merged in from the end, so that every
+/// entry moves at most once.
 fn add_counts(into: &mut Vec<(u16, u32)>, pane: &[(u16, u32)], bins_max: usize) {
+    if pane.len() > bins_max.saturating_sub(into.len()) {
+        add_counts_bounded(into, pane, bins_max);
+        return;
+    }
+    let (mut at, mut new) = (0, 0);
+    for (bin, c) in pane {
+        at += into[at..].partition_point(|g| g.0 < *bin);
+        match into.get_mut(at) {
+            Some(have) if have.0 == *bin => have.1 = have.1.saturating_add(*c),
+            _ => new += 1,
+        }
+    }
+    let mut read = into.len();
+    let mut write = read + new;
+    into.resize(write, (0, 0));
+    for (bin, c) in pane.iter().rev() {
+        if write == read {
+            break;
+        }
+        let at = into[..read].partition_point(|g| g.0 < *bin);
+        if at < read && into[at].0 == *bin {
+            continue;
+        }
+        into.copy_within(at..read, write - (read - at));
+        write -= read - at + 1;
+        into[write] = (*bin, *c);
+        read = at;
+    }
+}
+
+fn add_counts_bounded(into: &mut Vec<(u16, u32)>, pane: &[(u16, u32)], bins_max: usize) {
     for (bin, c) in pane {
         match into.binary_search_by_key(bin, |g| g.0) {
             Ok(i) => into[i].1 = into[i].1.saturating_add(*c),
@@ -325,7 +374,7 @@ fn quantile_of(grid: &[(u16, u32)], q: f64) -> f64 {
 
 impl Armed {
     /// Regroups a gathered histogram into quantile bins; `None` when all values are one.
-    fn from_grid(grid: &[(u16, f64)], total: f64, tolerance: f64) -> Option<Armed> {
+    fn from_grid(grid: &[(u16, u32)], total: f64, tolerance: f64) -> Option<Armed> {
         let mut cuts: Vec<u16> = Vec::new();
         for q in CUTS {
             if total * (1.0 - q) < BEYOND_CUT_MIN {
@@ -334,7 +383,7 @@ impl Armed {
             let mut below = 0.0;
             let last = grid.len().saturating_sub(1);
             for (bin, c) in &grid[..last] {
-                below += c;
+                below += f64::from(*c);
                 if below >= q * total {
                     if cuts.last().is_none_or(|k| k < bin) {
                         cuts.push(*bin);
@@ -364,9 +413,9 @@ impl Armed {
         };
         for (bin, c) in grid {
             let b = armed.bin(*bin);
-            armed.counts[b] += c;
+            armed.counts[b] += f64::from(*c);
             if b == armed.cuts.len() {
-                add_counts(&mut armed.far, &[(*bin, *c as u32)], FAR_BINS_MAX);
+                add_counts(&mut armed.far, &[(*bin, *c)], FAR_BINS_MAX);
             }
         }
         armed.refresh(tolerance);
@@ -377,10 +426,15 @@ impl Armed {
         self.cuts.partition_point(|cut| *cut < grid)
     }
 
-    fn regroup(&self, pane: &[(u16, u32)]) -> Vec<f64> {
-        let mut counts = vec![0.0; self.counts.len()];
+    /// Counts per quantile bin of a sorted pane; those after the last bin are 0.
+    fn regroup(&self, pane: &[(u16, u32)]) -> [f64; BINS_MAX] {
+        let mut counts = [0.0; BINS_MAX];
+        let mut b = 0;
         for (bin, c) in pane {
-            counts[self.bin(*bin)] += f64::from(*c);
+            while self.cuts.get(b).is_some_and(|cut| cut < bin) {
+                b += 1;
+            }
+            counts[b] += f64::from(*c);
         }
         counts
     }
@@ -415,54 +469,69 @@ impl Armed {
         self.cuts.last().map_or(0.0, |c| upper_edge(*c))
     }
 
-    /// Recomputes the probabilities of null and alternatives from the quiet counts.
+    /// Recomputes shares and scores from the quiet counts; the bets follow when they are asked for.
     fn refresh(&mut self, t: f64) {
         self.refresh_at = self.sum * (1.0 + REFRESH_GROWTH);
         let bins = self.counts.len();
         let total = self.sum + 0.5 * bins as f64;
-        let share: Vec<f64> = self.counts.iter().map(|c| (c + 0.5) / total).collect();
-        // Normal scores of the upper edge of every bin but the last.
-        let mut z = Vec::with_capacity(bins - 1);
-        let mut cumulative = 0.0;
-        for s in &share[..bins - 1] {
-            cumulative += s;
-            z.push(normal_quantile(cumulative));
-        }
-        let shares_of = |edge: &dyn Fn(f64) -> f64| -> Vec<f64> {
-            let mut out = Vec::with_capacity(bins);
-            let mut last = 0.0;
-            for z in &z {
-                let c = edge(*z).clamp(last, 1.0);
-                out.push((c - last).max(1e-9));
-                last = c;
-            }
-            out.push((1.0 - last).max(1e-9));
-            out
-        };
-        let shifted = |d: f64| shares_of(&|z| normal_cdf(z - d));
-        let mut ln_alternatives = Vec::with_capacity(TABLE * bins);
-        for sign in [1.0, -1.0] {
-            for d in SHIFTS {
-                ln_alternatives.extend(shifted(sign * (d + t)).iter().map(|p| p.ln() as f32));
-            }
-        }
-        for (z0, s) in TAILS {
-            let tail = shares_of(&|z| {
-                let z = z - t;
-                normal_cdf(if z > z0 { z0 + (z - z0) / s } else { z })
-            });
-            ln_alternatives.extend(tail.iter().map(|p| p.ln() as f32));
-        }
-        let mut score = Vec::with_capacity(bins);
+        let tables = &mut self.tables;
+        tables.bets.clear();
+        tables.share.clear();
+        tables.score.clear();
+        (tables.variance, tables.tail_share, tables.tail_from) = (0.0, 0.0, bins);
         let mut below = 0.0;
-        for s in &share {
-            score.push(normal_quantile(below + s / 2.0));
-            below += s;
+        for (b, c) in self.counts.iter().enumerate() {
+            let share = (c + 0.5) / total;
+            let score = normal_quantile(below + share / 2.0);
+            below += share;
+            tables.variance += share * score * score;
+            if score > UPPER_TENTH {
+                tables.tail_from = tables.tail_from.min(b);
+                tables.tail_share += share;
+            }
+            tables.share.push(share);
+            tables.score.push(score);
         }
-        let (null_up, null_down) = (shifted(t), shifted(-t));
+        let normal = NormalTable::get();
         let median = self.quantile(0.5);
-        let (low, high) = (self.quantile(normal_cdf(-2.0 * t)).min(median), self.quantile(normal_cdf(2.0 * t)).max(median));
-        self.tables = Tables { score, null_up, null_down, share, ln_alternatives, median, low, high };
+        let (low, high) = (self.quantile(normal.cdf(-2.0 * t)).min(median), self.quantile(normal.cdf(2.0 * t)).max(median));
+        (self.tables.median, self.tables.low, self.tables.high) = (median, low, high);
+    }
+
+    /// The probabilities of null and alternatives, from the shares of the last refresh.
+    fn make_bets(&mut self, t: f64) {
+        let tables = &mut self.tables;
+        let normal = NormalTable::get();
+        let last = tables.share.len() - 1;
+        (tables.null_up_sum, tables.null_down_sum) = (0.0, 0.0);
+        // The two nulls and the alternatives up to the upper edge of the bin before.
+        let mut before = [0.0; TABLE + 2];
+        let mut cumulative = 0.0;
+        for (b, share) in tables.share.iter().enumerate() {
+            cumulative += share;
+            let mut upto = [1.0; TABLE + 2];
+            if b < last {
+                let z = normal_quantile(cumulative);
+                upto[0] = normal.cdf(z - t);
+                upto[1] = normal.cdf(z + t);
+                for (j, d) in SHIFTS.iter().enumerate() {
+                    upto[2 + j] = normal.cdf(z - (d + t));
+                    upto[2 + SHIFTS.len() + j] = normal.cdf(z + (d + t));
+                }
+                for (j, (z0, s)) in TAILS.iter().enumerate() {
+                    let z = z - t;
+                    // Below the tail it is the null's own.
+                    upto[2 + 2 * SHIFTS.len() + j] = if z > *z0 { normal.cdf(z0 + (z - z0) / s) } else { upto[0] };
+                }
+            }
+            let p: [f64; TABLE + 2] = std::array::from_fn(|j| (upto[j].clamp(before[j], 1.0) - before[j]).max(1e-9));
+            for (before, upto) in before.iter_mut().zip(&upto) {
+                *before = upto.clamp(*before, 1.0);
+            }
+            tables.null_up_sum += p[0];
+            tables.null_down_sum += p[1];
+            tables.bets.push(Bet { null_up: p[0], null_down: p[1], ln_alternatives: std::array::from_fn(|j| ln(p[j + 2]) as f32) });
+        }
     }
 
     fn knows_noise(&self) -> bool {
@@ -473,65 +542,69 @@ impl Armed {
         self.ladders[0].phi().max(self.ladders[1].phi())
     }
 
-    fn likelihoods(&self, counts: &[f64], n: f64) -> [f64; ARMS] {
+    fn likelihoods(&mut self, counts: &[f64], n: f64, tolerance: f64) -> [f64; ARMS] {
+        if self.tables.bets.is_empty() {
+            self.make_bets(tolerance);
+        }
         let f = self.dispersion();
         let v = n / f;
         let weight = self.sum / f;
-        let predictive = |null: &[f64]| -> f64 {
-            let (mut sum, mut a_sum) = (0.0, 0.0);
-            for (c, p) in counts.iter().zip(null) {
-                let a = p * weight + 0.5;
-                a_sum += a;
-                if *c > 0.0 {
-                    sum += ln_gamma(a + c / f) - ln_gamma(a);
-                }
+        let (mut up, mut down, mut anything) = (Rises::new(), Rises::new(), Rises::new());
+        let mut bets = [0.0; TABLE];
+        let mut mean = 0.0;
+        for ((c, bet), score) in counts.iter().zip(&self.tables.bets).zip(&self.tables.score) {
+            if *c <= 0.0 {
+                continue;
             }
-            sum - ln_gamma(a_sum + v) + ln_gamma(a_sum)
-        };
-        let (up, down) = (predictive(&self.tables.null_up), predictive(&self.tables.null_down));
-        let bins = counts.len();
+            let d = c / f;
+            up.add(bet.null_up * weight + 0.5, d);
+            down.add(bet.null_down * weight + 0.5, d);
+            anything.add(0.5, d);
+            for (sum, ln_q) in bets.iter_mut().zip(&bet.ln_alternatives) {
+                *sum += d * f64::from(*ln_q);
+            }
+            mean += c * score;
+        }
+        let half = 0.5 * counts.len() as f64;
+        let all = |a: f64| ln_rising(a, ln(a), v);
+        let up = up.total() - all(self.tables.null_up_sum * weight + half);
+        let down = down.total() - all(self.tables.null_down_sum * weight + half);
+        let anything = anything.total() - all(half);
         let mut l = [0.0; ARMS];
-        for (j, out) in l.iter_mut().enumerate().take(TABLE) {
-            let row = &self.tables.ln_alternatives[j * bins..(j + 1) * bins];
-            let bet: f64 = counts.iter().zip(row).map(|(c, q)| if *c > 0.0 { c / f * f64::from(*q) } else { 0.0 }).sum();
+        for (j, (out, bet)) in l.iter_mut().zip(&bets).enumerate() {
             *out = bet - if (SHIFTS.len()..2 * SHIFTS.len()).contains(&j) { down } else { up };
         }
         // Dirichlet(1/2) reaches everything; it bets on the side to which the pane leans.
-        let mean: f64 = counts.iter().zip(&self.tables.score).map(|(c, z)| c * z).sum::<f64>() / n.max(1.0);
-        let half = 0.5 * bins as f64;
-        let anything: f64 = counts.iter().map(|c| if *c > 0.0 { ln_gamma(0.5 + c / f) - ln_gamma(0.5) } else { 0.0 }).sum::<f64>()
-            - ln_gamma(half + v)
-            + ln_gamma(half);
         l[TABLE] = if mean > 0.0 { anything - up } else { (anything - up).min(-0.5) };
         l[TABLE + 1] = if mean < 0.0 { anything - down } else { (anything - down).min(-0.5) };
         l
     }
 
-    fn learn(&mut self, pane: &[(u16, u32)], counts: &[f64], n: f64, pane_ms: i64) {
+    fn learn(&mut self, pane: &[(u16, u32)], counts: &[f64], n: f64, pane_ms: i64, tolerance: f64) {
         let fade = decay(pane_ms);
         for (have, c) in self.counts.iter_mut().zip(counts) {
             *have = *have * fade + c;
         }
         self.sum = self.sum * fade + n;
         let mean: f64 = counts.iter().zip(&self.tables.score).map(|(c, z)| c * z).sum();
-        let tail: f64 = counts.iter().zip(&self.tables.score).map(|(c, z)| if *z > 1.2816 { *c } else { 0.0 }).sum();
+        let tail: f64 = counts[self.tables.tail_from.min(counts.len())..].iter().sum();
         self.lagged.push_back([mean, tail, n]);
         if self.lagged.len() > NOISE_LAG
             && let Some([mean, tail, n]) = self.lagged.pop_front()
         {
-            let variance: f64 = self.tables.score.iter().zip(&self.tables.share).map(|(z, p)| p * z * z).sum();
-            let p: f64 = self.tables.score.iter().zip(&self.tables.share).map(|(z, p)| if *z > 1.2816 { *p } else { 0.0 }).sum();
-            self.ladders[0].feed(mean, n, variance);
+            let p = self.tables.tail_share;
+            self.ladders[0].feed(mean, n, self.tables.variance);
             self.ladders[1].feed(tail, n, p * (1.0 - p));
         }
         let last = self.cuts.last().copied().unwrap_or(u16::MAX);
         let beyond = &pane[pane.partition_point(|(bin, _)| *bin <= last)..];
-        add_counts(&mut self.far, beyond, FAR_BINS_MAX);
+        if !beyond.is_empty() {
+            add_counts(&mut self.far, beyond, FAR_BINS_MAX);
+        }
         self.panes += 1;
         if self.panes.is_multiple_of(REFRESH_PANES) || self.sum >= self.refresh_at {
-            let t = self.tolerance();
             while self.cut_farther() {}
-            self.refresh(t);
+            self.refresh(tolerance);
         }
     }
 
@@ -568,13 +641,6 @@ impl Armed {
         true
     }
 
-    /// The tolerance that the tables were made with.
-    fn tolerance(&self) -> f64 {
-        let first = self.tables.null_up[0].clamp(1e-9, 1.0 - 1e-9);
-        let plain = self.tables.share[0].clamp(1e-9, 1.0 - 1e-9);
-        (normal_quantile(plain) - normal_quantile(first)).clamp(0.0, 1.0)
-    }
-
     fn speak(&mut self, sum: f64, injection: f64, at_ms: i64, pane_ms: i64, tolerance: f64) -> (Reading, Told) {
         let arm = self.evidence.best();
         let start = self.evidence.start_of(arm);
@@ -597,6 +663,7 @@ impl Armed {
         let (before, after) = (self.quantile(q), quantile_of(&since, q));
         let change = Change { before, after, low: quantile_of(&since, (q - half).max(0.0)), high: quantile_of(&since, (q + half).min(1.0)) };
         let counts = self.regroup(&since);
+        let counts = &counts[..self.counts.len()];
         let mean: f64 = counts.iter().zip(&self.tables.score).map(|(c, z)| c * z).sum::<f64>() / n.max(1.0);
         if !tail && mean.abs() <= tolerance {
             let since = *self.held_since_ms.get_or_insert(at_ms);
@@ -624,7 +691,7 @@ impl Armed {
             tables.extend(quiet.iter().zip(&still).map(|(p, s)| ((part * p + (1.0 - part) * s) / s).ln()));
         }
         self.calm();
-        self.frozen = Some(Frozen { recovery: Mixture::new(RECOVERY_ARMS), tables, before, told, seen: since, since: Vec::new() });
+        self.frozen = Some(Box::new(Frozen { recovery: Mixture::new(RECOVERY_ARMS), tables, before, told, seen: since, since: Vec::new() }));
         (Reading { state: State::Frozen, log_evidence, threshold, call: Call::Alarm { change, onset } }, told)
     }
 
