@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::incident::Exemplar;
 use crate::domain::{GroupKey, SeriesId, SeriesKey, Signal, Time};
-use crate::pane::{Code, Distinct, Leaf, LeafCell, Leaves, SlotName, once_each, slot};
+use crate::pane::{Code, Distinct, Leaf, LeafCell, Leaves, SlotName, once_each, renew_order, slot};
 
 mod budget;
 mod fairness;
@@ -418,9 +418,8 @@ impl Judge {
     }
 
     fn rank(&mut self) {
-        // Nearly sorted already: the stable sort finds the run.
-        self.order.extend(self.ranks.len() as u32..self.groups.len() as u32);
-        self.order.sort_by(|a, b| self.groups[*a as usize].key.cmp(&self.groups[*b as usize].key));
+        let fresh = self.ranks.len() as u32..self.groups.len() as u32;
+        renew_order(&mut self.order, fresh, |a, b| self.groups[a as usize].key.cmp(&self.groups[b as usize].key));
         self.ranks.resize(self.order.len(), 0);
         for (rank, g) in self.order.iter().enumerate() {
             self.ranks[*g as usize] = rank as u32;

@@ -18,6 +18,8 @@ const DAYS_KEPT: f64 = 6.0 / 7.0;
 const ERRORS_MIN: f64 = 5.0;
 /// Classes rarer than this in the reference are not compared one by one.
 const SHARE_MIN: f64 = 0.01;
+/// Entries that wait to be counted.
+const FRESH_MAX: usize = 96;
 /// Entries of a histogram; the rarest are left out beyond.
 const ENTRIES_MAX: usize = 1_000;
 
@@ -34,6 +36,8 @@ pub struct Reference {
     is_complete: bool,
     newest: Histogram,
     today: Histogram,
+    /// What came in since the last fold, as it came: one pane costs an append.
+    fresh: Histogram,
     /// How far the newest days lie from the first, in tolerances; what a person sees.
     pub last: Option<Distance>,
     pub is_listed: bool,
@@ -65,22 +69,35 @@ pub enum DayEnd {
 
 impl Reference {
     pub fn take(&mut self, feed: &Feed<'_>) {
-        let into = if self.is_complete { &mut self.today } else { &mut self.first };
         match feed {
             Feed::Share { hits, total } => {
+                let into = if self.is_complete { &mut self.today } else { &mut self.first };
                 add(into, 1, *hits as f32);
                 add(into, 0, (total - hits).max(0.0) as f32);
             }
-            Feed::Grid(pane) | Feed::Classes(pane) => pane.iter().for_each(|(bin, n)| add(into, *bin, *n as f32)),
+            Feed::Grid(pane) | Feed::Classes(pane) => {
+                self.fresh.extend(pane.iter().map(|(bin, n)| (*bin, *n as f32)));
+                if self.fresh.len() >= FRESH_MAX {
+                    self.fold();
+                }
+            }
             Feed::Count { .. } | Feed::Interval { .. } | Feed::Arrivals { .. } | Feed::Groups(_) => {}
         }
     }
 
+    /// Counts what came in.
+    fn fold(&mut self) {
+        let into = if self.is_complete { &mut self.today } else { &mut self.first };
+        self.fresh.drain(..).for_each(|(bin, n)| add(into, bin, n));
+    }
+
     /// The learning of the line is over: what came so far is the yardstick.
     pub fn complete(&mut self) {
-        if !self.is_complete && sum(&self.first) >= EVENTS_MIN {
-            self.is_complete = true;
+        if self.is_complete {
+            return;
         }
+        self.fold();
+        self.is_complete = sum(&self.first) >= EVENTS_MIN;
     }
 
     /// What is now is how it should be: the newest days become the yardstick.
@@ -130,6 +147,7 @@ impl Reference {
 
     /// A day has ended. `tolerance`: relative for shares, in standard deviations for values; `at_least`: no share below is news.
     pub fn day_ends(&mut self, bank: &Bank, tolerance: f64, at_least: f64) -> DayEnd {
+        self.fold();
         if !self.is_complete {
             return DayEnd::Nothing;
         }

@@ -86,15 +86,27 @@ impl Leaves {
     /// Where each leaf stands in the order of leaves, by its number.
     pub fn ranks(&mut self) -> &[u32] {
         if self.ranks.len() != self.all.len() {
-            // Nearly sorted already: the stable sort finds the run.
-            self.order.extend(self.ranks.len() as u32..self.all.len() as u32);
-            self.order.sort_by(|a, b| self.all[*a as usize].cmp(&self.all[*b as usize]));
+            let fresh = self.ranks.len() as u32..self.all.len() as u32;
+            renew_order(&mut self.order, fresh, |a, b| self.all[a as usize].cmp(&self.all[b as usize]));
             self.ranks.resize(self.order.len(), 0);
             for (rank, number) in self.order.iter().enumerate() {
                 self.ranks[*number as usize] = rank as u32;
             }
         }
         &self.ranks
+    }
+}
+
+/// Puts fresh numbers into an order: a few one by one, many by sorting, so that names are read as seldom as can be.
+pub fn renew_order(order: &mut Vec<u32>, fresh: std::ops::Range<u32>, cmp: impl Fn(u32, u32) -> std::cmp::Ordering) {
+    if fresh.len() * 16 > order.len() {
+        order.extend(fresh);
+        order.sort_by(|a, b| cmp(*a, *b));
+        return;
+    }
+    for number in fresh {
+        let at = order.partition_point(|o| cmp(*o, number).is_lt());
+        order.insert(at, number);
     }
 }
 

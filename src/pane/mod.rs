@@ -10,5 +10,5 @@ mod tests;
 mod watch;
 
 pub use cell::{BoxedCell, Cell, Code, Distinct, Exemplars, SLOTS_PER_PANE, once_each};
-pub use leaf::{Leaf, LeafCell, Leaves, SlotName, slot};
+pub use leaf::{Leaf, LeafCell, Leaves, SlotName, renew_order, slot};
 pub use watch::{Contribution, Counts, Fact, FactKind, Limits, Outbound, PartitionId, Protected, Scan, Settings, Watch};
