@@ -66,7 +66,7 @@ pub enum Bank {
     Limit(RateBank),
     Bins(BinsBank),
     Classes(ClassBank),
-    Counts(CountsBank),
+    Counts(Box<CountsBank>),
     Seasonal(Box<SeasonalStepBank>),
     Gap(GapBank),
     Fairness(Box<FairnessBank>),
@@ -177,12 +177,12 @@ impl Bank {
     }
 
     pub fn counts(tolerance: f64, at_least: f64) -> Bank {
-        Bank::Counts(CountsBank::new(CountsSettings { tolerance, at_least, both: false }))
+        Bank::Counts(Box::new(CountsBank::new(CountsSettings { tolerance, at_least, both: false })))
     }
 
     /// Traffic against what its season promises, where 1 is as promised: both ways.
     pub fn traffic(tolerance: f64) -> Bank {
-        Bank::Counts(CountsBank::new(CountsSettings { tolerance, at_least: 0.0, both: true }))
+        Bank::Counts(Box::new(CountsBank::new(CountsSettings { tolerance, at_least: 0.0, both: true })))
     }
 
     pub fn seasonal(tolerance: f64) -> Bank {
@@ -289,7 +289,7 @@ impl Bank {
             Bank::Limit(b) => Bank::Limit(b.clone()),
             Bank::Bins(b) => Bank::Bins(b.succeed(weight_max)),
             Bank::Classes(b) => Bank::Classes(b.succeed(weight_max)),
-            Bank::Counts(b) => Bank::Counts(b.succeed(weight_max)),
+            Bank::Counts(b) => Bank::Counts(Box::new(b.succeed(weight_max))),
             Bank::Seasonal(b) => Bank::Seasonal(Box::new(b.succeed(weight_max))),
             Bank::Gap(b) => Bank::Gap(b.succeed(weight_max)),
             // Only the whole is compared: a version inherits nothing here.
