@@ -549,7 +549,7 @@ impl Judge {
         group.dirty = true;
         // Predictions of the last hour, or of what is known of it, per pane.
         let since_ms = group.minutes.front().map_or(start.0, |m| m.0 * 60_000).max(group.born.0);
-        let covered_ms = (start.0 + pane_ms - since_ms).clamp(pane_ms, EXPOSURE_MINUTES * 60_000);
+        let covered_ms = (start.0 + pane_ms - since_ms).clamp(pane_ms.min(EXPOSURE_MINUTES * 60_000), EXPOSURE_MINUTES * 60_000);
         let exposure: f64 = group.minutes.iter().map(|m| f64::from(m.1)).sum::<f64>() * pane_ms as f64 / covered_ms as f64;
         let Group { key, lines, by_slot, .. } = group;
         let exemplars = |failed: bool| -> Vec<Exemplar> {
