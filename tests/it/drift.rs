@@ -73,8 +73,13 @@ fn a_model_that_comes_back_after_hours_is_judged_on() {
     let mut out = String::new();
     for (i, second) in (0..5).chain(9_000..9_060).chain(20_000..20_003).chain(90_000..90_040).enumerate() {
         let t = START_S + second;
-        writeln!(out, r#"{{"kind":"prediction","id":"p{i}","model":"m{}","environment":"prod","version":"{}","time":{t},"status":"ok"}}"#, i % 2, i % 3)
-            .expect("text");
+        writeln!(
+            out,
+            r#"{{"kind":"prediction","id":"p{i}","model":"m{}","environment":"prod","version":"{}","time":{t},"status":"ok"}}"#,
+            i % 2,
+            i % 3
+        )
+        .expect("text");
     }
     let lines = backtest(&out);
     assert_eq!(lines.last().expect("a summary")["events"], 108, "{lines:?}");
