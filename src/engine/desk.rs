@@ -373,7 +373,7 @@ impl Desk {
     /// Keeps what changed for the question "what happened before the onset".
     fn remember(&mut self, facts: &[Fact], cells: &[LeafCell], now: Time) {
         for LeafCell { leaf, .. } in cells.iter().filter(|c| !self.judge.knows(c)) {
-            let whole = GroupKey { environment: leaf.environment.clone(), model: leaf.model.clone(), version: None, segment: None };
+            let whole = leaf.whole();
             let is_new = !self.judge.has_version(leaf) && self.judge.group(&whole).is_some_and(|g| now.since_ms(g.born) > 10 * 60_000);
             let known = |f: &Fact| f.version.as_deref() == Some(&*leaf.version) && matches!(f.kind, FactKind::Deployment { .. });
             if is_new && !self.state.facts.iter().any(known) && !facts.iter().any(known) {

@@ -332,10 +332,7 @@ impl Judge {
         }
         for (i, of) in cells.iter().enumerate() {
             if !self.knows(of) {
-                let whole = self.group_index(
-                    GroupKey { environment: of.leaf.environment.clone(), model: of.leaf.model.clone(), version: None, segment: None },
-                    start,
-                );
+                let whole = self.group_index(of.leaf.whole(), start);
                 let is_only = matches!(self.groups[whole as usize].versions, Versions::One(_));
                 let keys = of.leaf.groups().filter(|key| !is_only || key.version.is_none());
                 let groups: Vec<u32> = keys.map(|key| self.group_index(key, start)).collect();
@@ -370,7 +367,7 @@ impl Judge {
 
     /// A leaf that was not met before: its model may have come to a second version.
     fn meet(&mut self, leaf: &Leaf, now: Time) {
-        let whole = GroupKey { environment: leaf.environment.clone(), model: leaf.model.clone(), version: None, segment: None };
+        let whole = leaf.whole();
         let w = self.group_index(whole.clone(), now) as usize;
         match &self.groups[w].versions {
             Versions::None => self.groups[w].versions = Versions::One(leaf.version.clone()),
@@ -411,10 +408,8 @@ impl Judge {
 
     /// Was this version of a model met before?
     pub fn has_version(&self, leaf: &Leaf) -> bool {
-        let version =
-            GroupKey { environment: leaf.environment.clone(), model: leaf.model.clone(), version: Some(leaf.version.clone()), segment: None };
         let is_only = |g: &Group| matches!(&g.versions, Versions::One(only) if *only == leaf.version);
-        self.group(&version.whole()).is_some_and(is_only) || self.group(&version).is_some()
+        self.group(&leaf.whole()).is_some_and(is_only) || self.group(&leaf.of_version()).is_some()
     }
 
     fn rank(&mut self) {

@@ -96,8 +96,7 @@ impl Rules {
                     *a += all;
                 }
                 _ => {
-                    let group = GroupKey { environment: leaf.environment.clone(), model: leaf.model.clone(), version: None, segment: None };
-                    sums.push((group, failed, all));
+                    sums.push((leaf.whole(), failed, all));
                 }
             }
         }

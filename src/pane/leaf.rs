@@ -20,10 +20,19 @@ pub struct Leaf {
 }
 
 impl Leaf {
+    /// The group of its model as a whole.
+    pub fn whole(&self) -> GroupKey {
+        GroupKey { environment: self.environment.clone(), model: self.model.clone(), version: None, segment: None }
+    }
+
+    /// The group of its version.
+    pub fn of_version(&self) -> GroupKey {
+        GroupKey { version: Some(self.version.clone()), ..self.whole() }
+    }
+
     /// The groups that this leaf's events belong to: the roll-up, its version, each of its segments.
     pub fn groups(&self) -> impl Iterator<Item = GroupKey> + '_ {
-        let roll_up = GroupKey { environment: self.environment.clone(), model: self.model.clone(), version: None, segment: None };
-        let version = GroupKey { version: Some(self.version.clone()), ..roll_up.clone() };
+        let (roll_up, version) = (self.whole(), self.of_version());
         let base = roll_up.clone();
         [roll_up, version].into_iter().chain(self.segments.iter().map(move |s| GroupKey { segment: Some(s.clone()), ..base.clone() }))
     }
