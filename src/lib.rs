@@ -17,6 +17,7 @@ pub mod decode;
 pub mod pane;
 pub mod judge;
 pub mod triage;
+pub mod respond;
 pub mod incident;
 pub mod engine;
 // --- shell: input and output; no adaptor knows another ---
@@ -24,6 +25,7 @@ pub mod telemetry;
 pub mod source;
 pub mod store;
 pub mod notify;
+pub mod act;
 pub mod serve;
 pub mod settings;
 // --- drivers ---

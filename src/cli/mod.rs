@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::settings::{self, Loaded};
 use crate::telemetry;
 
+mod audit;
 pub mod backtest;
 mod check;
 mod completions;
@@ -82,6 +83,8 @@ enum Command {
     #[command(subcommand)]
     Incidents(incidents::Incidents),
     #[command(subcommand)]
+    Audit(audit::Audit),
+    #[command(subcommand)]
     Notify(notify::Notify),
     #[command(subcommand)]
     Config(config::Config),
@@ -108,6 +111,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Simulate(command) => command.run(global),
         Command::Score(command) => command.run(global),
         Command::Incidents(command) => command.run(global),
+        Command::Audit(command) => command.run(global),
         Command::Notify(command) => command.run(global),
         Command::Config(command) => command.run(global),
         Command::Kinds(command) => command.run(),

@@ -36,6 +36,10 @@ pub enum Control {
         command: Command,
         wall: Time,
     },
+    /// A look at the clock: what is due on incidents becomes so.
+    Tick {
+        wall: Time,
+    },
     /// We cannot see: `words` say why. Silence findings are held while it lasts.
     Blind {
         words: String,

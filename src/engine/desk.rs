@@ -13,12 +13,13 @@ use super::control::{Control, Entry};
 use super::{Outcome, Route, Settings};
 use crate::domain::alarm::{Alarm, Unit};
 use crate::domain::delivery::{Delivery, Message};
-use crate::domain::incident::{Estimate, Exemplar, Finding, Incident, IncidentKey};
+use crate::domain::incident::{Actor, Estimate, Exemplar, Finding, Incident, IncidentKey, TimelineEntry};
 use crate::domain::time::{DAY_MS, HOUR_MS};
 use crate::domain::{ClosedAs, Decision, GroupKey, Onset, Segment, SeriesId, SeriesKey, Severity, Signal, Time};
 use crate::incident::{Command, Effect, Event, Happening, Refusal, decide, effects, evolve, timeline_of};
 use crate::judge::{Judge, RuleFired, Rules, Said, Spoken};
 use crate::pane::{BoxedCell, Contribution, Fact, FactKind, LeafCell, Outbound, PartitionId};
+use crate::respond::{self, StepCommand};
 use crate::triage::{self, Case};
 
 /// Deployments and pipeline runs remembered.
@@ -235,10 +236,17 @@ impl Desk {
             Control::Act { incident, command, wall } => {
                 let key = self.state.incidents.values().find(|i| i.id == incident).map(|i| i.key.clone());
                 let result = match key {
-                    Some(key) => self.command(&key, command, wall, out),
+                    Some(key) => self.act(&key, command, wall, out),
                     None => Err(Refusal(format!("there is no incident {incident:?}"))),
                 };
                 out.answers.push((entry.seq, result.map_err(|r| r.0)));
+            }
+            Control::Tick { wall } => {
+                let due: Vec<IncidentKey> =
+                    self.state.incidents.values().filter(|i| crate::incident::is_due(i, wall)).map(|i| i.key.clone()).collect();
+                for key in due {
+                    let _ = self.command(&key, Command::Tick, wall, out);
+                }
             }
             Control::Blind { words, wall } => {
                 if self.state.blind.replace(wall).is_none() {
@@ -627,6 +635,17 @@ impl Desk {
             now,
         };
         let a = triage::assess(&case);
+        let response = self.settings.respond.prepare(&crate::respond::Scene {
+            key: &key,
+            severity: a.severity,
+            title: &a.title,
+            since: lead.onset.at,
+            versions: &versions,
+            segments: &segments,
+            owner: model.and_then(|m| m.owner.as_deref()),
+            exposed: model.is_some_and(|m| !m.exposure.is_empty()),
+            pages: a.pages,
+        });
         let happening = Happening {
             severity: a.severity,
             severity_reasons: a.severity_reasons,
@@ -637,6 +656,7 @@ impl Desk {
             users_affected: users,
             cause: a.cause,
             action: a.action,
+            response,
             exemplars,
             pages: a.pages,
             page_reason: a.page_reason,
@@ -659,13 +679,29 @@ impl Desk {
         self.state.incidents.values().find(speaks).map(|i| i.key.clone())
     }
 
+    /// What somebody outside says of an incident. A target that another step holds is not touched.
+    fn act(&mut self, key: &IncidentKey, command: Command, now: Time, out: &mut Outcome) -> Result<Option<Incident>, Refusal> {
+        if let (Command::Step(step), Some(incident)) = (&command, self.state.incidents.get(key))
+            && let Some(why) = respond::forbids(self.state.incidents.values(), incident, step, now)
+        {
+            return Err(Refusal(why));
+        }
+        let is_answer = matches!(command, Command::Step(StepCommand::Answered { .. }));
+        let done = self.command(key, command, now, out)?;
+        match done.as_ref().filter(|_| is_answer).and_then(respond::automatic) {
+            // What is forbidden waits for a person.
+            Some(approval) => self.act(key, Command::Step(approval), now, out).or(Ok(done)),
+            None => Ok(done),
+        }
+    }
+
     fn command(&mut self, key: &IncidentKey, command: Command, now: Time, out: &mut Outcome) -> Result<Option<Incident>, Refusal> {
         let mut state = self.state.incidents.get(key).cloned();
         let events = decide(state.as_ref(), command, now)?;
         for (ordinal, event) in events.iter().enumerate() {
             // A new incident of an old key begins a life of its own.
             let before = if matches!(event, Event::Opened(_)) { None } else { state.take() };
-            let Some(after) = evolve(before.clone(), event, now) else { continue };
+            let Some(mut after) = evolve(before.clone(), event, now) else { continue };
             out.timeline.push(timeline_of(&after, event, ordinal as u32, now));
             for effect in effects(before.as_ref(), &after, event) {
                 match effect {
@@ -676,6 +712,26 @@ impl Desk {
                         for receiver in self.settings.receivers_of(&after) {
                             out.deliveries.push(Delivery::new(&receiver, Message { notice, at: now, incident: after.clone() }));
                         }
+                    }
+                    Effect::TellAlso(notice, receivers) => {
+                        for receiver in receivers {
+                            let delivery = Delivery::new(&receiver, Message { notice, at: now, incident: after.clone() });
+                            // Somebody may be named by a route as well.
+                            if !out.deliveries.iter().any(|d| d.id == delivery.id) {
+                                out.deliveries.push(delivery);
+                            }
+                        }
+                    }
+                    Effect::Do(job) => out.jobs.push(*job),
+                    Effect::Raise { step, times } => {
+                        let words = self.raise(&after, times);
+                        for s in after.response.steps.iter_mut().filter(|s| s.id == step) {
+                            s.state = crate::domain::StepState::Done;
+                            s.words.clone_from(&words);
+                        }
+                        let (incident_id, revision) = (after.id.clone(), after.revision);
+                        let (who, what) = (Actor::Bellwether, "sensitivity_raised".to_owned());
+                        out.timeline.push(TimelineEntry { incident_id, revision, ordinal: ordinal as u32, at: now, who, what, why: words });
                     }
                     Effect::Release(how) => self.release(&after, how),
                 }
@@ -690,7 +746,30 @@ impl Desk {
         Ok(state)
     }
 
+    /// Watches the model more closely, and says what that may cost.
+    fn raise(&mut self, incident: &Incident, times: f64) -> String {
+        let extra = self.judge.raise(&GroupKey::roll_up(&incident.key.environment, &incident.key.model), times);
+        match extra {
+            0.0 => format!("{} is watched more closely already, or has no series yet", incident.key.model),
+            extra => format!(
+                "{} is watched {times} times as closely while this is open, which may cost {extra:.3} more false pages in 30 days ({:.5} a day)",
+                incident.key.model,
+                extra / 30.0
+            ),
+        }
+    }
+
+    /// As closely as before, unless another incident of the model still asks for more.
+    fn lower(&mut self, incident: &Incident) {
+        let same = |i: &&Incident| i.id != incident.id && i.key.model == incident.key.model && i.key.environment == incident.key.environment;
+        let asks = |i: &Incident| i.state.is_live() && i.response.steps.iter().any(|s| s.raise.is_some());
+        if !self.state.incidents.values().filter(same).any(asks) {
+            self.judge.lower(&GroupKey::roll_up(&incident.key.environment, &incident.key.model));
+        }
+    }
+
     fn release(&mut self, incident: &Incident, how: ClosedAs) {
+        self.lower(incident);
         let release = match how {
             ClosedAs::Fixed => Release::Fixed,
             ClosedAs::NewNormal => Release::NewNormal,
@@ -751,7 +830,8 @@ impl Desk {
         self.state.pending.iter().any(|e| e.control == Control::Live)
     }
 
-    pub fn reroute(&mut self, models: BTreeMap<String, super::ModelSettings>, routes: Vec<Route>) {
+    pub fn reroute(&mut self, models: BTreeMap<String, super::ModelSettings>, routes: Vec<Route>, respond: respond::Settings) {
+        self.settings.respond = respond;
         self.settings.models = models;
         self.settings.routes = routes;
     }

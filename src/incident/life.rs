@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::delivery::Notice;
 use crate::domain::incident::{Actor, Answer, CauseGuess, Estimate, Exemplar, Finding, Incident, IncidentKey, TimelineEntry};
-use crate::domain::{ClosedAs, IncidentState, Onset, Segment, SeriesId, Severity, Time};
+use crate::domain::response::{Job, Response, Timer, TimerKind};
+use crate::domain::{ClosedAs, IncidentState, Onset, Segment, SeriesId, Severity, StepState, Time};
+use crate::respond::{self, StepCommand, Stepped};
 
 /// The same key within this time of `resolved` is the same incident again.
 pub const REOPEN_WITHIN_MS: i64 = 24 * 3_600_000;
@@ -44,6 +46,10 @@ pub enum Command {
         by: String,
         text: String,
     },
+    /// Of a step of the runbook.
+    Step(StepCommand),
+    /// Somebody with a clock has looked at it.
+    Tick,
 }
 
 /// One assessed happening: what triage says of the findings of a pane.
@@ -60,6 +66,8 @@ pub struct Happening {
     pub users_affected: Option<Estimate>,
     pub cause: Option<CauseGuess>,
     pub action: String,
+    /// The runbook's steps.
+    pub response: Response,
     pub exemplars: Vec<Exemplar>,
     /// Is this worth a page, and why (not).
     pub pages: bool,
@@ -103,6 +111,17 @@ pub enum Event {
         by: String,
         text: String,
     },
+    Stepped(Box<Stepped>),
+    /// The first look at the clock: from now on the timers run.
+    Timed {
+        timers: Vec<Timer>,
+    },
+    /// Nobody acknowledged in time: these are told as well.
+    Climbed {
+        level: u32,
+        to: Vec<String>,
+        words: String,
+    },
 }
 
 impl Event {
@@ -119,14 +138,26 @@ impl Event {
             Event::Mitigated { .. } => "mitigated",
             Event::Resolved { .. } => "resolved",
             Event::Noted { .. } => "noted",
+            Event::Stepped(_) => "stepped",
+            Event::Timed { .. } => "timed",
+            Event::Climbed { .. } => "climbed",
         }
     }
 }
 
 /// What an event wants done outside.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     Tell(Notice),
+    /// These, beside whoever the routes name.
+    TellAlso(Notice, Vec<String>),
+    /// An errand outside.
+    Do(Box<Job>),
+    /// The model is watched so many times as closely from now on.
+    Raise {
+        step: String,
+        times: f64,
+    },
     /// The series of this incident learn from how it was closed.
     Release(ClosedAs),
 }
@@ -148,7 +179,9 @@ pub fn decide(state: Option<&Incident>, command: Command, now: Time) -> Result<V
             | Command::Mitigate { .. }
             | Command::Resolve { .. }
             | Command::Reopen { .. }
-            | Command::Note { .. } => Err(Refusal("there is no such incident".to_owned())),
+            | Command::Note { .. }
+            | Command::Step(_)
+            | Command::Tick => Err(Refusal("there is no such incident".to_owned())),
         };
     };
     let live = incident.state.is_live();
@@ -183,6 +216,7 @@ pub fn decide(state: Option<&Incident>, command: Command, now: Time) -> Result<V
                     closed_as: ClosedAs::Fixed,
                     why: "every series that spoke is back within tolerance, by evidence".to_owned(),
                 });
+                events.extend(respond::undone_at_recovery(incident).into_iter().map(|s| Event::Stepped(Box::new(s))));
             }
             Ok(events)
         }
@@ -226,7 +260,43 @@ pub fn decide(state: Option<&Incident>, command: Command, now: Time) -> Result<V
             | IncidentState::Merged => Err(not_live("reopened")),
         },
         Command::Note { by, text } => Ok(vec![Event::Noted { by, text }]),
+        Command::Step(command) => {
+            let steps = respond::steps::decide(incident, command, now).map_err(Refusal)?;
+            Ok(steps.into_iter().map(|s| Event::Stepped(Box::new(s))).collect())
+        }
+        Command::Tick => Ok(ticked(incident, now)),
     }
+}
+
+/// What a look at the clock shows.
+fn ticked(incident: &Incident, now: Time) -> Vec<Event> {
+    let timers = &incident.response.timers;
+    if !incident.state.is_live() {
+        return vec![];
+    }
+    if timers.iter().any(|t| t.due.is_none()) {
+        let timers = timers.iter().map(|t| Timer { due: t.due.or(Some(now.plus_ms(t.after_ms))), ..t.clone() }).collect();
+        return vec![Event::Timed { timers }];
+    }
+    if incident.state != IncidentState::Open {
+        return vec![];
+    }
+    let due = timers.iter().filter(|t| t.due.is_some_and(|d| d <= now));
+    let told = due.filter_map(|t| match &t.what {
+        TimerKind::Escalate { to } => Some((t, to)),
+        TimerKind::Legal { .. } => None,
+    });
+    let climbed = told.enumerate().map(|(i, (t, to))| {
+        let level = incident.response.level + 1 + i as u32;
+        let words = format!("nobody acknowledged within {} min: level {level} is told ({})", t.after_ms / 60_000, to.join(", "));
+        Event::Climbed { level, to: to.clone(), words }
+    });
+    climbed.collect()
+}
+
+/// Would a look at the clock change anything?
+pub fn is_due(incident: &Incident, now: Time) -> bool {
+    incident.state.is_live() && incident.response.timers.iter().any(|t| t.due.is_none()) || !ticked(incident, now).is_empty()
 }
 
 /// The incident after an event. Only `Opened` may meet no incident.
@@ -245,6 +315,8 @@ pub fn evolve(state: Option<Incident>, event: &Event, now: Time) -> Option<Incid
             incident.severity = h.severity;
             incident.severity_reasons = h.severity_reasons.clone();
             incident.title = h.title.clone();
+            incident.action = h.action.clone();
+            incident.response = respond::joined(&incident.response, &h.response);
             incident.paged |= h.pages;
             incident.page_reason = h.page_reason.clone();
         }
@@ -259,6 +331,7 @@ pub fn evolve(state: Option<Incident>, event: &Event, now: Time) -> Option<Incid
                 incident.severity_reasons = h.severity_reasons.clone();
                 incident.paged |= h.pages;
                 incident.page_reason = h.page_reason.clone();
+                incident.response = respond::joined(&incident.response, &h.response);
                 absorb(&mut incident, h);
             }
         }
@@ -272,10 +345,12 @@ pub fn evolve(state: Option<Incident>, event: &Event, now: Time) -> Option<Incid
         Event::Acknowledged { .. } => {
             incident.state = IncidentState::Acknowledged;
             incident.acknowledged_at.get_or_insert(now);
+            no_escalation(&mut incident);
         }
         Event::Mitigated { .. } => {
             incident.state = IncidentState::Mitigated;
             incident.mitigated_at.get_or_insert(now);
+            no_escalation(&mut incident);
         }
         Event::Resolved { closed_as, .. } => {
             incident.state = IncidentState::Resolved;
@@ -283,8 +358,29 @@ pub fn evolve(state: Option<Incident>, event: &Event, now: Time) -> Option<Incid
             incident.closed_as = Some(*closed_as);
         }
         Event::Noted { .. } => {}
+        Event::Stepped(stepped) => {
+            for step in incident.response.steps.iter_mut().filter(|s| s.id == stepped.step) {
+                stepped.apply(step, now);
+            }
+        }
+        Event::Timed { timers } => incident.response.timers = timers.clone(),
+        Event::Climbed { level, words, .. } => {
+            incident.response.level = *level;
+            incident.page_reason = words.clone();
+            incident.paged = true;
+            let is_past = |t: &Timer| matches!(t.what, TimerKind::Escalate { .. }) && t.due.is_some_and(|d| d <= now);
+            // One level an event, in their order.
+            if let Some(at) = incident.response.timers.iter().position(is_past) {
+                incident.response.timers.remove(at);
+            }
+        }
     }
     Some(incident)
+}
+
+/// Somebody is at it.
+fn no_escalation(incident: &mut Incident) {
+    incident.response.timers.retain(|t| !matches!(t.what, TimerKind::Escalate { .. }));
 }
 
 fn opened(h: &Happening, now: Time) -> Incident {
@@ -313,6 +409,7 @@ fn opened(h: &Happening, now: Time) -> Incident {
         cause: h.cause.clone(),
         action: h.action.clone(),
         exemplars: h.exemplars.clone(),
+        response: h.response.clone(),
     }
 }
 
@@ -349,6 +446,48 @@ fn absorb(incident: &mut Incident, h: &Happening) {
 
 /// Who hears of an event. `before` is the incident as it stood.
 pub fn effects(before: Option<&Incident>, after: &Incident, event: &Event) -> Vec<Effect> {
+    let mut out = said(before, after, event);
+    out.extend(begun(before, after, event));
+    out
+}
+
+/// What the runbook asks for when an incident opens, becomes worse or comes back: people told and plans made; and the errand of a
+/// step that has moved.
+fn begun(before: Option<&Incident>, after: &Incident, event: &Event) -> Vec<Effect> {
+    let notice = match event {
+        Event::Opened(_) => Notice::Opened,
+        Event::Escalated(_) => Notice::Escalated,
+        Event::Reopened { .. } => Notice::Reopened,
+        Event::Stepped(stepped) => {
+            let step = stepped.errand.and_then(|errand| Some((after.response.step(&stepped.step)?, errand)));
+            return step.map(|(step, errand)| Effect::Do(Box::new(Job::new(after, step, errand)))).into_iter().collect();
+        }
+        Event::Climbed { to, .. } => return vec![Effect::TellAlso(Notice::Escalated, to.clone())],
+        Event::Updated(_)
+        | Event::SeriesRecovered { .. }
+        | Event::RecoveryBegan { .. }
+        | Event::Acknowledged { .. }
+        | Event::Mitigated { .. }
+        | Event::Resolved { .. }
+        | Event::Noted { .. }
+        | Event::Timed { .. } => return vec![],
+    };
+    let known = |id: &str| before.and_then(|b| b.response.step(id));
+    let mut out = Vec::new();
+    let told: Vec<String> =
+        after.response.steps.iter().filter(|s| notice == Notice::Reopened || known(&s.id).is_none()).flat_map(|s| s.tells.clone()).collect();
+    if after.paged && !told.is_empty() {
+        out.push(Effect::TellAlso(notice, told));
+    }
+    let raised = after.response.steps.iter().filter(|s| notice == Notice::Reopened || known(&s.id).is_none());
+    out.extend(raised.filter_map(|s| Some(Effect::Raise { step: s.id.clone(), times: s.raise? })));
+    let planning =
+        after.response.steps.iter().filter(|s| s.state == StepState::Planning && known(&s.id).is_none_or(|k| k.state != StepState::Planning));
+    out.extend(planning.map(|s| Effect::Do(Box::new(Job::new(after, s, crate::domain::response::Errand::Plan)))));
+    out
+}
+
+fn said(before: Option<&Incident>, after: &Incident, event: &Event) -> Vec<Effect> {
     match event {
         Event::Opened(_) if after.paged => vec![Effect::Tell(Notice::Opened)],
         Event::Updated(_) if after.paged => vec![Effect::Tell(Notice::Updated)],
@@ -371,7 +510,21 @@ pub fn effects(before: Option<&Incident>, after: &Incident, event: &Event) -> Ve
             out.push(Effect::Release(*closed_as));
             out
         }
-        Event::Noted { .. } => vec![],
+        Event::Noted { .. } | Event::Timed { .. } | Event::Climbed { .. } => vec![],
+        Event::Stepped(stepped) => match stepped.to {
+            StepState::Done | StepState::Unknown | StepState::Undone | StepState::UndoUnknown => tell(after, Notice::Updated),
+            StepState::Idle
+            | StepState::Planning
+            | StepState::Planned
+            | StepState::Applying
+            | StepState::Verifying
+            | StepState::Unverified
+            | StepState::Failed
+            | StepState::Moved
+            | StepState::Undoing
+            | StepState::VerifyingUndo
+            | StepState::UndoFailed => vec![],
+        },
     }
 }
 
@@ -394,8 +547,29 @@ pub fn timeline_of(after: &Incident, event: &Event, ordinal: u32, at: Time) -> T
         Event::Mitigated { by, why } => (person(by), "mitigated", why.clone()),
         Event::Resolved { by, closed_as, why } => (by.clone(), "resolved", format!("as {closed_as}: {why}")),
         Event::Noted { by, text } => (person(by), "note", text.clone()),
+        Event::Stepped(s) => return stepped_line(after, s, ordinal, at),
+        Event::Timed { timers } => (us, "waiting", waits(timers)),
+        Event::Climbed { words, .. } => (us, "escalated", words.clone()),
     };
     TimelineEntry { incident_id: after.id.clone(), revision: after.revision, ordinal, at, who, what: what.to_owned(), why }
+}
+
+fn stepped_line(after: &Incident, s: &Stepped, ordinal: u32, at: Time) -> TimelineEntry {
+    let (what, why) = (format!("action_{}", s.what), format!("step {}: {}", s.step, s.words));
+    TimelineEntry { incident_id: after.id.clone(), revision: after.revision, ordinal, at, who: s.by.clone(), what, why }
+}
+
+fn waits(timers: &[Timer]) -> String {
+    let line = |t: &Timer| {
+        let due = t.due.map(|d| d.to_string()).unwrap_or_default();
+        match &t.what {
+            TimerKind::Escalate { to } => format!("if nobody acknowledges by {due}, {} is told", to.join(", ")),
+            TimerKind::Legal { name, words, checked_on } => {
+                format!("{name}: {words}, by {due} if it began now; a person decides whether it applies (checked on {checked_on}; no legal advice)")
+            }
+        }
+    };
+    timers.iter().map(line).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]
@@ -436,6 +610,7 @@ mod tests {
             users_affected: None,
             cause: None,
             action: String::new(),
+            response: Response::default(),
             exemplars: vec![],
             pages: true,
             page_reason: "p".into(),

@@ -6,4 +6,4 @@
 
 mod life;
 
-pub use life::{Command, Effect, Event, Happening, Refusal, decide, effects, evolve, timeline_of};
+pub use life::{Command, Effect, Event, Happening, Refusal, decide, effects, evolve, is_due, timeline_of};

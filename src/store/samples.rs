@@ -32,6 +32,7 @@ pub(super) fn incident(model: &str, opened: i64, revision: u64, state: IncidentS
         cause: None,
         action: "roll back".to_owned(),
         exemplars: Vec::new(),
+        response: crate::domain::response::Response::default(),
     }
 }
 

@@ -1,6 +1,8 @@
 //! The one integration binary: the product through its front door, with real parts where they can be had.
 
 mod broker;
+mod actions;
+mod audit;
 mod crash;
 mod daemon;
 mod dead;
@@ -16,6 +18,7 @@ mod parts;
 mod pages;
 mod reload;
 mod same;
+mod runbooks;
 mod scenario;
 mod score;
 mod settings;

@@ -240,6 +240,7 @@ fn incident(n: usize, now: Time) -> Incident {
         cause: None,
         action: "route 0 % to v2".into(),
         exemplars: vec![],
+        response: Default::default(),
     }
 }
 
