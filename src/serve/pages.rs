@@ -486,6 +486,12 @@ struct OneIncidentPage<'a> {
     may_acknowledge: bool,
     may_mitigate: bool,
     live: bool,
+    is_merged: bool,
+    /// The incident that tells of this one.
+    told_by: Option<String>,
+    held: Option<String>,
+    under: Vec<BranchRow>,
+    into: String,
     timeline: Vec<TimelineRow>,
     deliveries: Vec<ToldRow>,
     exemplars: Vec<ExemplarRow>,
@@ -501,6 +507,13 @@ struct RankedCause {
     name: String,
     percent: String,
     bar: String,
+}
+
+struct BranchRow {
+    id: Option<String>,
+    name: String,
+    reason: String,
+    at: When,
 }
 
 struct FindingRow {
@@ -585,6 +598,21 @@ fn show_incident(web: &Web, headers: &HeaderMap, status: StatusCode, found: Inci
         may_acknowledge: state == IncidentState::Open,
         may_mitigate: matches!(state, IncidentState::Open | IncidentState::Acknowledged),
         live: state.is_live(),
+        into: form.into.clone(),
+        is_merged: state == IncidentState::Merged,
+        told_by: incident.merged_into.clone().filter(|_| state == IncidentState::Merged),
+        held: incident.suppressed.as_ref().map(|s| {
+            let until = s.until.map(|t| format!(" It calls after {} if it lasts.", t.clock())).unwrap_or_default();
+            format!("Nobody is called: {}.{until}", s.words)
+        }),
+        under: (incident.merged.iter())
+            .map(|b| BranchRow {
+                id: b.id.clone(),
+                name: format!("{} of {}", spaced(b.key.category.as_str()), b.key.model),
+                reason: b.reason.clone(),
+                at: frame.when(b.at),
+            })
+            .collect(),
         timeline: timeline
             .into_iter()
             .rev()
@@ -666,6 +694,10 @@ struct IncidentForm {
     why: String,
     #[serde(rename = "as")]
     closed_as: String,
+    /// Of `merge`.
+    into: String,
+    /// Of `suppress`: for so long.
+    hours: Option<i64>,
 }
 
 async fn command(
@@ -678,7 +710,14 @@ async fn command(
     or_problem!(web, headers, web.guard.check_token(&headers, &form.csrf));
     // Browsers end the lines of a text with both characters.
     form.why = form.why.replace("\r\n", "\n");
-    let body = CommandBody { by: form.by.clone(), why: form.why.clone(), closed_as: form.closed_as.clone(), text: form.why.clone() };
+    let body = CommandBody {
+        by: form.by.clone(),
+        why: form.why.clone(),
+        closed_as: form.closed_as.clone(),
+        text: form.why.clone(),
+        into: form.into.clone(),
+        until: form.hours.map(|h| super::now().plus_ms(h.clamp(1, 24 * 30) * crate::domain::time::HOUR_MS)),
+    };
     let done = match body.command(&verb) {
         Ok(command) => web.backend.command(&id, command, form.revision, None).await.map_err(Problem::from),
         Err(problem) => Err(problem),

@@ -546,6 +546,9 @@ impl Backend for Fake {
             PersonCommand::Resolve { by, closed_as, why } => (IncidentState::Resolved, by, "resolved", format!("{closed_as}: {why}")),
             PersonCommand::Reopen { .. } => return Err(CommandError::Refused("it is not over".into())),
             PersonCommand::Note { by, text } => (incident.state, by, "note", text),
+            PersonCommand::Merge { .. } | PersonCommand::Split { .. } | PersonCommand::Suppress { .. } => {
+                return Err(CommandError::Refused("not here".into()));
+            }
         };
         (incident.state, incident.revision) = (state, incident.revision + 1);
         let (revision, at) = (incident.revision, incident.updated_at);
