@@ -19,6 +19,7 @@ mod completions;
 mod config;
 mod demo;
 mod failure;
+mod holds;
 mod incidents;
 mod kinds;
 mod notify;
@@ -85,6 +86,10 @@ enum Command {
     #[command(subcommand)]
     Audit(audit::Audit),
     #[command(subcommand)]
+    Silences(holds::Silences),
+    #[command(subcommand)]
+    Maintenance(holds::Maintenance),
+    #[command(subcommand)]
     Notify(notify::Notify),
     #[command(subcommand)]
     Config(config::Config),
@@ -112,6 +117,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Score(command) => command.run(global),
         Command::Incidents(command) => command.run(global),
         Command::Audit(command) => command.run(global),
+        Command::Silences(command) => command.run(global),
+        Command::Maintenance(command) => command.run(global),
         Command::Notify(command) => command.run(global),
         Command::Config(command) => command.run(global),
         Command::Kinds(command) => command.run(),

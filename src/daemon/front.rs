@@ -10,12 +10,15 @@ use tokio::sync::oneshot;
 
 use super::keeper::{Ask, Status, chain, lock};
 use super::{Reloader, now};
+use crate::domain::Hold;
 use crate::domain::incident::Incident;
+use crate::engine::Control;
 use crate::engine::view::{EngineView, ModelView, SeriesPage, SeriesView};
 use crate::incident::Command;
 use crate::respond::StepCommand;
 use crate::serve::{
-    Audited, Backend, CommandError, DeliveryRow, FaultButton, HealthView, Holder, IncidentFilter, IncidentPage, OutboxRow, PersonCommand, Readiness,
+    Audited, Backend, CommandError, DeliveryRow, FaultButton, HealthView, Holder, IncidentFilter, IncidentPage, NewHold, OutboxRow, PersonCommand,
+    Readiness,
 };
 use crate::settings::{self, Settings};
 use crate::store::{AuditEntry, Filter, Store};
@@ -106,6 +109,9 @@ impl Backend for Front {
             PersonCommand::Approve { by, role, step, plan } => Command::Step(StepCommand::Approve { by, role, step, plan }),
             PersonCommand::Undo { by, role, step } => Command::Step(StepCommand::Undo { by, role, step }),
             PersonCommand::Done { by, step, why } => Command::Step(StepCommand::Settle { by, step, why }),
+            PersonCommand::Merge { into, by, why } => Command::Merge { into, by, why },
+            PersonCommand::Split { by, why } => Command::Split { by, why },
+            PersonCommand::Suppress { by, why, until } => Command::Suppress { by, why, until: Some(until) },
         };
         let incident = id.to_owned();
         self.ask(|to| Ask::Act { incident, command, revision, key, to }).await?
@@ -126,6 +132,20 @@ impl Backend for Front {
     async fn audit(&self, line: Audited) -> Result<(), CommandError> {
         let Audited { who, role, what, subject, detail } = line;
         self.read(move |s| s.audit(AuditEntry { who, role, what, subject, detail }, now())).await.map(drop)
+    }
+
+    async fn holds(&self) -> Result<Vec<Hold>, CommandError> {
+        self.ask(Ask::Holds).await
+    }
+
+    async fn hold(&self, new: NewHold) -> Result<Hold, CommandError> {
+        let NewHold { kind, matcher, from, until, by, why, harm } = new;
+        self.ask(|to| Ask::Hold { control: Control::Hold { kind, matcher, from, until, by, why, harm }, id: None, to }).await?
+    }
+
+    async fn end_hold(&self, id: &str, by: String) -> Result<Hold, CommandError> {
+        let id = id.to_owned();
+        self.ask(|to| Ask::Hold { control: Control::EndHold { id: id.clone(), by, wall: now() }, id: Some(id), to }).await?
     }
 
     async fn models(&self) -> Result<Vec<ModelView>, CommandError> {

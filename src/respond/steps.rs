@@ -261,7 +261,7 @@ pub fn automatic(incident: &Incident) -> Option<StepCommand> {
     let may = |s: &&Step| s.automatic && s.state == StepState::Planned && s.approvals.is_empty() && incident.severity.level() == 1;
     let step = incident.response.steps.iter().find(may)?;
     let plan = step.plan.as_ref().filter(|p| p.can_undo && !p.is_noop)?;
-    incident.state.is_live().then(|| StepCommand::Approve {
+    (incident.state.is_live() && incident.state.is_audible()).then(|| StepCommand::Approve {
         by: RUNBOOK.to_owned(),
         role: Role::Admin,
         step: step.id.clone(),

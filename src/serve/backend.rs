@@ -3,8 +3,9 @@
 use async_trait::async_trait;
 use serde::Serialize;
 
+use super::holds::NewHold;
 use crate::domain::incident::{Incident, TimelineEntry};
-use crate::domain::{ClosedAs, Role, Time};
+use crate::domain::{ClosedAs, Hold, Role, Time};
 use crate::engine::view::{EngineView, ModelView, SeriesPage, SeriesView};
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -86,6 +87,23 @@ pub enum PersonCommand {
         by: String,
         step: String,
         why: String,
+    },
+    /// It has the same cause as the incident `into`, and is told there.
+    Merge {
+        into: String,
+        by: String,
+        why: String,
+    },
+    /// It stands for itself after all.
+    Split {
+        by: String,
+        why: String,
+    },
+    /// Nobody is called for it until then.
+    Suppress {
+        by: String,
+        why: String,
+        until: Time,
     },
 }
 
@@ -179,6 +197,17 @@ pub trait Backend: Send + Sync {
     /// Durable when it returns: a write is not even looked at before it stands here.
     async fn audit(&self, _line: Audited) -> Result<(), CommandError> {
         Ok(())
+    }
+    /// Silences and maintenance windows, newest first.
+    async fn holds(&self) -> Result<Vec<Hold>, CommandError> {
+        Ok(Vec::new())
+    }
+    /// Durable when it returns.
+    async fn hold(&self, _: NewHold) -> Result<Hold, CommandError> {
+        Err(CommandError::Unavailable("nothing can be held here".to_owned()))
+    }
+    async fn end_hold(&self, id: &str, _by: String) -> Result<Hold, CommandError> {
+        Err(CommandError::NotFound(id.to_owned()))
     }
     async fn models(&self) -> Result<Vec<ModelView>, CommandError>;
     /// Series of a model, or all; at most `limit`.

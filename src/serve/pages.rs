@@ -497,6 +497,12 @@ struct OneIncidentPage<'a> {
     may_acknowledge: bool,
     may_mitigate: bool,
     live: bool,
+    is_merged: bool,
+    /// The incident that tells of this one.
+    told_by: Option<String>,
+    held: Option<String>,
+    under: Vec<BranchRow>,
+    into: String,
     timeline: Vec<TimelineRow>,
     deliveries: Vec<ToldRow>,
     exemplars: Vec<ExemplarRow>,
@@ -631,6 +637,13 @@ struct RankedCause {
     bar: String,
 }
 
+struct BranchRow {
+    id: Option<String>,
+    name: String,
+    reason: String,
+    at: When,
+}
+
 struct FindingRow {
     id: String,
     headline: String,
@@ -729,6 +742,21 @@ fn show_incident(
         may_acknowledge: state == IncidentState::Open,
         may_mitigate: matches!(state, IncidentState::Open | IncidentState::Acknowledged),
         live: state.is_live(),
+        into: form.into.clone(),
+        is_merged: state == IncidentState::Merged,
+        told_by: incident.merged_into.clone().filter(|_| state == IncidentState::Merged),
+        held: incident.suppressed.as_ref().map(|s| {
+            let until = s.until.map(|t| format!(" It calls after {} if it lasts.", t.clock())).unwrap_or_default();
+            format!("Nobody is called: {}.{until}", s.words)
+        }),
+        under: (incident.merged.iter())
+            .map(|b| BranchRow {
+                id: b.id.clone(),
+                name: format!("{} of {}", spaced(b.key.category.as_str()), b.key.model),
+                reason: b.reason.clone(),
+                at: frame.when(b.at),
+            })
+            .collect(),
         timeline: timeline
             .into_iter()
             .rev()
@@ -812,6 +840,10 @@ struct IncidentForm {
     closed_as: String,
     step: String,
     plan: String,
+    /// Of `merge`.
+    into: String,
+    /// Of `suppress`: for so long.
+    hours: Option<i64>,
 }
 
 async fn command(
@@ -832,6 +864,8 @@ async fn command(
         text: form.why.clone(),
         step: form.step.clone(),
         plan: form.plan.clone(),
+        into: form.into.clone(),
+        until: form.hours.map(|h| super::now().plus_ms(h.clamp(1, 24 * 30) * crate::domain::time::HOUR_MS)),
     };
     let detail = body.detail(&caller);
     let done = match body.command(&verb, &caller) {

@@ -94,9 +94,14 @@ pub fn needs(method: &Method, path: &str) -> Option<Role> {
     }
     let verb =
         path.strip_prefix("/api/v1/incidents/").or_else(|| path.strip_prefix("/incidents/")).and_then(|rest| rest.split_once('/')).map(|(_, v)| v);
+    if path.starts_with("/api/v1/silences") || path.starts_with("/api/v1/maintenance") {
+        return Some(Role::Responder);
+    }
     match verb {
         // Which role a step needs is the runbook's word; it is asked again where it is known.
-        Some("acknowledge" | "mitigate" | "resolve" | "reopen" | "note" | "plan" | "approve" | "undo" | "done") => Some(Role::Responder),
+        Some("acknowledge" | "mitigate" | "resolve" | "reopen" | "note" | "merge" | "split" | "suppress" | "plan" | "approve" | "undo" | "done") => {
+            Some(Role::Responder)
+        }
         _ => Some(Role::Admin),
     }
 }

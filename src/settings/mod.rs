@@ -29,6 +29,7 @@ mod runbooks;
 mod show;
 mod table;
 
+pub use form::duration_ms;
 pub use runbooks::{BUILT_IN, built_in};
 pub use show::{redacted, runbook_schema, sample, schema, schema_for};
 

@@ -550,6 +550,9 @@ impl Backend for Fake {
             PersonCommand::Approve { by, role, step, plan } => (incident.state, by, "approve", format!("{step} {plan} {role}")),
             PersonCommand::Undo { by, role, step } => (incident.state, by, "undo", format!("{step} {role}")),
             PersonCommand::Done { by, step, why } => (incident.state, by, "done", format!("{step} {why}")),
+            PersonCommand::Merge { .. } | PersonCommand::Split { .. } | PersonCommand::Suppress { .. } => {
+                return Err(CommandError::Refused("not here".into()));
+            }
         };
         (incident.state, incident.revision) = (state, incident.revision + 1);
         let (revision, at) = (incident.revision, incident.updated_at);

@@ -3,6 +3,7 @@
 mod broker;
 mod actions;
 mod audit;
+mod cause;
 mod crash;
 mod daemon;
 mod dead;
