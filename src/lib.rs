@@ -5,6 +5,7 @@
 //! ```text
 //! source -> decode -Observation-> pane -Pane-> judge -Alarm-> triage
 //!        -> incident -Event + Effect-> store (one write) -> outbox -> notify -Receipt-> (the front door again)
+//!           respond -Job->                               -> errands -> act -Receipt->
 //! ```
 //!
 //! The rooms stand in the order data walks. **A room may use only rooms that stand above it**; `tests/it/tidy.rs` checks it.

@@ -287,3 +287,121 @@ impl Provider for Kubernetes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::super::recorded::{Api, Way};
+    use super::*;
+    use crate::domain::response::Errand;
+
+    /// An API server with one object, which applies JSON patches as the real one does: all or nothing, 422 when a test fails.
+    fn api(object: Value) -> (Api, Arc<Mutex<Value>>) {
+        let object = Arc::new(Mutex::new(object));
+        let inside = Arc::clone(&object);
+        let api = Api::start(move |asked| {
+            let mut object = inside.lock().unwrap();
+            if asked.method == "GET" {
+                return (200, object.clone());
+            }
+            let mut next = object.clone();
+            for op in asked.body.as_array().into_iter().flatten() {
+                let path = op["path"].as_str().unwrap();
+                if op["op"] == "test" {
+                    if next.pointer(path) != Some(&op["value"]) {
+                        let words =
+                            format!("the server rejected our request due to an error in our request: testing value {path} failed: test failed");
+                        return (422, json!({"kind": "Status", "status": "Failure", "message": words, "code": 422}));
+                    }
+                    continue;
+                }
+                let (parent, name) = path.rsplit_once('/').unwrap();
+                let Some(parent) = next.pointer_mut(parent) else {
+                    return (422, json!({"message": "add operation does not apply: doc is missing path"}));
+                };
+                parent[name] = op["value"].clone();
+            }
+            if !asked.path.contains("dryRun=All") {
+                let version: u64 = next["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
+                next["metadata"]["resourceVersion"] = (version + 1).to_string().into();
+                *object = next.clone();
+            }
+            (200, next)
+        });
+        (api, object)
+    }
+
+    fn way(api: &Api, target: &str, set: &[(&str, &str)]) -> Way {
+        Way::new(&KIND, &[("url", api.url.clone().into()), ("token", "sa-token-1".into()), ("namespace", "models".into())], target, set)
+    }
+
+    fn route() -> Value {
+        json!({"metadata": {"resourceVersion": "41", "annotations": {"argocd.argoproj.io/tracking-id": "x"}}, "spec": {"rules": [
+            {"name": "health", "backendRefs": [{"name": "stable"}]},
+            {"name": "main", "backendRefs": [{"name": "stable", "weight": 90}, {"name": "canary", "weight": 10}]}]}})
+    }
+
+    #[tokio::test]
+    async fn weights_of_a_route_are_moved_and_moved_back() {
+        let (api, object) = api(route());
+        let mut way = way(&api, "httproute/assistant", &[("rule", "main"), ("weight", "canary=0 stable=100")]);
+        let Receipt::Planned(plan) = way.go(Errand::Plan).await else { panic!("no plan") };
+        assert!(plan.change.contains("canary=10 stable=90 -> canary=0 stable=100") && plan.change.contains("GitOps"), "{}", plan.change);
+        assert_eq!(object.lock().unwrap()["metadata"]["resourceVersion"], "41", "a dry run changes nothing");
+        assert_eq!(way.go(Errand::Apply).await.as_str(), "done");
+        assert!(way.is(Errand::Verify).await);
+        let write = api.writes().pop().unwrap();
+        assert!(
+            write.path.starts_with("/apis/gateway.networking.k8s.io/v1/namespaces/models/httproutes/assistant?fieldManager=bellwether"),
+            "{}",
+            write.path
+        );
+        assert_eq!((write.authorization.as_str(), write.content_type.as_str()), ("Bearer sa-token-1", "application/json-patch+json"));
+        assert_eq!(write.body[0], json!({"op": "test", "path": "/metadata/resourceVersion", "value": "41"}));
+        assert_eq!(way.go(Errand::Apply).await.as_str(), "moved");
+        assert_eq!(way.go(Errand::Undo).await.as_str(), "done");
+        assert!(way.is(Errand::VerifyUndo).await);
+        assert_eq!(object.lock().unwrap()["spec"], route()["spec"]);
+    }
+
+    #[tokio::test]
+    async fn a_rollout_is_aborted_by_its_status_and_a_canary_gets_nothing() {
+        let (api1, rollout) = api(json!({"metadata": {"resourceVersion": "7"}, "spec": {}, "status": {"phase": "Progressing"}}));
+        let mut way1 = way(&api1, "rollout/assistant", &[("abort", "true")]);
+        assert_eq!(way1.go(Errand::Plan).await.as_str(), "planned");
+        assert_eq!(way1.go(Errand::Apply).await.as_str(), "done");
+        assert_eq!(rollout.lock().unwrap()["status"]["abort"], true);
+        assert!(api1.writes().pop().unwrap().path.starts_with("/apis/argoproj.io/v1alpha1/namespaces/models/rollouts/assistant/status?"));
+        assert_eq!(way1.go(Errand::Undo).await.as_str(), "done");
+        assert_eq!(rollout.lock().unwrap()["status"]["abort"], false);
+
+        let (api2, service) = api(json!({"metadata": {"resourceVersion": "7"}, "spec": {"predictor": {"canaryTrafficPercent": 20}}}));
+        let mut way2 = way(&api2, "inferenceservice/assistant", &[("canary_percent", "0")]);
+        assert_eq!(way2.go(Errand::Plan).await.as_str(), "planned");
+        // Somebody else is quicker.
+        service.lock().unwrap()["spec"]["predictor"]["canaryTrafficPercent"] = 50.into();
+        assert_eq!(way2.go(Errand::Apply).await.as_str(), "moved");
+        assert_eq!(way2.go(Errand::Plan).await.as_str(), "planned");
+        assert_eq!(way2.go(Errand::Apply).await.as_str(), "done");
+        assert_eq!(service.lock().unwrap()["spec"]["predictor"]["canaryTrafficPercent"], 0);
+    }
+
+    #[tokio::test]
+    async fn what_would_do_harm_is_not_planned() {
+        let raw = json!({"metadata": {"resourceVersion": "7", "annotations": {"serving.kserve.io/deploymentMode": "RawDeployment"}}, "spec": {"predictor": {}}});
+        for (object, target, set, piece) in [
+            (route(), "httproute/a", vec![("rule", "main"), ("weight", "canary=0 stable=0")], "would answer 500"),
+            (route(), "httproute/a", vec![("weight", "canary=0")], "2 rules; name one"),
+            (route(), "httproute/a", vec![("rule", "main"), ("weight", "green=1")], "no backend \"green\""),
+            (route(), "httproute/a", vec![("rule", "mane"), ("weight", "canary=1")], "no rule \"mane\""),
+            (route(), "httproute/a", vec![("rule", "main"), ("weight", "canary=-1")], "not from 0 to 1000000"),
+            (raw, "inferenceservice/a", vec![("canary_percent", "0")], "raw deployment mode"),
+            (json!({}), "pod/a", vec![("abort", "true")], "unknown kind \"pod\""),
+        ] {
+            let (api, _) = api(object);
+            let receipt = way(&api, target, &set).go(Errand::Plan).await;
+            assert!(receipt.as_str() == "refused" && receipt.words().contains(piece), "{receipt:?}");
+        }
+    }
+}

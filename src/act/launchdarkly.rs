@@ -201,3 +201,89 @@ impl Provider for LaunchDarkly {
         self.patch(call, &instructions, now).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::super::recorded::{Api, Way};
+    use super::*;
+    use crate::domain::response::Errand;
+
+    struct Flags {
+        on: bool,
+        variation: u64,
+        version: u64,
+        /// What a patch is answered instead.
+        refuses: Option<u16>,
+    }
+
+    fn api(flags: &Arc<Mutex<Flags>>) -> Api {
+        let flags = Arc::clone(flags);
+        Api::start(move |asked| {
+            let mut f = flags.lock().unwrap();
+            if asked.method == "PATCH" {
+                if let Some(status) = f.refuses {
+                    return (status, json!({"message": "an approval is required"}));
+                }
+                for i in asked.body["instructions"].as_array().into_iter().flatten() {
+                    match i["kind"].as_str().unwrap() {
+                        "turnFlagOn" => f.on = true,
+                        "turnFlagOff" => f.on = false,
+                        _ => f.variation = if i["variationId"] == "id-a" { 0 } else { 1 },
+                    }
+                }
+                f.version += 1;
+            }
+            let environment = json!({"on": f.on, "version": f.version, "fallthrough": {"variation": f.variation}});
+            (200, json!({"key": "mode", "variations": [{"_id": "id-a"}, {"_id": "id-b"}], "environments": {"production": environment}}))
+        })
+    }
+
+    fn way(api: &Api, set: &[(&str, &str)]) -> Way {
+        let knobs =
+            [("url", api.url.clone().into()), ("token", "api-token-1".into()), ("project", "default".into()), ("environment", "production".into())];
+        Way::new(&KIND, &knobs, "mode", set)
+    }
+
+    #[tokio::test]
+    async fn a_flag_is_turned_off_once_and_on_again() {
+        let flags = Arc::new(Mutex::new(Flags { on: true, variation: 0, version: 7, refuses: None }));
+        let api = api(&flags);
+        let mut way = way(&api, &[("state", "off"), ("variation", "1")]);
+        let Receipt::Planned(plan) = way.go(Errand::Plan).await else { panic!("no plan") };
+        assert_eq!((plan.change.as_str(), plan.version.as_str(), plan.is_noop), ("mode: on, variation 0 -> state off, variation 1", "7", false));
+        assert!(plan.request.contains("turnFlagOff") && !plan.request.contains("api-token"), "{}", plan.request);
+        assert_eq!(way.go(Errand::Apply).await.as_str(), "done");
+        assert!(way.is(Errand::Verify).await);
+        let write = &api.writes()[0];
+        assert_eq!(
+            (write.path.as_str(), write.authorization.as_str(), write.content_type.as_str()),
+            ("/api/v2/flags/default/mode", "api-token-1", PATCH_TYPE)
+        );
+        assert_eq!(write.body["environmentKey"], "production");
+        assert_eq!(way.go(Errand::Apply).await.as_str(), "moved", "the version is another by now");
+        assert_eq!(way.go(Errand::Undo).await.as_str(), "done");
+        assert!(way.is(Errand::VerifyUndo).await);
+        assert_eq!((flags.lock().unwrap().on, flags.lock().unwrap().variation), (true, 0));
+        assert_eq!(way.go(Errand::Undo).await.as_str(), "moved", "somebody else's state is left alone");
+        assert_eq!(api.writes().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn refusals_are_told_in_the_vendors_words() {
+        let flags = Arc::new(Mutex::new(Flags { on: true, variation: 0, version: 7, refuses: None }));
+        let api = api(&flags);
+        for (status, expected) in [(403, "refused"), (405, "refused"), (409, "moved"), (429, "not_sent"), (500, "unknown")] {
+            let mut way = way(&api, &[("state", "off")]);
+            assert_eq!(way.go(Errand::Plan).await.as_str(), "planned");
+            flags.lock().unwrap().refuses = Some(status);
+            let receipt = way.go(Errand::Apply).await;
+            assert_eq!(receipt.as_str(), expected, "{status}");
+            assert!(receipt.words().contains("an approval is required"), "{receipt:?}");
+            flags.lock().unwrap().refuses = None;
+        }
+        let mut wrong = way(&api, &[("variation", "5")]);
+        assert!(matches!(wrong.go(Errand::Plan).await, Receipt::Refused(w) if w.contains("no variation \"5\"")));
+    }
+}

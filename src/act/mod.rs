@@ -121,7 +121,7 @@ impl Actor {
         let call = Call { id: &job.id, action, incident: &job.incident, approved_by, plan: job.step.plan.as_ref() };
         let Some(plan) = call.plan.filter(|_| job.errand != Errand::Plan) else {
             return match (job.errand, self.provider.plan(&call, now).await) {
-                (Errand::Plan, Ok(sight)) => Receipt::Planned(planned(action, sight, job.step.expires_ms, now)),
+                (Errand::Plan, Ok(sight)) => Receipt::Planned(Box::new(planned(action, sight, job.step.expires_ms, now))),
                 (Errand::Plan, Err(words)) => Receipt::Refused(words),
                 (_, _) => Receipt::Refused("there is no plan".to_owned()),
             };
@@ -264,6 +264,132 @@ fn join(base: &reqwest::Url, segments: &[&str]) -> Result<reqwest::Url, String> 
     let mut url = base.clone();
     url.path_segments_mut().map_err(|()| "the url has no path".to_owned())?.pop_if_empty().extend(segments);
     Ok(url)
+}
+
+/// A vendor's API as far as a test has recorded it: answers by a function, and remembers what was asked.
+#[cfg(test)]
+pub(crate) mod recorded {
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::net::TcpListener;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::notify::fixtures;
+
+    /// One request: method, path with query, content type, authorization, body.
+    #[derive(Clone, Debug, Default)]
+    pub struct Asked {
+        pub method: String,
+        pub path: String,
+        pub content_type: String,
+        pub authorization: String,
+        pub body: Value,
+    }
+
+    pub struct Api {
+        pub url: String,
+        pub asked: Arc<Mutex<Vec<Asked>>>,
+    }
+
+    impl Api {
+        pub fn start(answer: impl Fn(&Asked) -> (u16, Value) + Send + 'static) -> Api {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let url = format!("http://{}", listener.local_addr().unwrap());
+            let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
+            let log = Arc::clone(&asked);
+            std::thread::spawn(move || {
+                for mut stream in listener.incoming().flatten() {
+                    let mut reader = BufReader::new(stream.try_clone().unwrap());
+                    let mut one = Asked::default();
+                    let (mut line, mut length) = (String::new(), 0);
+                    reader.read_line(&mut line).unwrap();
+                    let mut words = line.split(' ').map(str::to_owned);
+                    (one.method, one.path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+                    loop {
+                        line.clear();
+                        if reader.read_line(&mut line).unwrap_or(0) == 0 || line.trim().is_empty() {
+                            break;
+                        }
+                        let (name, value) = line.split_once(':').unwrap_or_default();
+                        match name.to_ascii_lowercase().as_str() {
+                            "content-length" => length = value.trim().parse().unwrap_or(0),
+                            "content-type" => value.trim().clone_into(&mut one.content_type),
+                            "authorization" => value.trim().clone_into(&mut one.authorization),
+                            _ => {}
+                        }
+                    }
+                    let mut body = vec![0; length];
+                    let _ = reader.read_exact(&mut body);
+                    one.body = serde_json::from_slice(&body).unwrap_or_default();
+                    let (status, answer) = answer(&one);
+                    log.lock().unwrap().push(one);
+                    let answer = answer.to_string();
+                    let head = format!(
+                        "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+                        answer.len()
+                    );
+                    let _ = stream.write_all(format!("{head}{answer}").as_bytes());
+                }
+            });
+            Api { url, asked }
+        }
+
+        pub fn writes(&self) -> Vec<Asked> {
+            self.asked.lock().unwrap().iter().filter(|a| a.method != "GET").cloned().collect()
+        }
+    }
+
+    /// A step's way through a provider, without the engine around it.
+    pub struct Way {
+        actor: Actor,
+        job: Job,
+    }
+
+    impl Way {
+        pub fn new(kind: &Kind, knobs: &[(&str, Value)], target: &str, set: &[(&str, &str)]) -> Way {
+            let provider = (kind.build)("x", &fixtures::common(), &fixtures::table(knobs)).unwrap_or_else(|p| panic!("{p:?}"));
+            let set = set.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            let action = Action { using: "x".into(), target: target.into(), set };
+            let step = crate::domain::response::Step {
+                id: "s".into(),
+                kind: crate::domain::StepKind::Reroute,
+                say: String::new(),
+                action: Some(action),
+                needs: crate::domain::Role::Approver,
+                two_people: false,
+                automatic: false,
+                undo_at_recovery: false,
+                expires_ms: 60_000,
+                raise: None,
+                tells: vec![],
+                per_hour_max: 4,
+                state: crate::domain::StepState::Planned,
+                plan: None,
+                approvals: vec![],
+                applied: vec![],
+                words: String::new(),
+            };
+            let job = Job::new(&fixtures::incident(), &step, Errand::Plan);
+            Way { actor: Actor { provider, targets: vec![target.to_owned()] }, job }
+        }
+
+        /// One errand; a plan is kept for the next.
+        pub async fn go(&mut self, errand: Errand) -> Receipt {
+            self.job.errand = errand;
+            if errand == Errand::Plan {
+                self.job.step.plan = None;
+            }
+            let receipt = self.actor.run(&self.job, Time(0)).await;
+            if let Receipt::Planned(plan) = &receipt {
+                self.job.step.plan = Some((**plan).clone());
+            }
+            receipt
+        }
+
+        pub async fn is(&mut self, errand: Errand) -> bool {
+            matches!(self.go(errand).await, Receipt::Read { as_wanted: true, .. })
+        }
+    }
 }
 
 #[cfg(test)]

@@ -123,3 +123,47 @@ impl Provider for Unleash {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use serde_json::json;
+
+    use super::super::recorded::{Api, Way};
+    use super::*;
+    use crate::domain::response::Errand;
+
+    #[tokio::test]
+    async fn a_feature_is_switched_off_and_on_again_and_a_change_request_is_told() {
+        let on = Arc::new(Mutex::new((true, false)));
+        let inside = Arc::clone(&on);
+        let api = Api::start(move |asked| {
+            let mut state = inside.lock().unwrap();
+            if asked.method == "POST" {
+                if state.1 {
+                    return (403, json!({"message": "Change requests are enabled in project default for environment production"}));
+                }
+                state.0 = asked.path.ends_with("/on");
+            }
+            (200, json!({"name": "gate", "environments": [{"name": "development", "enabled": true}, {"name": "production", "enabled": state.0}]}))
+        });
+        let knobs = [("url", api.url.clone().into()), ("token", "admin-token-1".into())];
+        let mut way = Way::new(&KIND, &knobs, "gate", &[("state", "off")]);
+        let Receipt::Planned(plan) = way.go(Errand::Plan).await else { panic!("no plan") };
+        assert_eq!(plan.change, "gate: on -> off");
+        assert_eq!(way.go(Errand::Apply).await.as_str(), "done");
+        assert!(way.is(Errand::Verify).await);
+        let write = &api.writes()[0];
+        assert_eq!(
+            (write.path.as_str(), write.authorization.as_str()),
+            ("/api/admin/projects/default/features/gate/environments/production/off", "admin-token-1")
+        );
+        assert_eq!(way.go(Errand::Apply).await.as_str(), "moved");
+        assert_eq!(way.go(Errand::Undo).await.as_str(), "done");
+        assert!(way.is(Errand::VerifyUndo).await && on.lock().unwrap().0);
+        on.lock().unwrap().1 = true;
+        let refused = way.go(Errand::Apply).await;
+        assert!(refused.as_str() == "refused" && refused.words().contains("Change requests"), "{refused:?}");
+    }
+}

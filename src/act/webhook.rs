@@ -127,7 +127,7 @@ fn is_as_wanted(call: &Call<'_>, answer: &Value) -> bool {
     let shown = |(name, value): (&String, &String)| match &answer["observed"][name] {
         Value::String(text) => text == value,
         Value::Null => false,
-        other => other.to_string() == *value,
+        other => format!("{other}") == *value,
     };
     answer["status"] == "noop" || (!call.action.set.is_empty() && call.action.set.iter().all(shown))
 }

@@ -308,7 +308,13 @@ impl Incidents {
                     desk.act(id, "resolve", body, at.output).await
                 }
                 Incidents::Approve { id, step, plan, yes, again, who, at } => {
-                    desk.approve(id, step, plan.as_deref(), *yes, *again, who, at.output).await
+                    let consent = match (plan, yes, again) {
+                        (Some(hash), ..) => Consent::ToPlan(hash.clone()),
+                        (None, true, _) => Consent::ToWhatever,
+                        (None, false, true) => Consent::LookAgain,
+                        (None, false, false) => Consent::NotYet,
+                    };
+                    desk.approve(id, step, &consent, who, at.output).await
                 }
                 Incidents::Undo { id, step, who, at } => {
                     let mut body = who.body();
@@ -362,6 +368,16 @@ pub struct Desk {
     client: reqwest::Client,
     /// Read when nobody answers, unless a server was named.
     data_dir: Option<PathBuf>,
+}
+
+/// To what somebody agrees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Consent {
+    /// He wants to see it first.
+    NotYet,
+    LookAgain,
+    ToPlan(String),
+    ToWhatever,
 }
 
 /// Why there is no answer.
@@ -509,8 +525,8 @@ impl Desk {
     }
 
     /// Shows the plan; carries it out if it is the one that was named, or whatever it is with `yes`.
-    async fn approve(&self, id: &str, step: &str, plan: Option<&str>, yes: bool, again: bool, who: &Who, output: Output) -> Result<(), Failure> {
-        if again {
+    async fn approve(&self, id: &str, step: &str, consent: &Consent, who: &Who, output: Output) -> Result<(), Failure> {
+        if *consent == Consent::LookAgain {
             let mut body = who.body();
             body["step"] = json!(step);
             return self.act(id, "plan", body, output).await;
@@ -526,10 +542,10 @@ impl Desk {
             return Err(Failure::new(format!("step {:?} is {}: {}", found.id, found.state, inert(&found.words)))
                 .hint("bellwether incidents approve ID --again looks again"));
         };
-        let hash = match plan {
-            Some(hash) => hash.to_owned(),
-            None if yes => planned.hash.clone(),
-            None => {
+        let hash = match consent {
+            Consent::ToPlan(hash) => hash.clone(),
+            Consent::ToWhatever => planned.hash.clone(),
+            Consent::NotYet | Consent::LookAgain => {
                 let words = || {
                     format!(
                         "{}\n\nstep     {} ({})\nchange   {}\nrequest  {}\nplan     {}, good until {}\nundo     {}\nneeds    {}{}\n\nTo carry it out: bellwether incidents approve {} --step {} --plan {}\n",

@@ -698,7 +698,7 @@ impl Keeper {
         self.write(out)?;
         let id = id.unwrap_or_else(|| self.engine.holds().next().map_or_else(String::new, |h| h.id.clone()));
         Ok(match result {
-            Some(Ok(_)) => known(&self.engine, &id).ok_or_else(|| CommandError::NotFound(id)),
+            Some(Ok(_)) => known(&self.engine, &id).ok_or(CommandError::NotFound(id)),
             Some(Err(why)) => Err(CommandError::Refused(why)),
             None => Err(CommandError::Unavailable("it is written down and will be applied when the panes before it are judged".to_owned())),
         })

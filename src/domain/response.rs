@@ -219,7 +219,7 @@ impl Job {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Receipt {
-    Planned(Plan),
+    Planned(Box<Plan>),
     /// Done, as far as the other side says.
     Done(String),
     /// The world has moved since the plan was made: nothing was changed.

@@ -209,7 +209,7 @@ fn answered(step: &Step, errand: Errand, receipt: Receipt) -> Option<Stepped> {
             Receipt::Planned(plan) => {
                 let words = if plan.is_noop { format!("{}; it is so already", plan.change) } else { plan.change.clone() };
                 let mut stepped = us(Planned, "planned", format!("plan {}: {words}", plan.hash))?;
-                stepped.plan = Some(plan);
+                stepped.plan = Some(*plan);
                 Some(stepped)
             }
             other => us(Failed, "not_planned", other.words().to_owned()),
@@ -291,4 +291,152 @@ pub fn forbids<'a>(all: impl Iterator<Item = &'a Incident> + Clone, incident: &I
     let is_undo = matches!(command, StepCommand::Undo { .. });
     (!is_undo && recent >= step.per_hour_max as usize)
         .then(|| format!("{} was changed {recent} times within an hour, and {} are allowed", action.target, step.per_hour_max))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::StepKind;
+    use crate::domain::response::Action;
+
+    const NOW: Time = Time(1_000_000);
+
+    fn step(id: &str) -> Step {
+        Step {
+            id: id.to_owned(),
+            kind: StepKind::Reroute,
+            say: String::new(),
+            action: Some(Action { using: "flags".into(), target: "mode".into(), set: [("variant".to_owned(), "safe".to_owned())].into() }),
+            needs: Role::Approver,
+            two_people: false,
+            automatic: false,
+            undo_at_recovery: false,
+            expires_ms: 60_000,
+            raise: None,
+            tells: vec![],
+            per_hour_max: 2,
+            state: StepState::Planning,
+            plan: None,
+            approvals: vec![],
+            applied: vec![],
+            words: String::new(),
+        }
+    }
+
+    fn plan(hash: &str) -> Plan {
+        Plan {
+            hash: hash.to_owned(),
+            at: NOW,
+            expires_at: NOW.plus_ms(60_000),
+            before: "full".into(),
+            version: "1".into(),
+            request: "r".into(),
+            change: "full -> safe".into(),
+            is_noop: false,
+            can_undo: true,
+        }
+    }
+
+    fn incident(steps: Vec<Step>) -> Incident {
+        let mut incident = crate::notify::fixtures::incident();
+        incident.response.steps = steps;
+        incident
+    }
+
+    /// Gives a command, and does what follows; the errand that comes of it.
+    fn give(incident: &mut Incident, command: StepCommand, now: Time) -> Result<Option<Errand>, String> {
+        let mut errand = None;
+        for stepped in decide(incident, command, now)? {
+            errand = stepped.errand;
+            incident.response.steps.iter_mut().filter(|s| s.id == stepped.step).for_each(|s| stepped.apply(s, now));
+        }
+        Ok(errand)
+    }
+
+    fn heard(errand: Errand, receipt: Receipt) -> StepCommand {
+        StepCommand::Answered { step: "s".into(), errand, receipt }
+    }
+
+    fn approve(by: &str, role: Role, hash: &str) -> StepCommand {
+        StepCommand::Approve { by: by.into(), role, step: "s".into(), plan: hash.into() }
+    }
+
+    fn state(incident: &Incident) -> StepState {
+        incident.response.steps[0].state
+    }
+
+    #[test]
+    fn an_approval_is_for_one_plan_for_its_time_and_by_whoever_may() {
+        let mut i = incident(vec![step("s")]);
+        assert_eq!(give(&mut i, heard(Errand::Plan, Receipt::Planned(Box::new(plan("p1")))), NOW), Ok(None));
+        for (command, now, piece) in [
+            (approve("ana", Role::Responder, "p1"), NOW, "needs the role approver"),
+            (approve("ana", Role::Approver, "p0"), NOW, "the plan is p1 by now"),
+            (approve("ana", Role::Approver, "p1"), NOW.plus_ms(60_001), "plan again"),
+            (StepCommand::Undo { by: "ana".into(), role: Role::Admin, step: "s".into() }, NOW, "nothing of it that can be undone"),
+        ] {
+            let refused = give(&mut i, command, now).expect_err("refused");
+            assert!(refused.contains(piece), "{refused}");
+        }
+        assert_eq!(give(&mut i, approve("ana", Role::Admin, "p1"), NOW), Ok(Some(Errand::Apply)));
+        assert!(give(&mut i, approve("ben", Role::Admin, "p1"), NOW).is_err(), "it is under way");
+    }
+
+    #[test]
+    fn an_answer_that_nobody_waits_for_changes_nothing() {
+        let mut i = incident(vec![step("s")]);
+        give(&mut i, heard(Errand::Plan, Receipt::Planned(Box::new(plan("p1")))), NOW).unwrap();
+        for late in [Errand::Plan, Errand::Apply, Errand::Verify, Errand::Undo, Errand::VerifyUndo] {
+            assert_eq!(give(&mut i, heard(late, Receipt::Done("late".into())), NOW), Ok(None));
+            assert_eq!(state(&i), StepState::Planned);
+        }
+    }
+
+    #[test]
+    fn unknown_is_left_only_by_a_person() {
+        let mut i = incident(vec![step("s")]);
+        give(&mut i, heard(Errand::Plan, Receipt::Planned(Box::new(plan("p1")))), NOW).unwrap();
+        give(&mut i, approve("ana", Role::Approver, "p1"), NOW).unwrap();
+        assert_eq!(
+            give(&mut i, heard(Errand::Apply, Receipt::Unknown("cut".into())), NOW),
+            Ok(Some(Errand::Verify)),
+            "it is looked at, not repeated"
+        );
+        for as_wanted in [true, false] {
+            give(&mut i, heard(Errand::Verify, Receipt::Read { as_wanted, words: "w".into() }), NOW).unwrap();
+            assert_eq!(state(&i), StepState::Unknown);
+        }
+        let other = incident(vec![Step { id: "t".into(), state: StepState::Planned, plan: Some(plan("p2")), ..step("t") }]);
+        let other = Incident { id: "inc-other".into(), ..other };
+        let wants = StepCommand::Approve { by: "ana".into(), role: Role::Admin, step: "t".into(), plan: "p2".into() };
+        let why = forbids([&i, &other].into_iter(), &other, &wants, NOW).expect("held");
+        assert!(why.contains("is held by step \"s\"") && why.contains("unknown"), "{why}");
+        assert_eq!(give(&mut i, StepCommand::Undo { by: "ana".into(), role: Role::Approver, step: String::new() }, NOW), Ok(Some(Errand::Undo)));
+        give(&mut i, heard(Errand::Undo, Receipt::Done("back".into())), NOW).unwrap();
+        give(&mut i, heard(Errand::VerifyUndo, Receipt::Read { as_wanted: true, words: "full".into() }), NOW).unwrap();
+        assert_eq!(state(&i), StepState::Undone);
+        assert_eq!(forbids([&i, &other].into_iter(), &other, &wants, NOW), None);
+    }
+
+    #[test]
+    fn a_target_is_changed_only_so_often_within_an_hour() {
+        let mut done = step("s");
+        (done.state, done.applied) = (StepState::Undone, vec![NOW.plus_ms(-1_000), NOW.plus_ms(-2_000)]);
+        let i = incident(vec![done, Step { state: StepState::Planned, plan: Some(plan("p")), ..step("t") }]);
+        let wants = StepCommand::Approve { by: "ana".into(), role: Role::Admin, step: "t".into(), plan: "p".into() };
+        assert!(forbids([&i].into_iter(), &i, &wants, NOW).is_some_and(|w| w.contains("2 times within an hour")));
+        assert_eq!(forbids([&i].into_iter(), &i, &wants, NOW.plus_ms(RATE_WINDOW_MS)), None);
+    }
+
+    #[test]
+    fn only_severity_one_acts_by_itself_and_only_what_can_be_undone() {
+        let mut s = Step { state: StepState::Planned, plan: Some(plan("p")), automatic: true, ..step("s") };
+        let mut i = incident(vec![s.clone()]);
+        assert_eq!(automatic(&i), None, "severity 2");
+        i.severity = crate::domain::Severity::HARM;
+        assert!(automatic(&i).is_some());
+        s.plan = Some(Plan { can_undo: false, ..plan("p") });
+        i.response.steps = vec![s];
+        assert_eq!(automatic(&i), None);
+    }
 }

@@ -330,6 +330,9 @@ fn members(checker: &mut Checker<'_>, node: &Node, path: &str, kind: &act::Kind)
     }
     let known = || kind.sets.iter().map(|s| s.name);
     let entries = node.get("set").map(Node::entries).unwrap_or_default();
+    if node.get("set").is_some_and(|n| !matches!(n.data, Data::Table(_))) {
+        return;
+    }
     if entries.is_empty() {
         let message = format!("missing; an action of type {} sets {}", kind.name, known().collect::<Vec<_>>().join(" or "));
         checker.complain(&node.at, &path, String::new(), message, None);

@@ -244,11 +244,11 @@ static BROKEN: &[(&str, &str, &str, &str, &str, &str)] = &[
         "flags",
     ),
     (
-        "+      - {do: reroute, say: c, action: {use: flags, target: mood, set: {variant: a}}}\n",
+        "+      - {do: reroute, say: c, action: {use: flags, target: mdoe, set: {variant: a}}}\n",
         "7:60",
         "runbooks.0.steps.0.action.target",
         "is not among the targets of action \"flags\" (mode, route)",
-        "mood",
+        "mdoe",
         "mode",
     ),
     (
@@ -268,11 +268,11 @@ static BROKEN: &[(&str, &str, &str, &str, &str, &str)] = &[
         "variant",
     ),
     (
-        "+      - {do: reroute, say: c, action: {use: un, target: gate, set: {state: of}}}\n",
+        "+      - {do: reroute, say: c, action: {use: un, target: gate, set: {state: offf}}}\n",
         "7:76",
         "runbooks.0.steps.0.action.set.state",
         "is none of on, off",
-        "of",
+        "offf",
         "off",
     ),
     (
@@ -336,7 +336,7 @@ static ROUTES: &[(&str, &str, &str, &str, &str)] = &[
     ("people: [boss]\n", "8:9", "people", "expected a table (keys: leadership, legal)", ""),
     (
         "people: {legal: boss}\nescalation: {levels: [{after: 5m, to: [lawyers]}]}\n",
-        "9:41",
+        "9:40",
         "escalation.levels.0.to.0",
         "unknown receiver \"lawyers\" (known: boss, oncall, legal)",
         "",
@@ -354,7 +354,7 @@ static ROUTES: &[(&str, &str, &str, &str, &str)] = &[
     ("escalation: {level: []}\n", "8:14", "escalation.level", "unknown key", "levels"),
     ("escalation: {clocks: [gdpr]}\n", "8:23", "escalation.clocks.0", "unknown clock \"gdpr\" (known: gdpr_72h", ""),
     ("escalation: {clocks: [gdpr_27h]}\n", "8:23", "escalation.clocks.0", "unknown clock", "gdpr_72h"),
-    ("approval: {two_persons: true}\n", "8:12", "approval.two_persons", "unknown key", "two_people"),
+    ("approval: {two_poeple: true}\n", "8:12", "approval.two_poeple", "unknown key", "two_people"),
     (
         "tokens: [{name: ana, role: aprover, sha256: \"5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8\"}]\n",
         "8:28",
