@@ -20,5 +20,6 @@ mod same;
 mod scenario;
 mod score;
 mod settings;
+mod sim;
 mod simulate;
 mod tidy;
