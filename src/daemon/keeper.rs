@@ -685,6 +685,9 @@ impl Keeper {
     }
 
     fn hold(&mut self, control: Control, id: Option<String>) -> Result<Result<Hold, CommandError>, Error> {
+        if !self.status.is_caught_up.load(Ordering::Relaxed) {
+            return Ok(Err(CommandError::Unavailable("still reading what came before; try again in a moment".to_owned())));
+        }
         let known = |engine: &Engine, id: &str| engine.holds().find(|h| h.id == id).cloned();
         if let Some(id) = &id
             && known(&self.engine, id).is_none()

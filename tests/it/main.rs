@@ -23,5 +23,6 @@ mod runbooks;
 mod scenario;
 mod score;
 mod settings;
+mod sim;
 mod simulate;
 mod tidy;
