@@ -293,14 +293,14 @@ pub async fn run(options: Options) -> Result<(), Error> {
     };
     let ended_by_itself = wait(stopped, &mut ended, &reloader).await;
     info!("stopping");
-    // Whoever is out on an errand still finds somebody to bring the answer to.
-    let last = lock(&acting).take();
-    if let Some(acting) = last {
-        let _ = acting.stop.send(true);
-        let _ = tokio::time::timeout(ERRANDS_END, acting.task).await;
-    }
-    let _ = asks.send(Ask::Stop);
     let stopping = async {
+        // Whoever is out on an errand still finds somebody to bring the answer to.
+        let last = lock(&acting).take();
+        if let Some(acting) = last {
+            let _ = acting.stop.send(true);
+            let _ = tokio::time::timeout(ERRANDS_END, acting.task).await;
+        }
+        let _ = asks.send(Ask::Stop);
         if !ended_by_itself {
             let _ = ended.await;
         }
