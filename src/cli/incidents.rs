@@ -548,6 +548,17 @@ fn shown(page: &Page) -> String {
     if let Some(at) = i.resolved_at {
         put("resolved", &format!("{at}{}", i.closed_as.map(|c| format!(" as {c}")).unwrap_or_default()));
     }
+    if let Some(into) = i.merged_into.as_ref().filter(|_| i.state == IncidentState::Merged) {
+        put("", &format!("merged into {into}, which tells of it"));
+    }
+    if let Some(held) = &i.suppressed {
+        let until = held.until.map(|t| format!(", until {t}")).unwrap_or_default();
+        put("held", &format!("{}{until}", held.words));
+    }
+    for b in &i.merged {
+        let id = b.id.as_deref().unwrap_or("no record of its own");
+        put("told here as well", &format!("{} of {} ({id}): {}", b.key.category, b.key.model, b.reason));
+    }
     put("paged", &format!("{}: {}", if i.paged { "yes" } else { "no" }, i.page_reason));
     if let Some(users) = i.users_affected {
         put("users", &format!("about {:.0} ({:.0} to {:.0})", users.estimate, users.low, users.high));
