@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::settings::{self, Loaded};
 use crate::telemetry;
 
+mod audit;
 pub mod backtest;
 mod check;
 mod completions;
@@ -83,6 +84,8 @@ enum Command {
     #[command(subcommand)]
     Incidents(incidents::Incidents),
     #[command(subcommand)]
+    Audit(audit::Audit),
+    #[command(subcommand)]
     Silences(holds::Silences),
     #[command(subcommand)]
     Maintenance(holds::Maintenance),
@@ -113,6 +116,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Simulate(command) => command.run(global),
         Command::Score(command) => command.run(global),
         Command::Incidents(command) => command.run(global),
+        Command::Audit(command) => command.run(global),
         Command::Silences(command) => command.run(global),
         Command::Maintenance(command) => command.run(global),
         Command::Notify(command) => command.run(global),

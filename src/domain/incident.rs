@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::alarm::{Change, Onset, Unit};
+use super::response::Response;
 use super::series::{Segment, SeriesId, SeriesKey, StableHash};
 use super::time::Time;
 use super::words::{Category, Cause, ClosedAs, IncidentState, Severity};
@@ -60,6 +61,9 @@ pub struct Incident {
     /// The one action that is ready, in words.
     pub action: String,
     pub exemplars: Vec<Exemplar>,
+    /// What is to be done, step by step, and what was done.
+    #[serde(default)]
+    pub response: Response,
     /// What went before the onset and may have caused it: by this, incidents of one cause find each other.
     #[serde(default)]
     pub roots: Roots,

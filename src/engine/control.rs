@@ -36,6 +36,10 @@ pub enum Control {
         command: Command,
         wall: Time,
     },
+    /// A look at the clock: what is due on incidents becomes so.
+    Tick {
+        wall: Time,
+    },
     /// Somebody does not want to be called for what fits, for a time. Its id is made of the number of its entry.
     Hold {
         kind: HoldKind,

@@ -14,12 +14,13 @@ use super::storm::Storm;
 use super::{Outcome, Route, Settings};
 use crate::domain::alarm::{Alarm, Unit};
 use crate::domain::delivery::{Delivery, Message, Notice};
-use crate::domain::incident::{Actor, Branch, Estimate, Exemplar, Finding, Incident, IncidentKey, Suppression};
+use crate::domain::incident::{Actor, Branch, Estimate, Exemplar, Finding, Incident, IncidentKey, Suppression, TimelineEntry};
 use crate::domain::time::{DAY_MS, HOUR_MS};
 use crate::domain::{ClosedAs, Decision, GroupKey, Hold, IncidentState, Onset, Segment, SeriesId, SeriesKey, Severity, Signal, Time};
 use crate::incident::{BRANCHES_MAX, Command, Effect, Event, Happening, Refusal, Verdict, belongs, correlate, decide, effects, evolve, timeline_of};
 use crate::judge::{Judge, RuleFired, Rules, Said, Spoken};
 use crate::pane::{BoxedCell, Contribution, Fact, FactKind, LeafCell, Outbound, PartitionId};
+use crate::respond::{self, StepCommand};
 use crate::triage::{self, Case};
 
 /// Silences and maintenance windows kept.
@@ -253,9 +254,16 @@ impl Desk {
                     (Err(refusal), _) => Err(refusal),
                     (Ok(key), Command::Merge { into, by, why }) => self.merge(&key, &into, by, why, wall, out),
                     (Ok(key), Command::Split { by, why }) => self.split(&key, by, why, wall, out),
-                    (Ok(key), command) => self.command(&key, command, wall, out),
+                    (Ok(key), command) => self.act(&key, command, wall, out),
                 };
                 out.answers.push((entry.seq, result.map_err(|r| r.0)));
+            }
+            Control::Tick { wall } => {
+                let due: Vec<IncidentKey> =
+                    self.state.incidents.values().filter(|i| crate::incident::is_due(i, wall)).map(|i| i.key.clone()).collect();
+                for key in due {
+                    let _ = self.command(&key, Command::Tick, wall, out);
+                }
             }
             Control::Hold { kind, matcher, from, until, by, why, harm } => {
                 let id = format!("{}-{}", &kind.as_str()[..3], entry.seq);
@@ -672,6 +680,17 @@ impl Desk {
             now,
         };
         let a = triage::assess(&case);
+        let response = self.settings.respond.prepare(&crate::respond::Scene {
+            key: &key,
+            severity: a.severity,
+            title: &a.title,
+            since: lead.onset.at,
+            versions: &versions,
+            segments: &segments,
+            owner: model.and_then(|m| m.owner.as_deref()),
+            exposed: model.is_some_and(|m| !m.exposure.is_empty()),
+            pages: a.pages,
+        });
         let happening = Happening {
             severity: a.severity,
             severity_reasons: a.severity_reasons,
@@ -682,6 +701,7 @@ impl Desk {
             users_affected: users,
             cause: a.cause,
             action: a.action,
+            response,
             exemplars,
             pages: a.pages,
             page_reason: a.page_reason,
@@ -707,6 +727,22 @@ impl Desk {
         self.state.incidents.values().find(speaks).map(|i| i.key.clone())
     }
 
+    /// What somebody outside says of an incident. A target that another step holds is not touched.
+    fn act(&mut self, key: &IncidentKey, command: Command, now: Time, out: &mut Outcome) -> Result<Option<Incident>, Refusal> {
+        if let (Command::Step(step), Some(incident)) = (&command, self.state.incidents.get(key))
+            && let Some(why) = respond::forbids(self.state.incidents.values(), incident, step, now)
+        {
+            return Err(Refusal(why));
+        }
+        let is_answer = matches!(command, Command::Step(StepCommand::Answered { .. }));
+        let done = self.command(key, command, now, out)?;
+        match done.as_ref().filter(|_| is_answer).and_then(respond::automatic) {
+            // What is forbidden waits for a person.
+            Some(approval) => self.act(key, Command::Step(approval), now, out).or(Ok(done)),
+            None => Ok(done),
+        }
+    }
+
     fn command(&mut self, key: &IncidentKey, command: Command, now: Time, out: &mut Outcome) -> Result<Option<Incident>, Refusal> {
         let mut state = self.state.incidents.get(key).cloned();
         let events = decide(state.as_ref(), command, now)?;
@@ -725,6 +761,29 @@ impl Desk {
                             continue;
                         }
                         self.tell(&mut after, notice, now, out);
+                    }
+                    Effect::TellAlso(notice, receivers) => {
+                        for receiver in receivers {
+                            let delivery = Delivery::new(&receiver, Message { notice, at: now, incident: after.clone() });
+                            // Somebody may be named by a route as well.
+                            if !out.deliveries.iter().any(|d| d.id == delivery.id) {
+                                out.deliveries.push(delivery);
+                            }
+                            if !after.told.contains(&receiver) {
+                                after.told.push(receiver);
+                            }
+                        }
+                    }
+                    Effect::Do(job) => out.jobs.push(*job),
+                    Effect::Raise { step, times } => {
+                        let words = self.raise(&after, times);
+                        for s in after.response.steps.iter_mut().filter(|s| s.id == step) {
+                            s.state = crate::domain::StepState::Done;
+                            s.words.clone_from(&words);
+                        }
+                        let (incident_id, revision) = (after.id.clone(), after.revision);
+                        let (who, what) = (Actor::Bellwether, "sensitivity_raised".to_owned());
+                        out.timeline.push(TimelineEntry { incident_id, revision, ordinal: ordinal as u32, at: now, who, what, why: words });
                     }
                     Effect::Release(how) => self.release(&after, how),
                 }
@@ -747,6 +806,28 @@ impl Desk {
             }
         }
         Ok(state)
+    }
+
+    /// Watches the model more closely, and says what that may cost.
+    fn raise(&mut self, incident: &Incident, times: f64) -> String {
+        let extra = self.judge.raise(&GroupKey::roll_up(&incident.key.environment, &incident.key.model), times);
+        match extra {
+            0.0 => format!("{} is watched more closely already, or has no series yet", incident.key.model),
+            extra => format!(
+                "{} is watched {times} times as closely while this is open, which may cost {extra:.3} more false pages in 30 days ({:.5} a day)",
+                incident.key.model,
+                extra / 30.0
+            ),
+        }
+    }
+
+    /// As closely as before, unless another incident of the model still asks for more.
+    fn lower(&mut self, incident: &Incident) {
+        let same = |i: &&Incident| i.id != incident.id && i.key.model == incident.key.model && i.key.environment == incident.key.environment;
+        let asks = |i: &Incident| i.state.is_live() && i.response.steps.iter().any(|s| s.raise.is_some());
+        if !self.state.incidents.values().filter(same).any(asks) {
+            self.judge.lower(&GroupKey::roll_up(&incident.key.environment, &incident.key.model));
+        }
     }
 
     /// Says something of an incident to whoever its routes name, and to whoever was called for it before.
@@ -944,6 +1025,7 @@ impl Desk {
     }
 
     fn release(&mut self, incident: &Incident, how: ClosedAs) {
+        self.lower(incident);
         let release = match how {
             ClosedAs::Fixed => Release::Fixed,
             ClosedAs::NewNormal => Release::NewNormal,
@@ -1006,7 +1088,8 @@ impl Desk {
         self.state.pending.iter().any(|e| e.control == Control::Live)
     }
 
-    pub fn reroute(&mut self, models: BTreeMap<String, super::ModelSettings>, routes: Vec<Route>) {
+    pub fn reroute(&mut self, models: BTreeMap<String, super::ModelSettings>, routes: Vec<Route>, respond: respond::Settings) {
+        self.settings.respond = respond;
         self.settings.models = models;
         self.settings.routes = routes;
     }
@@ -1098,6 +1181,7 @@ fn as_happening(i: &Incident) -> Happening {
         users_affected: i.users_affected,
         cause: i.cause.clone(),
         action: i.action.clone(),
+        response: i.response.clone(),
         exemplars: vec![],
         pages: i.paged,
         page_reason: i.page_reason.clone(),

@@ -322,6 +322,7 @@ mod tests {
             users_affected: None,
             cause: None,
             action: String::new(),
+            response: Default::default(),
             exemplars: vec![],
             pages: true,
             page_reason: String::new(),

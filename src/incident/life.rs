@@ -6,7 +6,9 @@ use crate::domain::delivery::Notice;
 use crate::domain::incident::{
     Actor, Answer, Branch, CauseGuess, Estimate, Exemplar, Finding, Incident, IncidentKey, Roots, Suppression, TimelineEntry,
 };
-use crate::domain::{ClosedAs, IncidentState, Onset, Segment, SeriesId, Severity, Time};
+use crate::domain::response::{Job, Response, Timer, TimerKind};
+use crate::domain::{ClosedAs, IncidentState, Onset, Segment, SeriesId, Severity, StepState, Time};
+use crate::respond::{self, StepCommand, Stepped};
 use crate::triage::category_of;
 
 /// The same key within this time of `resolved` is the same incident again.
@@ -53,6 +55,10 @@ pub enum Command {
         by: String,
         text: String,
     },
+    /// Of a step of the runbook.
+    Step(StepCommand),
+    /// Somebody with a clock has looked at it.
+    Tick,
     /// A happening of this key has the same cause as another incident: it is kept here, and told there.
     Under {
         happening: Box<Happening>,
@@ -118,6 +124,8 @@ pub struct Happening {
     pub users_affected: Option<Estimate>,
     pub cause: Option<CauseGuess>,
     pub action: String,
+    /// The runbook's steps.
+    pub response: Response,
     pub exemplars: Vec<Exemplar>,
     /// Is this worth a page, and why (not).
     pub pages: bool,
@@ -165,6 +173,17 @@ pub enum Event {
     Noted {
         by: String,
         text: String,
+    },
+    Stepped(Box<Stepped>),
+    /// The first look at the clock: from now on the timers run.
+    Timed {
+        timers: Vec<Timer>,
+    },
+    /// Nobody acknowledged in time: these are told as well.
+    Climbed {
+        level: u32,
+        to: Vec<String>,
+        words: String,
     },
     /// Opens under another incident, which tells of it.
     OpenedUnder {
@@ -225,6 +244,9 @@ impl Event {
             Event::Mitigated { .. } => "mitigated",
             Event::Resolved { .. } => "resolved",
             Event::Noted { .. } => "noted",
+            Event::Stepped(_) => "stepped",
+            Event::Timed { .. } => "timed",
+            Event::Climbed { .. } => "climbed",
             Event::OpenedUnder { .. } | Event::Merged { .. } => "merged",
             Event::Took { .. } => "joined",
             Event::Split { .. } => "split",
@@ -237,9 +259,18 @@ impl Event {
 }
 
 /// What an event wants done outside.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     Tell(Notice),
+    /// These, beside whoever the routes name.
+    TellAlso(Notice, Vec<String>),
+    /// An errand outside.
+    Do(Box<Job>),
+    /// The model is watched so many times as closely from now on.
+    Raise {
+        step: String,
+        times: f64,
+    },
     /// The series of this incident learn from how it was closed.
     Release(ClosedAs),
 }
@@ -262,6 +293,8 @@ pub fn decide(state: Option<&Incident>, command: Command, now: Time) -> Result<V
             | Command::Resolve { .. }
             | Command::Reopen { .. }
             | Command::Note { .. }
+            | Command::Step(_)
+            | Command::Tick
             | Command::Take { .. }
             | Command::Merge { .. }
             | Command::Split { .. }
@@ -312,6 +345,7 @@ pub fn decide(state: Option<&Incident>, command: Command, now: Time) -> Result<V
                     closed_as: ClosedAs::Fixed,
                     why: "every series that spoke is back within tolerance, by evidence".to_owned(),
                 });
+                events.extend(respond::undone_at_recovery(incident).into_iter().map(|s| Event::Stepped(Box::new(s))));
             }
             Ok(events)
         }
@@ -355,6 +389,11 @@ pub fn decide(state: Option<&Incident>, command: Command, now: Time) -> Result<V
             | IncidentState::Merged => Err(not_live("reopened")),
         },
         Command::Note { by, text } => Ok(vec![Event::Noted { by, text }]),
+        Command::Step(command) => {
+            let steps = respond::steps::decide(incident, command, now).map_err(Refusal)?;
+            Ok(steps.into_iter().map(|s| Event::Stepped(Box::new(s))).collect())
+        }
+        Command::Tick => Ok(ticked(incident, now)),
         Command::Under { happening, into, why } => match incident.resolved_at {
             _ if live => Err(not_live("put under another; a person may merge it")),
             Some(resolved) if now.since_ms(resolved) <= REOPEN_WITHIN_MS => {
@@ -394,6 +433,37 @@ pub fn decide(state: Option<&Incident>, command: Command, now: Time) -> Result<V
     }
 }
 
+/// What a look at the clock shows.
+fn ticked(incident: &Incident, now: Time) -> Vec<Event> {
+    let timers = &incident.response.timers;
+    if !incident.state.is_live() || !incident.state.is_audible() {
+        return vec![];
+    }
+    if timers.iter().any(|t| t.due.is_none()) {
+        let timers = timers.iter().map(|t| Timer { due: t.due.or(Some(now.plus_ms(t.after_ms))), ..t.clone() }).collect();
+        return vec![Event::Timed { timers }];
+    }
+    if incident.state != IncidentState::Open {
+        return vec![];
+    }
+    let due = timers.iter().filter(|t| t.due.is_some_and(|d| d <= now));
+    let told = due.filter_map(|t| match &t.what {
+        TimerKind::Escalate { to } => Some((t, to)),
+        TimerKind::Legal { .. } => None,
+    });
+    let climbed = told.enumerate().map(|(i, (t, to))| {
+        let level = incident.response.level + 1 + i as u32;
+        let words = format!("nobody acknowledged within {} min: level {level} is told ({})", t.after_ms / 60_000, to.join(", "));
+        Event::Climbed { level, to: to.clone(), words }
+    });
+    climbed.collect()
+}
+
+/// Would a look at the clock change anything?
+pub fn is_due(incident: &Incident, now: Time) -> bool {
+    !ticked(incident, now).is_empty()
+}
+
 /// The incident after an event. Only `Opened` and `OpenedUnder` may meet no incident.
 pub fn evolve(state: Option<Incident>, event: &Event, now: Time) -> Option<Incident> {
     match event {
@@ -425,7 +495,10 @@ pub fn evolve(state: Option<Incident>, event: &Event, now: Time) -> Option<Incid
         | Event::Parted { .. }
         | Event::Suppressed { .. }
         | Event::Unsuppressed { .. }
-        | Event::Settling { .. } => {}
+        | Event::Settling { .. }
+        | Event::Stepped(_)
+        | Event::Timed { .. }
+        | Event::Climbed { .. } => {}
     }
     let mut incident = state?;
     incident.revision += 1;
@@ -442,6 +515,8 @@ pub fn evolve(state: Option<Incident>, event: &Event, now: Time) -> Option<Incid
             incident.severity = incident.severity.min(h.severity);
             incident.severity_reasons = h.severity_reasons.clone();
             incident.title = h.title.clone();
+            incident.action = h.action.clone();
+            incident.response = respond::joined(&incident.response, &h.response);
             incident.paged |= h.pages;
             incident.page_reason = h.page_reason.clone();
         }
@@ -463,6 +538,7 @@ pub fn evolve(state: Option<Incident>, event: &Event, now: Time) -> Option<Incid
                 incident.severity_reasons = h.severity_reasons.clone();
                 incident.paged |= h.pages;
                 incident.page_reason = h.page_reason.clone();
+                incident.response = respond::joined(&incident.response, &h.response);
                 absorb(&mut incident, h);
             }
         }
@@ -480,10 +556,12 @@ pub fn evolve(state: Option<Incident>, event: &Event, now: Time) -> Option<Incid
         Event::Acknowledged { .. } => {
             incident.state = IncidentState::Acknowledged;
             incident.acknowledged_at.get_or_insert(now);
+            no_escalation(&mut incident);
         }
         Event::Mitigated { .. } => {
             incident.state = IncidentState::Mitigated;
             incident.mitigated_at.get_or_insert(now);
+            no_escalation(&mut incident);
         }
         Event::Resolved { closed_as, .. } => {
             incident.state = IncidentState::Resolved;
@@ -493,6 +571,22 @@ pub fn evolve(state: Option<Incident>, event: &Event, now: Time) -> Option<Incid
             incident.settles_at = None;
         }
         Event::Noted { .. } => {}
+        Event::Stepped(stepped) => {
+            for step in incident.response.steps.iter_mut().filter(|s| s.id == stepped.step) {
+                stepped.apply(step, now);
+            }
+        }
+        Event::Timed { timers } => incident.response.timers = timers.clone(),
+        Event::Climbed { level, words, .. } => {
+            incident.response.level = *level;
+            incident.page_reason = words.clone();
+            incident.paged = true;
+            let is_past = |t: &Timer| matches!(t.what, TimerKind::Escalate { .. }) && t.due.is_some_and(|d| d <= now);
+            // One level an event, in their order.
+            if let Some(at) = incident.response.timers.iter().position(is_past) {
+                incident.response.timers.remove(at);
+            }
+        }
         Event::Merged { happening, into, .. } => {
             if let Some(h) = happening {
                 incident.reopened += 1;
@@ -540,6 +634,11 @@ pub fn evolve(state: Option<Incident>, event: &Event, now: Time) -> Option<Incid
     let title = title_with(&incident);
     incident.title = title;
     Some(incident)
+}
+
+/// Somebody is at it.
+fn no_escalation(incident: &mut Incident) {
+    incident.response.timers.retain(|t| !matches!(t.what, TimerKind::Escalate { .. }));
 }
 
 /// Between what an incident is about and what is told with it.
@@ -597,6 +696,7 @@ fn opened(h: &Happening, now: Time) -> Incident {
         cause: h.cause.clone(),
         action: h.action.clone(),
         exemplars: h.exemplars.clone(),
+        response: h.response.clone(),
         roots: h.roots.clone(),
         merged_into: None,
         merged: vec![],
@@ -646,6 +746,55 @@ fn absorb(incident: &mut Incident, h: &Happening) {
 
 /// Who hears of an event. `before` is the incident as it stood.
 pub fn effects(before: Option<&Incident>, after: &Incident, event: &Event) -> Vec<Effect> {
+    let mut out = said(before, after, event);
+    out.extend(begun(before, after, event));
+    out
+}
+
+/// What the runbook asks for when an incident opens, becomes worse or comes back: people told and plans made; and the errand of a
+/// step that has moved.
+fn begun(before: Option<&Incident>, after: &Incident, event: &Event) -> Vec<Effect> {
+    let notice = match event {
+        Event::Opened(_) | Event::Split { .. } | Event::Unsuppressed { .. } => Notice::Opened,
+        Event::Escalated(_) => Notice::Escalated,
+        Event::Reopened { .. } => Notice::Reopened,
+        Event::Stepped(stepped) => {
+            let step = stepped.errand.and_then(|errand| Some((after.response.step(&stepped.step)?, errand)));
+            return step.map(|(step, errand)| Effect::Do(Box::new(Job::new(after, step, errand)))).into_iter().collect();
+        }
+        Event::Climbed { to, .. } => return vec![Effect::TellAlso(Notice::Escalated, to.clone())],
+        Event::Updated(_)
+        | Event::SeriesRecovered { .. }
+        | Event::RecoveryBegan { .. }
+        | Event::Acknowledged { .. }
+        | Event::Mitigated { .. }
+        | Event::Resolved { .. }
+        | Event::Noted { .. }
+        | Event::OpenedUnder { .. }
+        | Event::Merged { .. }
+        | Event::Took { .. }
+        | Event::Parted { .. }
+        | Event::Suppressed { .. }
+        | Event::Settling { .. }
+        | Event::Timed { .. } => return vec![],
+    };
+    // What was told elsewhere, or to nobody, begins only now.
+    let begins = matches!(event, Event::Split { .. } | Event::Unsuppressed { .. } | Event::Reopened { .. });
+    let known = |id: &str| before.filter(|_| !begins).and_then(|b| b.response.step(id));
+    let mut out = Vec::new();
+    let told: Vec<String> = after.response.steps.iter().filter(|s| known(&s.id).is_none()).flat_map(|s| s.tells.clone()).collect();
+    if after.paged && !told.is_empty() {
+        out.push(Effect::TellAlso(notice, told));
+    }
+    let raised = after.response.steps.iter().filter(|s| known(&s.id).is_none());
+    out.extend(raised.filter_map(|s| Some(Effect::Raise { step: s.id.clone(), times: s.raise? })));
+    let planning =
+        after.response.steps.iter().filter(|s| s.state == StepState::Planning && known(&s.id).is_none_or(|k| k.state != StepState::Planning));
+    out.extend(planning.map(|s| Effect::Do(Box::new(Job::new(after, s, crate::domain::response::Errand::Plan)))));
+    out
+}
+
+fn said(before: Option<&Incident>, after: &Incident, event: &Event) -> Vec<Effect> {
     match event {
         Event::Opened(_) => tell(after, Notice::Opened),
         Event::Updated(_) | Event::Took { .. } | Event::Parted { .. } => tell(after, Notice::Updated),
@@ -665,7 +814,21 @@ pub fn effects(before: Option<&Incident>, after: &Incident, event: &Event) -> Ve
             }
             out
         }
-        Event::Noted { .. } | Event::Settling { .. } => vec![],
+        Event::Noted { .. } | Event::Settling { .. } | Event::Timed { .. } | Event::Climbed { .. } => vec![],
+        Event::Stepped(stepped) => match stepped.to {
+            StepState::Done | StepState::Unknown | StepState::Undone | StepState::UndoUnknown => tell(after, Notice::Updated),
+            StepState::Idle
+            | StepState::Planning
+            | StepState::Planned
+            | StepState::Applying
+            | StepState::Verifying
+            | StepState::Unverified
+            | StepState::Failed
+            | StepState::Moved
+            | StepState::Undoing
+            | StepState::VerifyingUndo
+            | StepState::UndoFailed => vec![],
+        },
         Event::Merged { .. } if before.is_some_and(|b| b.paged && b.state.is_live() && b.state.is_audible()) => vec![Effect::Tell(Notice::Merged)],
         Event::OpenedUnder { .. } | Event::Merged { .. } => vec![],
         Event::Suppressed { .. } if before.is_some_and(|b| b.paged) => vec![Effect::Tell(Notice::Suppressed)],
@@ -698,6 +861,9 @@ pub fn timeline_of(after: &Incident, event: &Event, ordinal: u32, at: Time) -> T
         Event::Mitigated { by, why } => (person(by), "mitigated", why.clone()),
         Event::Resolved { by, closed_as, why } => (by.clone(), "resolved", format!("as {closed_as}: {why}")),
         Event::Noted { by, text } => (person(by), "note", text.clone()),
+        Event::Stepped(s) => return stepped_line(after, s, ordinal, at),
+        Event::Timed { timers } => (us, "waiting", waits(timers)),
+        Event::Climbed { words, .. } => (us, "escalated", words.clone()),
         Event::OpenedUnder { into, why, happening } => (us, "merged", format!("{}; told by {into}: {why}", happening.title)),
         Event::Merged { into, by, why, .. } => (by.clone(), "merged", format!("into {into}: {why}")),
         Event::Took { happening, branches, beyond, by } => {
@@ -723,6 +889,24 @@ pub fn timeline_of(after: &Incident, event: &Event, ordinal: u32, at: Time) -> T
         ),
     };
     TimelineEntry { incident_id: after.id.clone(), revision: after.revision, ordinal, at, who, what: what.to_owned(), why }
+}
+
+fn stepped_line(after: &Incident, s: &Stepped, ordinal: u32, at: Time) -> TimelineEntry {
+    let (what, why) = (format!("action_{}", s.what), format!("step {}: {}", s.step, s.words));
+    TimelineEntry { incident_id: after.id.clone(), revision: after.revision, ordinal, at, who: s.by.clone(), what, why }
+}
+
+fn waits(timers: &[Timer]) -> String {
+    let line = |t: &Timer| {
+        let due = t.due.map(|d| d.to_string()).unwrap_or_default();
+        match &t.what {
+            TimerKind::Escalate { to } => format!("if nobody acknowledges by {due}, {} is told", to.join(", ")),
+            TimerKind::Legal { name, words, checked_on } => {
+                format!("{name}: {words}, by {due} if it began now; a person decides whether it applies (checked on {checked_on}; no legal advice)")
+            }
+        }
+    };
+    timers.iter().map(line).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]
@@ -763,6 +947,7 @@ mod tests {
             users_affected: None,
             cause: None,
             action: String::new(),
+            response: Response::default(),
             exemplars: vec![],
             pages: true,
             page_reason: "p".into(),

@@ -383,6 +383,7 @@ pub(crate) mod fixtures {
                 status: "error".into(),
                 facts: vec![("code".into(), "500".into())],
             }],
+            response: crate::domain::response::Response::default(),
         }
     }
 

@@ -12,12 +12,13 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::backend::{CommandError, IncidentFilter, IncidentPage, PersonCommand};
-use super::{Shared, Web};
+use super::roles::Caller;
+use super::{Detail, Shared, Web};
 use crate::domain::{Category, ClosedAs, IncidentState, Time};
 use crate::engine::view::SeriesView;
 
@@ -183,26 +184,44 @@ pub struct CommandBody {
     #[serde(rename = "as")]
     pub closed_as: String,
     pub text: String,
+    /// Of a runbook; empty: the one that is ready.
+    pub step: String,
+    /// The hash of the plan that was seen.
+    pub plan: String,
     /// The incident that tells of this one from now on.
     pub into: String,
     pub until: Option<Time>,
 }
 
 /// Verbs of [`PersonCommand`].
-pub const VERBS: [&str; 8] = ["acknowledge", "mitigate", "resolve", "reopen", "note", "merge", "split", "suppress"];
+pub const VERBS: [&str; 12] =
+    ["acknowledge", "mitigate", "resolve", "reopen", "note", "plan", "approve", "undo", "done", "merge", "split", "suppress"];
 
 impl CommandBody {
+    /// For the audit.
+    pub fn detail(&self, caller: &Caller) -> Detail {
+        let parts = [("by", caller.by(&self.by)), ("as", self.closed_as.clone()), ("step", self.step.clone()), ("plan", self.plan.clone())];
+        let words = [("why", &self.why), ("text", &self.text)].map(|(name, t)| (name, t.clone()));
+        let all: Vec<String> = parts.into_iter().chain(words).filter(|(_, v)| !v.is_empty()).map(|(name, v)| format!("{name}={v}")).collect();
+        Detail(all.join(" "))
+    }
+
     /// # Errors
     /// What is missing or too long, by member; an unknown verb is not found.
-    pub fn command(self, verb: &str) -> Answer<PersonCommand> {
+    pub fn command(self, verb: &str, caller: &Caller) -> Answer<PersonCommand> {
         if !VERBS.contains(&verb) {
             return Err(Problem::new(StatusCode::NOT_FOUND, format!("no verb {verb:?} (known: {})", VERBS.join(", "))));
         }
-        let by = self.by.trim().to_owned();
+        let by = caller.by(&self.by);
         if by.is_empty() {
             return Err(Problem::member("by", "who does this is needed"));
         }
-        for (name, text, most) in [("by", &by, NAME_CHARS_MAX), ("why", &self.why, TEXT_CHARS_MAX), ("text", &self.text, TEXT_CHARS_MAX)] {
+        for (name, text, most) in [
+            ("by", &by, NAME_CHARS_MAX),
+            ("why", &self.why, TEXT_CHARS_MAX),
+            ("text", &self.text, TEXT_CHARS_MAX),
+            ("step", &self.step, NAME_CHARS_MAX),
+        ] {
             if text.chars().count() > most {
                 return Err(Problem::member(name, format!("at most {most} characters")));
             }
@@ -224,6 +243,14 @@ impl CommandBody {
                 let closed_as = self.closed_as.parse::<ClosedAs>().map_err(|e| Problem::member("as", e.to_string()))?;
                 PersonCommand::Resolve { by, closed_as, why }
             }
+            "plan" => PersonCommand::Plan { by, step: self.step },
+            "approve" if self.plan.trim().is_empty() => {
+                return Err(Problem::member("plan", "the hash of the plan that you saw is needed; it stands in incident.response.steps[].plan.hash"));
+            }
+            "approve" => PersonCommand::Approve { by, role: caller.role, step: self.step, plan: self.plan.trim().to_owned() },
+            "undo" => PersonCommand::Undo { by, role: caller.role, step: self.step },
+            "done" if self.step.trim().is_empty() => return Err(Problem::member("step", "which step is done?")),
+            "done" => PersonCommand::Done { by, step: self.step, why },
             _ if self.text.trim().is_empty() => return Err(Problem::member("text", "a note needs a text")),
             _ => PersonCommand::Note { by, text: self.text },
         })
@@ -233,15 +260,19 @@ impl CommandBody {
 async fn command(
     State(web): Shared,
     Path((id, verb)): Path<(String, String)>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     body: Result<Json<CommandBody>, JsonRejection>,
 ) -> Answer<Response> {
     let Json(body) = body?;
-    let command = body.command(&verb)?;
+    let detail = body.detail(&caller);
+    let command = body.command(&verb, &caller)?;
     let revision = if_match(&headers)?;
     let key = idempotency_key(&headers)?;
     let incident = web.backend.command(&id, command, revision, key).await?;
-    Ok(([(header::ETAG, tag(incident.revision))], Json(incident)).into_response())
+    let mut response = ([(header::ETAG, tag(incident.revision))], Json(incident)).into_response();
+    response.extensions_mut().insert(detail);
+    Ok(response)
 }
 
 /// The revision that the caller saw. `*` and absence ask for none.
@@ -344,7 +375,7 @@ async fn runtime_info(State(web): Shared) -> Answer<Json<Value>> {
 // --- the document ---
 
 /// Method, path, what it does, name of the answer's schema.
-pub const ROUTES: [(&str, &str, &str, &str); 29] = [
+pub const ROUTES: [(&str, &str, &str, &str); 33] = [
     ("get", "/-/healthy", "200 while the process turns; 503 only if a restart would help", ""),
     ("get", "/-/ready", "200 when it can do its work, else 503; the reasons either way", "Readiness"),
     ("post", "/-/reload", "Reads the configuration again; 400 says what is wrong with it", ""),
@@ -356,6 +387,10 @@ pub const ROUTES: [(&str, &str, &str, &str); 29] = [
     ("post", "/api/v1/incidents/{id}/resolve", "It is over; `as` says how, and decides what the series learn", "Incident"),
     ("post", "/api/v1/incidents/{id}/reopen", "It was not over", "Incident"),
     ("post", "/api/v1/incidents/{id}/note", "Adds `text` to the timeline", "Incident"),
+    ("post", "/api/v1/incidents/{id}/plan", "Looks again at what `step` would change, and changes nothing", "Incident"),
+    ("post", "/api/v1/incidents/{id}/approve", "Carries `step` out, once, if `plan` is still the hash of its plan", "Incident"),
+    ("post", "/api/v1/incidents/{id}/undo", "Brings back what `step` changed", "Incident"),
+    ("post", "/api/v1/incidents/{id}/done", "Somebody has done `step` by hand, or has looked and says that it is done", "Incident"),
     ("post", "/api/v1/incidents/{id}/merge", "It has the same cause as the incident `into`, which tells of it from now on", "Incident"),
     ("post", "/api/v1/incidents/{id}/split", "It stands for itself after all", "Incident"),
     ("post", "/api/v1/incidents/{id}/suppress", "Nobody is called for it before `until`", "Incident"),
@@ -456,6 +491,7 @@ fn schemas() -> Value {
             "errors": {"type": "array", "items": {"type": "object", "properties": {"pointer": text, "detail": text}}}}},
         "Command": {"type": "object", "required": ["by"], "additionalProperties": false, "properties": {
             "by": {"type": "string", "maxLength": NAME_CHARS_MAX}, "why": {"type": "string", "maxLength": TEXT_CHARS_MAX},
+            "step": {"type": "string", "maxLength": NAME_CHARS_MAX}, "plan": text,
             "as": {"enum": ClosedAs::NAMES}, "text": {"type": "string", "maxLength": TEXT_CHARS_MAX}, "into": text, "until": time}},
         "Hold": {"type": "object", "properties": {"id": text, "kind": {"enum": ["silence", "maintenance"]}, "matcher": {"type": "object"},
             "from": time, "until": time, "by": text, "why": text, "harm": {"type": "boolean"}}},
@@ -476,7 +512,18 @@ fn schemas() -> Value {
             "findings": {"type": "array", "items": {"type": "object"}}, "versions": {"type": "array", "items": text},
             "segments": {"type": "array", "items": {"type": "object", "properties": {"dimension": text, "value": text}}},
             "users_affected": {"type": ["object", "null"], "properties": {"estimate": number, "low": number, "high": number}},
-            "cause": {"type": ["object", "null"]}, "action": text, "exemplars": {"type": "array", "items": {"type": "object"}}}},
+            "cause": {"type": ["object", "null"]}, "action": text, "exemplars": {"type": "array", "items": {"type": "object"}},
+            "response": {"$ref": "#/components/schemas/Response"}}},
+        "Response": {"type": "object", "description": "The runbook's steps, and how far each has come", "properties": {
+            "runbook": text, "owner": text, "fallback": text, "level": count,
+            "steps": {"type": "array", "items": {"type": "object", "properties": {
+                "id": text, "kind": {"enum": crate::domain::StepKind::NAMES}, "say": text, "state": {"enum": crate::domain::StepState::NAMES}, "words": text,
+                "needs": {"enum": crate::domain::Role::NAMES}, "two_people": {"type": "boolean"},
+                "action": {"type": ["object", "null"], "properties": {"using": text, "target": text, "set": {"type": "object"}}},
+                "plan": {"type": ["object", "null"], "properties": {"hash": text, "expires_at": time, "request": text, "change": text}},
+                "approvals": {"type": "array", "items": {"type": "object", "properties": {"by": text, "at": time}}}}}},
+            "timers": {"type": "array", "items": {"type": "object"}},
+            "drafts": {"type": "array", "items": {"type": "object", "properties": {"name": text, "text": text}}}}},
         "IncidentPage": {"type": "object", "properties": {"incident": {"$ref": "#/components/schemas/Incident"},
             "timeline": {"type": "array", "items": {"type": "object"}}, "deliveries": {"type": "array", "items": {"type": "object"}}}},
         "Incidents": list("Incident"),

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::holds::NewHold;
 use crate::domain::incident::{Incident, TimelineEntry};
-use crate::domain::{ClosedAs, Hold, Time};
+use crate::domain::{ClosedAs, Hold, Role, Time};
 use crate::engine::view::{EngineView, ModelView, SeriesPage, SeriesView};
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -65,6 +65,29 @@ pub enum PersonCommand {
         by: String,
         text: String,
     },
+    /// Looks again and says what would be done. An empty step is the one that is ready.
+    Plan {
+        by: String,
+        step: String,
+    },
+    /// `plan` is the hash of the plan that was seen.
+    Approve {
+        by: String,
+        role: Role,
+        step: String,
+        plan: String,
+    },
+    Undo {
+        by: String,
+        role: Role,
+        step: String,
+    },
+    /// A step is done by hand, or somebody has looked and says so.
+    Done {
+        by: String,
+        step: String,
+        why: String,
+    },
     /// It has the same cause as the incident `into`, and is told there.
     Merge {
         into: String,
@@ -82,6 +105,24 @@ pub enum PersonCommand {
         why: String,
         until: Time,
     },
+}
+
+/// Somebody with a token, of which only the digest (SHA-256) is known.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Holder {
+    pub name: String,
+    pub role: Role,
+    pub digest: [u8; 32],
+}
+
+/// One line of the audit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Audited {
+    pub who: String,
+    pub role: String,
+    pub what: String,
+    pub subject: String,
+    pub detail: String,
 }
 
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -149,6 +190,14 @@ pub trait Backend: Send + Sync {
     async fn incident(&self, id: &str) -> Result<IncidentPage, CommandError>;
     /// Durable when it returns. `revision`: what the caller saw (If-Match). The same idempotency key gives the same answer.
     async fn command(&self, id: &str, command: PersonCommand, revision: Option<u64>, key: Option<String>) -> Result<Incident, CommandError>;
+    /// Who may come in; empty: whoever is on this machine.
+    fn holders(&self) -> Vec<Holder> {
+        Vec::new()
+    }
+    /// Durable when it returns: a write is not even looked at before it stands here.
+    async fn audit(&self, _line: Audited) -> Result<(), CommandError> {
+        Ok(())
+    }
     /// Silences and maintenance windows, newest first.
     async fn holds(&self) -> Result<Vec<Hold>, CommandError> {
         Ok(Vec::new())

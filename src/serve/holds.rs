@@ -7,12 +7,13 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::api::{NAME_CHARS_MAX, Problem, TEXT_CHARS_MAX};
-use super::{Shared, Web};
+use super::roles::Caller;
+use super::{Detail, Shared, Web};
 use crate::domain::time::DAY_MS;
 use crate::domain::{Hold, HoldKind, Matcher, Time};
 
@@ -94,14 +95,19 @@ async fn list(web: &Web, kind: HoldKind) -> Result<Response, Problem> {
     Ok(Json(json!({"data": data, "next_cursor": null})).into_response())
 }
 
-async fn add(web: &Web, kind: HoldKind, body: Result<Json<Body>, JsonRejection>) -> Result<Response, Problem> {
-    let Json(body) = body?;
+async fn add(web: &Web, kind: HoldKind, caller: &Caller, body: Result<Json<Body>, JsonRejection>) -> Result<Response, Problem> {
+    let Json(mut body) = body?;
+    body.by = caller.by(&body.by);
+    let detail = Detail(format!("by={} why={} match={:?}", body.by, body.why, body.matcher));
     let hold = web.backend.hold(body.hold(kind, super::now())?).await?;
-    Ok((StatusCode::CREATED, Json(hold)).into_response())
+    let mut response = (StatusCode::CREATED, Json(hold)).into_response();
+    response.extensions_mut().insert(detail);
+    Ok(response)
 }
 
-async fn end(web: &Web, kind: HoldKind, id: String, body: Result<Json<EndBody>, JsonRejection>) -> Result<Response, Problem> {
-    let Json(body) = body?;
+async fn end(web: &Web, kind: HoldKind, caller: &Caller, id: String, body: Result<Json<EndBody>, JsonRejection>) -> Result<Response, Problem> {
+    let Json(mut body) = body?;
+    body.by = caller.by(&body.by);
     if body.by.trim().is_empty() {
         return Err(Problem::member("by", "who does this is needed"));
     }
@@ -119,18 +125,28 @@ async fn windows(State(web): Shared) -> Result<Response, Problem> {
     list(&web, HoldKind::Maintenance).await
 }
 
-async fn add_silence(State(web): Shared, body: Result<Json<Body>, JsonRejection>) -> Result<Response, Problem> {
-    add(&web, HoldKind::Silence, body).await
+async fn add_silence(State(web): Shared, Extension(caller): Extension<Caller>, body: Result<Json<Body>, JsonRejection>) -> Result<Response, Problem> {
+    add(&web, HoldKind::Silence, &caller, body).await
 }
 
-async fn add_window(State(web): Shared, body: Result<Json<Body>, JsonRejection>) -> Result<Response, Problem> {
-    add(&web, HoldKind::Maintenance, body).await
+async fn add_window(State(web): Shared, Extension(caller): Extension<Caller>, body: Result<Json<Body>, JsonRejection>) -> Result<Response, Problem> {
+    add(&web, HoldKind::Maintenance, &caller, body).await
 }
 
-async fn end_silence(State(web): Shared, Path(id): Path<String>, body: Result<Json<EndBody>, JsonRejection>) -> Result<Response, Problem> {
-    end(&web, HoldKind::Silence, id, body).await
+async fn end_silence(
+    State(web): Shared,
+    Path(id): Path<String>,
+    Extension(caller): Extension<Caller>,
+    body: Result<Json<EndBody>, JsonRejection>,
+) -> Result<Response, Problem> {
+    end(&web, HoldKind::Silence, &caller, id, body).await
 }
 
-async fn end_window(State(web): Shared, Path(id): Path<String>, body: Result<Json<EndBody>, JsonRejection>) -> Result<Response, Problem> {
-    end(&web, HoldKind::Maintenance, id, body).await
+async fn end_window(
+    State(web): Shared,
+    Path(id): Path<String>,
+    Extension(caller): Extension<Caller>,
+    body: Result<Json<EndBody>, JsonRejection>,
+) -> Result<Response, Problem> {
+    end(&web, HoldKind::Maintenance, &caller, id, body).await
 }

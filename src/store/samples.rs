@@ -39,6 +39,7 @@ pub(super) fn incident(model: &str, opened: i64, revision: u64, state: IncidentS
         suppressed: None,
         settles_at: None,
         exemplars: Vec::new(),
+        response: crate::domain::response::Response::default(),
     }
 }
 

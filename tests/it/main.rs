@@ -1,6 +1,8 @@
 //! The one integration binary: the product through its front door, with real parts where they can be had.
 
 mod broker;
+mod actions;
+mod audit;
 mod cause;
 mod crash;
 mod daemon;
@@ -20,6 +22,7 @@ mod playbook;
 mod pages;
 mod reload;
 mod same;
+mod runbooks;
 mod scenario;
 mod score;
 mod settings;

@@ -247,6 +247,7 @@ fn incident(n: usize, now: Time) -> Incident {
         suppressed: None,
         settles_at: None,
         exemplars: vec![],
+        response: Default::default(),
     }
 }
 

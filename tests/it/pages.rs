@@ -230,6 +230,7 @@ impl Fake {
                     facts: vec![(said("region"), said("eu")), (said("error_kind"), said("feature_store_timeout"))],
                 })
                 .collect(),
+            response: Default::default(),
         };
         let mut costly = broken.clone();
         costly.key = of("assistant", Category::CostAnomaly);
@@ -404,6 +405,10 @@ impl Backend for Fake {
                 (by, "reopened", why)
             }
             PersonCommand::Note { by, text } => (by, "note", text),
+            PersonCommand::Plan { by, step } => (by, "plan", step),
+            PersonCommand::Approve { by, role, step, plan } => (by, "approve", format!("{step} {plan} {role}")),
+            PersonCommand::Undo { by, role, step } => (by, "undo", format!("{step} {role}")),
+            PersonCommand::Done { by, step, why } => (by, "done", format!("{step} {why}")),
             PersonCommand::Merge { .. } | PersonCommand::Split { .. } | PersonCommand::Suppress { .. } => {
                 return Err(CommandError::Refused("not here".into()));
             }

@@ -43,6 +43,7 @@ pub fn settings(pane_ms: i64, lateness_ms: i64, dimensions: &[&str]) -> Settings
         },
         models: BTreeMap::from([("loan-scorer".to_owned(), ModelSettings::default())]),
         routes: vec![Route { to: vec!["oncall".to_owned()], ..Route::default() }],
+        respond: Default::default(),
     }
 }
 
