@@ -591,7 +591,7 @@ impl Keeper {
 
     /// History has been read: from here on findings page.
     fn go_live(&mut self) -> Result<(), Error> {
-        if !self.status.is_assigned.load(Ordering::Relaxed) || !self.state.behind.is_empty() {
+        if !self.status.is_assigned.load(Ordering::Relaxed) || !self.state.behind.is_empty() || self.engine.awaits_acts() {
             return Ok(());
         }
         if !self.status.is_caught_up.swap(true, Ordering::Relaxed) {

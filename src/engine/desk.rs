@@ -1084,6 +1084,12 @@ impl Desk {
         None
     }
 
+    /// Something that a person did before the process ended has not been reached again.
+    pub fn awaits_acts(&self) -> bool {
+        let is_act = |e: &Entry| matches!(e.control, Control::Act { .. } | Control::Hold { .. } | Control::EndHold { .. });
+        self.state.pending.iter().any(is_act)
+    }
+
     pub fn awaits_live(&self) -> bool {
         self.state.pending.iter().any(|e| e.control == Control::Live)
     }

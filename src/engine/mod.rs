@@ -138,6 +138,11 @@ impl Engine {
         self.desk.awaits_live()
     }
 
+    /// The journal holds acts of before a kill whose boundary has not come again: whoever acts now would be before them.
+    pub fn awaits_acts(&self) -> bool {
+        self.desk.awaits_acts()
+    }
+
     /// Owners, exposure, routes and runbooks of a new configuration.
     pub fn reroute(&mut self, models: BTreeMap<String, ModelSettings>, routes: Vec<Route>, respond: crate::respond::Settings) {
         self.settings.models = models.clone();
