@@ -308,6 +308,7 @@ impl Desk {
                             category: triage::category_of(&line.series.signal),
                             severity: Severity::MINOR,
                             by_rule: false,
+                            named: line.named(),
                         };
                         out.alarms.push((alarm_id(series, pane), alarm));
                     }
@@ -402,10 +403,8 @@ impl Desk {
             detector: spoken.detector.to_owned(),
             decision: Decision::Raised,
             reason: format!(
-                "{} {} → {} with {:.1} nats of evidence where {:.1} are asked",
-                spoken.named.clone().unwrap_or_else(|| spoken.series.signal.words()),
-                spoken.unit.words(told.before),
-                spoken.unit.words(told.after),
+                "{} with {:.1} nats of evidence where {:.1} are asked",
+                spoken.unit.change(&spoken.named.clone().unwrap_or_else(|| spoken.series.signal.words()), &told),
                 spoken.log_evidence,
                 spoken.threshold
             ),
@@ -416,6 +415,7 @@ impl Desk {
             category: triage::category_of(&spoken.series.signal),
             severity: triage::severity_of(&spoken.series.signal, Some(&told), false),
             by_rule: false,
+            named: spoken.named,
             series: spoken.series,
         };
         self.state.alarms_raised += 1;
@@ -455,7 +455,14 @@ impl Desk {
     /// itself, its counts tell. Parts that only share in the change of the whole are its shadows: they stay frozen until they
     /// are back, and are not listed.
     fn narrow(&self, key: &IncidentKey, mut found: Vec<Finding>) -> (Vec<Finding>, Place) {
-        let size = |f: &Finding| f.change.map_or(0.0, |c| if c.before > 0.0 && c.after > 0.0 { (c.after / c.before).ln().abs() } else { f64::MAX });
+        let size = |f: &Finding| match (f.change, &f.series.signal) {
+            (None, _) => 0.0,
+            // Deviations from 0 and correlations, which may be negative, are sizes as they are.
+            (Some(c), Signal::Embedding(_)) => (c.after - c.before).abs(),
+            (Some(c), Signal::Feature(name)) if name == Signal::TOGETHER => (c.after - c.before).abs(),
+            (Some(c), _) if c.before > 0.0 && c.after > 0.0 => (c.after / c.before).ln().abs(),
+            (Some(_), _) => f64::MAX,
+        };
         found.sort_by(|a, b| size(b).total_cmp(&size(a)).then(a.series.cmp(&b.series)).then(a.detector.cmp(&b.detector)));
         let live = self.state.incidents.get(key).filter(|i| i.state.is_live());
         let known: Vec<&Finding> = live.iter().flat_map(|i| &i.findings).filter(|f| f.recovered_at.is_none()).collect();
@@ -568,6 +575,7 @@ impl Desk {
             category,
             severity: triage::severity_of(&fired.series.signal, told.as_ref(), true),
             by_rule: true,
+            named: None,
             series: fired.series,
         };
         self.state.alarms_raised += 1;

@@ -29,6 +29,7 @@ impl Engine {
             ("foreign_currency", 0),
             ("segments_as_other", 0),
             ("slots_dropped", 0),
+            ("embeddings_unsampled", 0),
             ("dedup_forgotten", 0),
         ];
         for c in self.watch.counts() {
@@ -46,6 +47,7 @@ impl Engine {
                 c.foreign_currency,
                 c.segments_as_other,
                 c.slots_dropped,
+                c.embeddings_unsampled,
                 c.dedup_forgotten,
             ];
             for (b, n) in bounds.iter_mut().zip(met) {
@@ -53,6 +55,8 @@ impl Engine {
             }
         }
         view.bounds = bounds.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect();
+        let refused = self.desk.judge.refused();
+        view.bounds.extend([("embedding_lines_refused".to_owned(), refused.embeddings), ("joint_lines_refused".to_owned(), refused.joint)]);
         view.series = states(self.desk.judge.groups().iter().flat_map(|g| &g.lines));
         view.changes = self
             .desk

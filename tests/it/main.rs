@@ -7,6 +7,7 @@ mod dead;
 mod cli;
 mod demo;
 mod drift;
+mod embedding;
 mod fairness;
 mod kafka;
 mod main_job;
