@@ -13,6 +13,7 @@ use crate::settings::{self, Loaded};
 use crate::telemetry;
 
 pub mod backtest;
+mod baseline;
 mod check;
 mod completions;
 mod config;
@@ -80,6 +81,8 @@ enum Command {
     Simulate(simulate::Simulate),
     Score(score::Score),
     #[command(subcommand)]
+    Baseline(baseline::Baseline),
+    #[command(subcommand)]
     Incidents(incidents::Incidents),
     #[command(subcommand)]
     Notify(notify::Notify),
@@ -107,6 +110,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Backtest(command) => command.run(global),
         Command::Simulate(command) => command.run(global),
         Command::Score(command) => command.run(global),
+        Command::Baseline(command) => command.run(global),
         Command::Incidents(command) => command.run(global),
         Command::Notify(command) => command.run(global),
         Command::Config(command) => command.run(global),

@@ -17,7 +17,7 @@ use crate::domain::incident::{Estimate, Exemplar, Finding, Incident, IncidentKey
 use crate::domain::time::{DAY_MS, HOUR_MS};
 use crate::domain::{ClosedAs, Decision, GroupKey, Onset, Segment, SeriesId, SeriesKey, Severity, Signal, Time};
 use crate::incident::{Command, Effect, Event, Happening, Refusal, decide, effects, evolve, timeline_of};
-use crate::judge::{Judge, RuleFired, Rules, Said, Spoken};
+use crate::judge::{Import, Judge, RuleFired, Rules, Said, Spoken};
 use crate::pane::{BoxedCell, Contribution, Fact, FactKind, LeafCell, Outbound, PartitionId};
 use crate::triage::{self, Case};
 
@@ -239,6 +239,14 @@ impl Desk {
                     None => Err(Refusal(format!("there is no incident {incident:?}"))),
                 };
                 out.answers.push((entry.seq, result.map_err(|r| r.0)));
+            }
+            Control::Baseline { model, environment, packed } => {
+                let taken = Import::unpack(&packed).and_then(|i| self.judge.import(&model, environment.as_deref(), i, entry.at));
+                out.answers.push((entry.seq, taken.map(|()| None)));
+            }
+            Control::Forget { model, environment, signal } => {
+                let done = self.judge.forget(&model, environment.as_deref(), signal.as_ref(), entry.at);
+                out.answers.push((entry.seq, done.map(|()| None)));
             }
             Control::Blind { words, wall } => {
                 if self.state.blind.replace(wall).is_none() {

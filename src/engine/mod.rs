@@ -184,7 +184,12 @@ impl Engine {
     fn turn(&mut self, partition: PartitionId, position: i64) {
         while let Some(at) = self.turns.iter().position(|e| match e.control {
             Control::Rest { partition: p, position: q } | Control::Wake { partition: p, position: q, .. } => p == partition && q <= position,
-            Control::Live | Control::Act { .. } | Control::Blind { .. } | Control::Sighted { .. } => false,
+            Control::Live
+            | Control::Act { .. }
+            | Control::Blind { .. }
+            | Control::Sighted { .. }
+            | Control::Baseline { .. }
+            | Control::Forget { .. } => false,
         }) {
             let entry = self.turns.remove(at);
             self.turn_now(&entry.control);
@@ -202,7 +207,12 @@ impl Engine {
                 self.watch.wake(*partition, *floor);
                 self.desk.wake(*partition, *floor);
             }
-            Control::Live | Control::Act { .. } | Control::Blind { .. } | Control::Sighted { .. } => {}
+            Control::Live
+            | Control::Act { .. }
+            | Control::Blind { .. }
+            | Control::Sighted { .. }
+            | Control::Baseline { .. }
+            | Control::Forget { .. } => {}
         }
     }
 
@@ -217,7 +227,12 @@ impl Engine {
                     self.turn(partition, reached);
                 }
             }
-            Control::Live | Control::Act { .. } | Control::Blind { .. } | Control::Sighted { .. } => self.desk.enter(entry),
+            Control::Live
+            | Control::Act { .. }
+            | Control::Blind { .. }
+            | Control::Sighted { .. }
+            | Control::Baseline { .. }
+            | Control::Forget { .. } => self.desk.enter(entry),
         }
     }
 
@@ -324,10 +339,12 @@ impl Engine {
         let state: State = postcard::from_bytes(row("desk")?).map_err(|e| read("desk", e))?;
         let core: judge::Core = postcard::from_bytes(row("judge")?).map_err(|e| read("judge", e))?;
         let turns: Vec<Entry> = postcard::from_bytes(row("turns")?).map_err(|e| read("turns", e))?;
-        let mut groups: Vec<(&str, &[u8])> = rows.iter().filter(|r| r.0.starts_with("group/")).map(|r| (r.0.as_str(), r.1.as_slice())).collect();
-        groups.sort();
-        let groups: Vec<&[u8]> = groups.into_iter().map(|g| g.1).collect();
-        let judge = judge::Judge::restore(settings.judge.clone(), core, &groups)?;
+        let all = |kind: &str| -> Vec<&[u8]> {
+            let mut all: Vec<(&str, &[u8])> = rows.iter().filter(|r| r.0.starts_with(kind)).map(|r| (r.0.as_str(), r.1.as_slice())).collect();
+            all.sort();
+            all.into_iter().map(|g| g.1).collect()
+        };
+        let judge = judge::Judge::restore(settings.judge.clone(), core, &all("group/"), &all("template/"))?;
         Ok(Engine { desk: Desk::with(settings.clone(), judge, state), settings, watch, turns, outbound: Vec::new() })
     }
 

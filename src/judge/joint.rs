@@ -11,6 +11,8 @@ use crate::pane::{Row, Samples, SlotName};
 
 /// Events looked at before it is decided which features are compared.
 const CHOICE_EVENTS: u32 = 200;
+/// A slot that this process has not given out yet.
+const UNKNOWN: u16 = u16::MAX;
 /// Features between which is chosen.
 const CANDIDATES_MAX: usize = 64;
 
@@ -51,6 +53,10 @@ impl JointLine {
         let Some(bank) = &mut self.bank else {
             return Reading { state: State::Warming, log_evidence: 0.0, threshold: f64::INFINITY, call: bellwether_detectors::Call::Quiet };
         };
+        for feature in self.features.iter_mut().filter(|f| f.slot == UNKNOWN) {
+            let place = slots.iter().position(|s| matches!(s, SlotName::Number(name) if *name == feature.name));
+            feature.slot = place.map_or(UNKNOWN, |p| p as u16);
+        }
         for row in samples.rows() {
             let mut values = [f64::NAN; FEATURES_MAX];
             for (slot, value) in row.iter() {
@@ -85,6 +91,12 @@ impl JointLine {
         self.features.truncate(FEATURES_MAX);
         self.features.sort_by(|a, b| a.name.cmp(&b.name));
         self.bank = Some(Box::new(JointBank::new(self.features.len(), JointSettings { tolerance: self.tolerance })));
+    }
+
+    /// Numbers of slots mean nothing to another judge: they are looked up by their names.
+    pub fn moved(mut self) -> JointLine {
+        self.features.iter_mut().for_each(|f| f.slot = UNKNOWN);
+        self
     }
 
     /// Events of a pane, and the correlation (or share) that has moved most.

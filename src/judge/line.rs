@@ -1,6 +1,7 @@
 //! One line of the judge's book: a series, the bank that gathers its evidence, and its recent past.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bellwether_detectors::evidence::bins::{BinsBank, BinsSettings, Told};
 use bellwether_detectors::evidence::classes::{ClassBank, ClassSettings};
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::embedding::{EmbeddingLine, Vectors};
 use super::fairness::{FairnessBank, Tally};
+use super::import::Provenance;
 use super::joint::JointLine;
 use super::reference::Reference;
 use crate::domain::alarm::Unit;
@@ -133,6 +135,8 @@ pub struct Line {
     pub change: Option<bellwether_detectors::Change>,
     /// What was learned first, of a model as a whole: the yardstick of slow drift.
     pub reference: Option<Box<Reference>>,
+    /// The file that its baseline began with.
+    pub learned_from: Option<Arc<Provenance>>,
 }
 
 // === impl Points ===
@@ -346,17 +350,21 @@ impl Line {
             recovery: None,
             change: None,
             reference: None,
+            learned_from: None,
         }
     }
 
     pub fn state(&self) -> DetectorState {
-        match self.bank.state() {
-            State::Warming => DetectorState::Warming,
-            State::Armed => DetectorState::Armed,
-            State::Starved => DetectorState::Starved,
-            State::Frozen => DetectorState::Frozen,
-            State::Off => DetectorState::Off,
-        }
+        state_of(&self.bank)
+    }
+
+    /// All that it knows is forgotten; it learns anew with this bank.
+    pub fn forget(&mut self, bank: Bank, now: Time, learn_ms: i64) {
+        self.bank = bank;
+        self.reference = self.reference.take().map(|_| Box::default());
+        (self.learned_from, self.change, self.onset, self.expected, self.held) = (None, None, None, None, false);
+        self.judged_from = now.plus_ms(learn_ms);
+        self.decided(now, "reset", "its baseline was forgotten and is learned anew".to_owned());
     }
 
     /// The quantile by which values of this line are told.
@@ -529,6 +537,16 @@ impl Line {
                 )
             }
         }
+    }
+}
+
+pub fn state_of(bank: &Bank) -> DetectorState {
+    match bank.state() {
+        State::Warming => DetectorState::Warming,
+        State::Armed => DetectorState::Armed,
+        State::Starved => DetectorState::Starved,
+        State::Frozen => DetectorState::Frozen,
+        State::Off => DetectorState::Off,
     }
 }
 

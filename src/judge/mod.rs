@@ -24,6 +24,7 @@ use crate::pane::{Code, Distinct, Leaf, LeafCell, Leaves, Samples, SlotName, onc
 mod budget;
 mod embedding;
 mod fairness;
+mod import;
 mod joint;
 mod line;
 mod reference;
@@ -32,6 +33,7 @@ mod rules;
 pub use budget::Budget;
 use embedding::{EmbeddingLine, Vectors};
 use fairness::{FairnessBank, Tally};
+pub use import::{Import, Learned, PANES_MAX, Provenance, Template};
 use joint::JointLine;
 pub use line::{Bank, Decided, Feed, Line, Point, Points, thousands};
 use reference::DayEnd;
@@ -221,6 +223,8 @@ pub struct Judge {
     embedding_lines: usize,
     joint_lines: usize,
     refused: Refused,
+    /// What was learned from references.
+    templates: Vec<Template>,
     scratch: Scratch,
 }
 
@@ -285,6 +289,7 @@ impl Judge {
             embedding_lines: 0,
             joint_lines: 0,
             refused: Refused::default(),
+            templates: Vec::new(),
             scratch: Scratch::default(),
         }
     }
@@ -842,10 +847,13 @@ impl Judge {
             return;
         }
         let signal = Signal::Feature(Signal::TOGETHER.to_owned());
+        self.open_line(g, signal, self.joint_bank(), now);
+    }
+
+    fn joint_bank(&self) -> Bank {
         // Only what is said of this signal itself: a tolerance of all features is one of values.
-        let asked = self.settings.signals.get(&signal.to_string()).and_then(|l| l.tolerance);
-        let line = JointLine::new(asked.unwrap_or_else(JointLine::default_tolerance));
-        self.open_line(g, signal, Bank::Joint(Box::new(line)), now);
+        let asked = self.settings.signals.get(&Signal::Feature(Signal::TOGETHER.to_owned()).to_string()).and_then(|l| l.tolerance);
+        Bank::Joint(Box::new(JointLine::new(asked.unwrap_or_else(JointLine::default_tolerance))))
     }
 
     /// Opens the lines that compare groups. What is compared is the outcome if the events tell one, else failures.
@@ -890,6 +898,7 @@ impl Judge {
         if line.series.group.is_roll_up() && matches!(line.bank, Bank::Rate(_) | Bank::Bins(_) | Bank::Classes(_)) {
             line.reference = Some(Box::default());
         }
+        self.teach(&mut line, now);
         let id = line.id;
         self.embedding_lines += usize::from(matches!(line.bank, Bank::Embedding(_)));
         self.joint_lines += usize::from(matches!(line.bank, Bank::Joint(_)));
@@ -920,6 +929,11 @@ impl Judge {
 
     /// The lines that a slot opens in a group.
     fn wanted(&self, name: &SlotName, g: usize) -> Vec<(Signal, Bank)> {
+        self.wanted_of(name, g, true)
+    }
+
+    /// `fresh`: only what is not there already and has room.
+    fn wanted_of(&self, name: &SlotName, g: usize, fresh: bool) -> Vec<(Signal, Bank)> {
         let key = &self.groups[g].key;
         let (of_whole, of_segment) = (key.is_roll_up(), key.segment.is_some());
         let rate = |signal: Signal| -> Vec<(Signal, Bank)> {
@@ -943,7 +957,7 @@ impl Judge {
             SlotName::Cost => value(Signal::Cost),
             SlotName::Score => value(Signal::Prediction),
             // A model that gives a score and a label is judged on the score: the label is a cut of it.
-            SlotName::Label if self.groups[g].by_slot.iter().any(|b| b.0 == slot::SCORE) => vec![],
+            SlotName::Label if fresh && self.groups[g].by_slot.iter().any(|b| b.0 == slot::SCORE) => vec![],
             SlotName::Label => vec![(Signal::Prediction, Bank::classes(self.limits(&Signal::Prediction).tolerance.unwrap_or(0.2)))],
             SlotName::Empty => rate(Signal::EmptyRate),
             SlotName::Complaint => {
@@ -970,10 +984,10 @@ impl Judge {
                 let tolerance =
                     self.limits(&signal).tolerance.map_or(TOLERANCE_OF_EMBEDDINGS, |t| sigma_of(Limits { tolerance: Some(t), ..Limits::default() }));
                 let mut out = Vec::new();
-                if self.embedding_lines < EMBEDDING_LINES_MAX {
+                if self.embedding_lines < EMBEDDING_LINES_MAX || !fresh {
                     out.push((signal, Bank::Embedding(Box::new(EmbeddingLine::new(tolerance)))));
                     // A feature of the same name that came as text is watched for unseen values already.
-                    if self.groups[g].lines.iter().all(|l| l.series.signal != unseen) {
+                    if !fresh || self.groups[g].lines.iter().all(|l| l.series.signal != unseen) {
                         out.insert(0, (unseen.clone(), self.rate_bank(&unseen)));
                     }
                 }
@@ -1098,15 +1112,25 @@ impl Judge {
                 out.push((format!("group/{i:08}"), bytes));
             }
         }
+        for (i, template) in self.templates.iter_mut().enumerate() {
+            if std::mem::take(&mut template.dirty)
+                && let Ok(bytes) = postcard::to_stdvec(template)
+            {
+                out.push((format!("template/{i:08}"), bytes));
+            }
+        }
         out
     }
 
     /// Puts saved groups back, in the order of their names.
     ///
     /// # Errors
-    /// When a row is not a group of this version.
-    pub fn restore(settings: Settings, core: Core, groups: &[&[u8]]) -> Result<Judge, String> {
+    /// When a row is not a group, or no template, of this version.
+    pub fn restore(settings: Settings, core: Core, groups: &[&[u8]], templates: &[&[u8]]) -> Result<Judge, String> {
         let mut judge = Judge::new(settings);
+        for bytes in templates {
+            judge.templates.push(postcard::from_bytes(bytes).map_err(|e| format!("a saved reference cannot be read: {e}"))?);
+        }
         judge.of_features = core.slots.iter().map(is_of_feature).collect();
         judge.slots = core.slots;
         judge.budget = core.budget;

@@ -1,5 +1,6 @@
 //! The one integration binary: the product through its front door, with real parts where they can be had.
 
+mod baseline;
 mod broker;
 mod crash;
 mod daemon;

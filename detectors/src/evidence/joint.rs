@@ -131,6 +131,10 @@ impl JointBank {
         let out_before = self.named.is_some();
         let (mut call, mut log_evidence) = (Call::Quiet, f64::NEG_INFINITY);
         for b in 0..self.banks.len() {
+            // What a pair has changed to is not learned as usual from the other side.
+            if self.banks[b ^ 1].state() == State::Frozen {
+                continue;
+            }
             let open = self.open[b / WAYS];
             let less = b % WAYS == 1;
             let pane = if less { CountPane { hits: open.total - open.hits, ..open } } else { open };
