@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Signal, Time};
+use crate::domain::{HoldKind, Matcher, Signal, Time};
 use crate::incident::Command;
 use crate::pane::PartitionId;
 
@@ -47,6 +47,26 @@ pub enum Control {
         model: String,
         environment: Option<String>,
         signal: Option<Signal>,
+    },
+    /// A look at the clock: what is due on incidents becomes so.
+    Tick {
+        wall: Time,
+    },
+    /// Somebody does not want to be called for what fits, for a time. Its id is made of the number of its entry.
+    Hold {
+        kind: HoldKind,
+        matcher: Matcher,
+        from: Time,
+        until: Time,
+        by: String,
+        why: String,
+        harm: bool,
+    },
+    /// A hold is made over before its time.
+    EndHold {
+        id: String,
+        by: String,
+        wall: Time,
     },
     /// We cannot see: `words` say why. Silence findings are held while it lasts.
     Blind {
