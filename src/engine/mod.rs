@@ -27,7 +27,7 @@ pub use control::{Control, Entry};
 use desk::{Desk, State};
 
 /// Version of everything that a snapshot holds. Another one is not read but rebuilt from the log.
-pub const STATE_VERSION: u32 = 5;
+pub const STATE_VERSION: u32 = 6;
 
 /// What an incident's way depends on beside the evidence.
 #[derive(Clone)]
@@ -211,6 +211,8 @@ impl Engine {
             | Control::Hold { .. }
             | Control::EndHold { .. }
             | Control::Tick { .. }
+            | Control::Baseline { .. }
+            | Control::Forget { .. }
             | Control::Blind { .. }
             | Control::Sighted { .. } => false,
         }) {
@@ -235,6 +237,8 @@ impl Engine {
             | Control::Hold { .. }
             | Control::EndHold { .. }
             | Control::Tick { .. }
+            | Control::Baseline { .. }
+            | Control::Forget { .. }
             | Control::Blind { .. }
             | Control::Sighted { .. } => {}
         }
@@ -256,6 +260,8 @@ impl Engine {
             | Control::Hold { .. }
             | Control::EndHold { .. }
             | Control::Tick { .. }
+            | Control::Baseline { .. }
+            | Control::Forget { .. }
             | Control::Blind { .. }
             | Control::Sighted { .. } => self.desk.enter(entry),
         }
@@ -369,10 +375,12 @@ impl Engine {
         let state: State = postcard::from_bytes(row("desk")?).map_err(|e| read("desk", e))?;
         let core: judge::Core = postcard::from_bytes(row("judge")?).map_err(|e| read("judge", e))?;
         let turns: Vec<Entry> = postcard::from_bytes(row("turns")?).map_err(|e| read("turns", e))?;
-        let mut groups: Vec<(&str, &[u8])> = rows.iter().filter(|r| r.0.starts_with("group/")).map(|r| (r.0.as_str(), r.1.as_slice())).collect();
-        groups.sort();
-        let groups: Vec<&[u8]> = groups.into_iter().map(|g| g.1).collect();
-        let judge = judge::Judge::restore(settings.judge.clone(), core, &groups)?;
+        let all = |kind: &str| -> Vec<&[u8]> {
+            let mut all: Vec<(&str, &[u8])> = rows.iter().filter(|r| r.0.starts_with(kind)).map(|r| (r.0.as_str(), r.1.as_slice())).collect();
+            all.sort();
+            all.into_iter().map(|g| g.1).collect()
+        };
+        let judge = judge::Judge::restore(settings.judge.clone(), core, &all("group/"), &all("template/"))?;
         Ok(Engine { desk: Desk::with(settings.clone(), judge, state), settings, watch, turns, outbound: Vec::new() })
     }
 
