@@ -15,7 +15,7 @@ use super::output::{Output, inert, print, table};
 use super::{Global, runtime};
 use crate::domain::incident::{Finding, Incident, TimelineEntry};
 use crate::domain::{Category, ClosedAs, IncidentState, Time};
-use crate::engine::view::SeriesView;
+use crate::engine::view::{BaselineView, SeriesView};
 use crate::settings::duration_ms;
 use crate::store::{Filter, Store};
 
@@ -36,6 +36,8 @@ list, show and explain also read the store of a daemon that does not run (--data
 /// Where pages and API are if nobody says.
 const SERVER: &str = "http://127.0.0.1:9710";
 const PATIENCE: Duration = Duration::from_secs(15);
+/// The daemon learns a reference before it answers.
+const TEACHING: Duration = Duration::from_secs(60);
 /// Items of one answer of the API.
 const PAGE: usize = 500;
 /// Points shown of a series: some before the onset, and the last.
@@ -524,6 +526,18 @@ impl Desk {
         output.one(&incident, || format!("{}: {}, revision {}\n", incident.id, incident.state, incident.revision))
     }
 
+    /// What is normal.
+    pub async fn baselines(&self, query: &[(&str, String)]) -> Result<Vec<BaselineView>, Failure> {
+        let mut answer = self.get("/api/v1/baselines", query).await?;
+        self.read(answer["data"].take())
+    }
+
+    /// Changes it.
+    pub async fn teach(&self, path: &str, body: Value) -> Result<Vec<BaselineView>, Failure> {
+        let mut answer = self.answer(self.client.post(self.url(path)?).json(&body).timeout(TEACHING)).await?;
+        self.read(answer["data"].take())
+    }
+
     /// Shows the plan; carries it out if it is the one that was named, or whatever it is with `yes`.
     async fn approve(&self, id: &str, step: &str, consent: &Consent, who: &Who, output: Output) -> Result<(), Failure> {
         if *consent == Consent::LookAgain {
@@ -676,6 +690,17 @@ fn shown(page: &Page) -> String {
     put("opened", &i.opened_at.to_string());
     if let Some(at) = i.resolved_at {
         put("resolved", &format!("{at}{}", i.closed_as.map(|c| format!(" as {c}")).unwrap_or_default()));
+    }
+    if let Some(into) = i.merged_into.as_ref().filter(|_| i.state == IncidentState::Merged) {
+        put("", &format!("merged into {into}, which tells of it"));
+    }
+    if let Some(held) = &i.suppressed {
+        let until = held.until.map(|t| format!(", until {t}")).unwrap_or_default();
+        put("held", &format!("{}{until}", held.words));
+    }
+    for b in &i.merged {
+        let id = b.id.as_deref().unwrap_or("no record of its own");
+        put("told here as well", &format!("{} of {} ({id}): {}", b.key.category, b.key.model, b.reason));
     }
     put("paged", &format!("{}: {}", if i.paged { "yes" } else { "no" }, i.page_reason));
     if let Some(users) = i.users_affected {

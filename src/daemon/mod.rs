@@ -151,6 +151,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         warn!(deliveries = restored, "messages were on their way when the last run ended; nobody knows whether they arrived");
     }
     let (mut engine, positions) = keeper::open_engine(&store, engine_settings)?;
+    keeper::teach(&store, &mut engine, &build::references(&settings), settings.pane_ms)?;
     let origin = keeper::origin(&store)?;
     if let Some(origin) = &origin {
         for place in &origin.places {

@@ -17,7 +17,7 @@ use crate::domain::{Category, Onset, Signal};
 use super::Happening;
 
 /// Intervals of onsets that lie within this of each other began together.
-const TOGETHER_GAP_MS: i64 = MINUTE_MS;
+const TOGETHER_GAP_MS: i64 = 30_000;
 /// However wide the intervals are, best guesses further apart than this did not begin together.
 const TOGETHER_MS: i64 = 20 * MINUTE_MS;
 /// People complain about a failure within this time.

@@ -1,5 +1,6 @@
 //! The one integration binary: the product through its front door, with real parts where they can be had.
 
+mod baseline;
 mod broker;
 mod actions;
 mod audit;
@@ -10,12 +11,16 @@ mod dead;
 mod cli;
 mod demo;
 mod drift;
+mod embedding;
 mod fairness;
+mod fed;
+mod holds;
 mod kafka;
 mod main_job;
 mod notify;
 mod oracle;
 mod parts;
+mod playbook;
 mod pages;
 mod reload;
 mod same;
