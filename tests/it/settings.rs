@@ -358,7 +358,6 @@ static BROKEN: &[(&str, &[Fault])] = &[
     ("+maintenance: []\n", &[("3:1", "maintenance", "not available yet", "")]),
     ("+redaction: {deny: [a]}\n", &[("3:13", "redaction.deny", "not available yet", "")]),
     ("+baseline: {reference: ref.parquet}\n", &[("3:12", "baseline.reference", "not available yet", "")]),
-    ("+models: {m: {baseline: {reference: x}}}\n", &[("3:14", "models.m.baseline", "not available yet", "")]),
     ("+routes: [{hours: office, to: oncall}, {to: team}]\n", &[("3:11", "routes.0.hours", "not available yet", "")]),
     (
         "kafka: {brokers: [a], topics: [{name: b, format: kserve}]}\n",
