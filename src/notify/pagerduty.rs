@@ -12,8 +12,8 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value, json};
 
 use super::http::{self, Answer, Client};
-use super::{Act, Common, Form, Kind, Knob, Manner, Notifier, PROXY_FROM_ENV, Reader, Receiver, Table, cut, nothing_to_say};
-use crate::domain::delivery::{Delivery, Message, Outcome};
+use super::{Act, Common, Errand, Form, Kind, Knob, Manner, Notifier, PROXY_FROM_ENV, PUBLIC_ONLY, Reader, Receiver, Table, cut, nothing_to_say};
+use crate::domain::delivery::{Message, Outcome, Receipt};
 use crate::domain::{Severity, Time};
 
 pub const KIND: Kind = Kind {
@@ -28,6 +28,7 @@ pub const KIND: Kind = Kind {
             required: false,
         },
         PROXY_FROM_ENV,
+        PUBLIC_ONLY,
     ],
     build,
 };
@@ -85,10 +86,10 @@ fn build(_name: &str, common: &Common, table: &Table) -> Result<Receiver, Vec<(S
 
 #[async_trait]
 impl Notifier for PagerDuty {
-    async fn deliver(&self, delivery: &Delivery, now: Time) -> Outcome {
-        match self.body(&delivery.message) {
-            Some(body) => self.post(body, now).await,
-            None => nothing_to_say(),
+    async fn deliver(&self, errand: Errand<'_>, now: Time) -> Receipt {
+        match self.body(&errand.delivery.message) {
+            Some(body) => self.post(body, now).await.into(),
+            None => nothing_to_say().into(),
         }
     }
 
@@ -239,7 +240,7 @@ mod tests {
     const KEY: &str = "0123456789abcdef0123456789abcdef";
 
     fn pagerduty() -> PagerDuty {
-        let client = Client::new("0", false, vec![]).expect("a client");
+        let client = Client::new("0", false, false, vec![]).expect("a client");
         PagerDuty { url: http::endpoint(URL_DEFAULT).expect("a url"), routing_key: KEY.to_owned().into(), common: common(), client }
     }
 
@@ -329,7 +330,8 @@ mod tests {
 
     #[test]
     fn a_portal_in_between_does_not_take_the_page() {
-        let answer = |status, body: &str| Answer { status, retry_after_ms: None, body: body.as_bytes().to_vec(), words: body.to_owned() };
+        let answer =
+            |status, body: &str| Answer { status, body: body.as_bytes().to_vec(), words: body.to_owned(), is_whole: true, ..Answer::default() };
         assert_eq!(judge(&answer(202, "")).as_str(), "accepted");
         assert_eq!(judge(&answer(200, r#"{"status":"success"}"#)).as_str(), "accepted");
         assert_eq!(judge(&answer(200, "<html>please log in</html>")).as_str(), "retry");

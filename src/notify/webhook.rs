@@ -19,9 +19,11 @@ use serde_json::{Map, Value, json};
 use sha2::Sha256;
 
 use super::http::Client;
-use super::{Act, Common, Form, Kind, Knob, Manner, Notifier, PROXY_FROM_ENV, Reader, Receiver, Table, alertmanager, cut, nothing_to_say};
+use super::{
+    Act, Common, Errand, Form, Kind, Knob, Manner, Notifier, PROXY_FROM_ENV, PUBLIC_ONLY, Reader, Receiver, Table, alertmanager, cut, nothing_to_say,
+};
 use crate::domain::Time;
-use crate::domain::delivery::{Delivery, Message, Outcome};
+use crate::domain::delivery::{Message, Outcome, Receipt};
 use crate::domain::series::StableHash;
 
 pub const KIND: Kind = Kind {
@@ -38,6 +40,7 @@ pub const KIND: Kind = Kind {
         Knob { name: "headers", about: "headers that are added to every request", form: Form::Map, required: false },
         Knob { name: "format", about: "standard (the default) or alertmanager", form: Form::Text, required: false },
         PROXY_FROM_ENV,
+        PUBLIC_ONLY,
     ],
     build,
 };
@@ -130,15 +133,16 @@ fn build(name: &str, common: &Common, table: &Table) -> Result<Receiver, Vec<(St
 
 #[async_trait]
 impl Notifier for Webhook {
-    async fn deliver(&self, delivery: &Delivery, now: Time) -> Outcome {
+    async fn deliver(&self, errand: Errand<'_>, now: Time) -> Receipt {
+        let delivery = errand.delivery;
         let body = match self.format {
             Format::Standard => standard(&delivery.message, &self.common),
             Format::Alertmanager => match alertmanager_body(&delivery.message, &self.name, &self.common) {
                 Some(body) => body,
-                None => return nothing_to_say(),
+                None => return nothing_to_say().into(),
             },
         };
-        self.post(&message_id(&delivery.id), body, now).await
+        self.post(&message_id(&delivery.id), body, now).await.into()
     }
 
     async fn test(&self, now: Time) -> Outcome {

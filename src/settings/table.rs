@@ -98,8 +98,6 @@ const FORMATS_LATER: &[&str] = &["kserve", "seldon", "otlp", "openinference", "c
 
 /// Kinds of receivers that a later version has.
 pub const RECEIVERS_LATER: &[&str] = &[
-    "slack",
-    "jira",
     "teams",
     "email",
     "opsgenie",

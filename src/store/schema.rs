@@ -13,7 +13,8 @@ const SQLITE_NEEDED: (i32, &str) = (3_051_003, "3.51.3");
 const WRITER_WAIT: Duration = Duration::from_secs(5);
 
 /// Steps from one schema to the next; `user_version` counts those taken. Never change one that was released: add one.
-const STEPS: &[&str] = &["
+const STEPS: &[&str] = &[
+    "
     CREATE TABLE meta (key TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 
     CREATE TABLE partitions (
@@ -70,7 +71,15 @@ const STEPS: &[&str] = &["
     ) STRICT;
     CREATE INDEX alarms_of_series ON alarms (series, at DESC);
     CREATE INDEX alarms_newest ON alarms (at DESC);
-"];
+",
+    "
+    -- What a receiver gave us to find its ticket or message of an incident again.
+    CREATE TABLE receiver_references (
+        incident_id TEXT NOT NULL, receiver TEXT NOT NULL, reference TEXT NOT NULL, hash INTEGER NOT NULL, written_at INTEGER NOT NULL,
+        PRIMARY KEY (incident_id, receiver)
+    ) STRICT, WITHOUT ROWID;
+",
+];
 
 pub(super) fn check_sqlite() -> Result<(), Error> {
     if rusqlite::version_number() < SQLITE_NEEDED.0 {
@@ -129,7 +138,7 @@ fn refuse_newer(target: &Target, found: i64) -> Result<(), Error> {
 
 /// Tables in which a row is found by its key: a key that differs between table and index is a row that nobody finds. The snapshot's
 /// rows are left out because they are many, and are only ever read all together, each with its own hash.
-const FOUND_BY_KEY: &[&str] = &["partitions", "incidents", "timeline", "deliveries", "journal_keys", "alarms"];
+const FOUND_BY_KEY: &[&str] = &["partitions", "incidents", "timeline", "deliveries", "journal_keys", "alarms", "receiver_references"];
 
 /// `quick_check` walks every page's structure and the tables' own conditions; then indexes are held against their tables. A document
 /// within a row is guarded by the row's hash.
