@@ -59,6 +59,8 @@ pub struct Answer {
     pub body: Vec<u8>,
     /// The body came to its end within its bounds. What was cut off proves nothing.
     pub is_whole: bool,
+    /// When the attempt began.
+    pub now: Time,
     /// The body for people: one line, short, without secrets.
     pub words: String,
 }
@@ -104,6 +106,14 @@ impl Client {
         self.send(request, now).await
     }
 
+    /// As [`Client::post`], by another method.
+    ///
+    /// # Errors
+    /// As [`Client::post`].
+    pub async fn send_bytes(&self, method: Method, url: &Url, headers: HeaderMap, body: Vec<u8>, now: Time) -> Result<Answer, Failure> {
+        self.send(self.inner.request(method, url.clone()).headers(headers).body(body), now).await
+    }
+
     /// Begins an attempt of several requests, which share the time of one.
     pub fn round(&self, now: Time) -> Round<'_> {
         Round { client: self, until: Instant::now() + REQUEST_TIMEOUT, now }
@@ -144,7 +154,7 @@ impl Client {
         })
         .await;
         let words = self.plain(&String::from_utf8_lossy(&body));
-        Ok(Answer { status, retry_after_ms, headers, body, is_whole, words })
+        Ok(Answer { status, retry_after_ms, headers, body, is_whole, now, words })
     }
 
     fn failure(&self, error: reqwest::Error) -> Failure {
@@ -236,6 +246,12 @@ impl Answer {
     /// A header as text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
+    }
+
+    /// How long until the second of the epoch that a header names.
+    pub fn until_reset_ms(&self, name: &str) -> Option<i64> {
+        let seconds = self.header(name)?.trim().parse::<i64>().ok()?;
+        Some(seconds.saturating_mul(SECOND_MS).saturating_sub(self.now.0))
     }
 
     /// A success that does not say what was made: it may have been made.
@@ -427,7 +443,7 @@ pub fn is_direction_mark(c: char) -> bool {
 }
 
 /// An error with all its sources on one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut out = error.to_string();
     let mut next = error.source();
     while let Some(source) = next {

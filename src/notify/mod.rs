@@ -15,16 +15,38 @@ use crate::domain::incident::Incident;
 use crate::domain::time::{DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS};
 
 pub mod alertmanager;
+pub mod email;
+pub mod github;
+pub mod gitlab;
 pub mod http;
 pub mod jira;
+pub mod jsm;
+pub mod kafka;
 pub mod pagerduty;
+pub mod servicenow;
 pub mod slack;
 mod story;
+pub mod teams;
+pub mod template;
 mod tickets;
 pub mod webhook;
 
 /// All kinds of receivers, in the order in which they are listed to people.
-pub static KINDS: &[Kind] = &[pagerduty::KIND, alertmanager::KIND, slack::KIND, jira::KIND, webhook::KIND];
+pub static KINDS: &[Kind] = &[
+    pagerduty::KIND,
+    alertmanager::KIND,
+    jsm::KIND,
+    slack::KIND,
+    teams::KIND,
+    email::KIND,
+    jira::KIND,
+    servicenow::KIND,
+    github::KIND,
+    gitlab::KIND,
+    webhook::KIND,
+    template::KIND,
+    kafka::KIND,
+];
 
 /// Settings of a receiver as they stand in the file, after `${ENV}` has been filled in. Keys are checked against the kind's knobs.
 pub type Table = BTreeMap<String, serde_json::Value>;

@@ -1,6 +1,7 @@
 //! The one integration binary: the product through its front door, with real parts where they can be had.
 
 mod broker;
+mod bus;
 mod crash;
 mod daemon;
 mod dead;
@@ -9,6 +10,7 @@ mod demo;
 mod drift;
 mod fairness;
 mod kafka;
+mod mail;
 mod main_job;
 mod notify;
 mod oracle;

@@ -37,7 +37,9 @@ pub struct World {
     pub said: Vec<Value>,
     /// New tickets are found by a search only after this.
     pub search_lag: Duration,
+    /// How often the fate of a request was asked for.
     pub alerts: BTreeMap<String, Vec<Value>>,
+    /// A public repository; requests that are taken and fail.
     pub is_public: bool,
 }
 
@@ -81,8 +83,18 @@ impl Vendors {
     /// Answers if the path is a vendor's.
     pub fn take(&mut self, method: &str, path: &str, headers: &Headers, body: &[u8], acts: bool) -> Option<Taken> {
         let (plain, query) = path.split_once('?').unwrap_or((path, ""));
-        let vendors: [(&str, fn(&mut World, &Ask<'_>) -> Taken); 4] =
-            [("/slack/api/", slack), ("/slack/services/", slack_hook), ("/jira/rest/api/3/", jira_cloud), ("/jira/rest/api/2/", jira_center)];
+        let vendors: [(&str, fn(&mut World, &Ask<'_>) -> Taken); 10] = [
+            ("/slack/api/", slack),
+            ("/slack/services/", slack_hook),
+            ("/jira/rest/api/3/", jira_cloud),
+            ("/jira/rest/api/2/", jira_center),
+            ("/snow/api/now/table/incident", servicenow),
+            ("/github/repos/acme/models", github),
+            ("/gitlab/api/v4/projects/acme%2Fmodels", gitlab),
+            ("/jsm/v2/alerts", jsm),
+            ("/teams/workflows/", teams),
+            ("/template/", template),
+        ];
         let (prefix, rest, vendor) = vendors.into_iter().find_map(|(word, vendor)| plain.split_once(word).map(|(p, r)| (p, r, vendor)))?;
         self.made += 1;
         let query = query.split('&').filter_map(|p| p.split_once('=')).map(|(k, v)| (k.to_owned(), decoded(v))).collect();
@@ -387,4 +399,299 @@ fn found(world: &World, ask: &Ask<'_>) -> Taken {
     }
     let issues: Vec<Value> = world.labelled(label).iter().map(|p| json!({"key": p.key, "fields": {}})).collect();
     ok(200, json!({"issues": issues}))
+}
+
+// === ServiceNow ===
+
+fn servicenow(world: &mut World, ask: &Ask<'_>) -> Taken {
+    let refuse = |status: u16, words: &str| {
+        let body = json!({"error": {"message": words, "detail": ""}, "status": "failure"});
+        (vec![words.to_owned()], (status, body.to_string()))
+    };
+    if ask.headers.get("authorization") != Some(&format!("Bearer {TOKEN}")) {
+        return refuse(401, "User Not Authenticated");
+    }
+    if ask.doc.as_object().is_some_and(|o| o.values().any(|v| !v.is_string())) {
+        return refuse(400, "all values are strings");
+    }
+    let is_long = |name: &str, most: usize| chars(&ask.doc[name]) > most;
+    if is_long("short_description", 160) || is_long("description", 4_000) || is_long("correlation_id", 100) || !ask.doc["priority"].is_null() {
+        return refuse(400, "a field is too long, or priority is set");
+    }
+    match (ask.method, ask.path.trim_start_matches('/')) {
+        ("GET", "") => {
+            let query = ask.query.get("sysparm_query").map_or("", String::as_str);
+            let Some(id) = query.strip_prefix("correlation_id=") else { return refuse(400, "query") };
+            let all: Vec<Value> = world.labelled(id).iter().map(|p| json!({"sys_id": p.key, "number": p.title, "state": "1"})).collect();
+            ok(200, json!({"result": all}))
+        }
+        ("POST", "") => {
+            if !is_text(&ask.doc["short_description"], 160) || !["1", "2", "3"].iter().any(|i| ask.doc["impact"] == *i) {
+                return refuse(400, "short_description or impact");
+            }
+            let key = format!("{:032x}", ask.number);
+            let body = ask.doc["description"].as_str().unwrap_or_default().to_owned();
+            let label = ask.doc["correlation_id"].as_str().unwrap_or_default().to_owned();
+            world.file(ask, Paper { labels: vec![label], ..Paper::new(key.clone(), &ask.doc["short_description"], body) });
+            let mut record = ask.doc.clone();
+            record["sys_id"] = json!(key);
+            record["number"] = json!(format!("INC{:07}", ask.number));
+            // A field that the table does not know vanishes without a word.
+            record.as_object_mut().map(|o| o.remove("no_such_field"));
+            ok(201, json!({"result": record}))
+        }
+        ("PATCH", key) => {
+            let acts = ask.acts;
+            let Some(paper) = world.paper(key) else { return refuse(404, "No Record found") };
+            let is_end = ask.doc["state"] == "6";
+            if is_end && !(is_text(&ask.doc["close_code"], 100) && is_text(&ask.doc["close_notes"], 4_000)) {
+                return refuse(403, "Data Policy Exception: close code and notes are mandatory");
+            }
+            if acts {
+                paper.comments.extend(ask.doc["work_notes"].as_str().map(str::to_owned));
+                if ask.doc["state"].is_string() {
+                    paper.is_closed = is_end;
+                }
+            }
+            ok(200, json!({"result": {"sys_id": key}}))
+        }
+        _ => refuse(405, "method not allowed"),
+    }
+}
+
+// === GitHub ===
+
+fn github(world: &mut World, ask: &Ask<'_>) -> Taken {
+    let refuse = |status: u16, words: &str| {
+        (vec![words.to_owned()], (status, json!({"message": words, "errors": [{"field": "x", "code": "invalid"}]}).to_string()))
+    };
+    let header = |name: &str| ask.headers.get(name).map_or("", String::as_str);
+    if header("authorization") != format!("Bearer {TOKEN}") {
+        return refuse(401, "Bad credentials");
+    }
+    if header("accept") != "application/vnd.github+json" || header("x-github-api-version") != "2022-11-28" {
+        return refuse(415, "accept or version");
+    }
+    let shown = |p: &Paper| {
+        let labels: Vec<Value> = p.labels.iter().map(|l| json!({"name": l})).collect();
+        json!({"number": p.key.parse::<u64>().unwrap_or(0), "html_url": "https://github.example", "body": p.body, "labels": labels,
+            "state": if p.is_closed { "closed" } else { "open" }})
+    };
+    let parts: Vec<&str> = ask.path.split('/').filter(|p| !p.is_empty()).collect();
+    let (acts, number) = (ask.acts, ask.number);
+    match (ask.method, parts.as_slice()) {
+        ("GET", []) => ok(200, json!({"full_name": "acme/models", "private": !world.is_public, "has_issues": true})),
+        ("GET", ["issues"]) => {
+            if ask.query.get("state").map(String::as_str) != Some("all") {
+                return refuse(422, "closed ones are left out");
+            }
+            let label = ask.query.get("labels").cloned().unwrap_or_default();
+            let all: Vec<Value> = world.labelled(&label).into_iter().map(shown).collect();
+            ok(200, json!(all))
+        }
+        ("POST", ["issues"]) => {
+            if !is_text(&ask.doc["title"], 256) || chars(&ask.doc["body"]) > 65_536 {
+                return refuse(422, "Validation Failed");
+            }
+            let labels: Vec<String> = ask.doc["labels"].as_array().into_iter().flatten().filter_map(|l| l.as_str().map(str::to_owned)).collect();
+            let body = ask.doc["body"].as_str().unwrap_or_default().to_owned();
+            let problems = prose_problems(&body);
+            if labels.iter().any(|l| l.chars().count() > 50) || !problems.is_empty() {
+                return (problems, (422, json!({"message": "Validation Failed"}).to_string()));
+            }
+            let paper = Paper { labels, ..Paper::new(number.to_string(), &ask.doc["title"], body) };
+            let answer = shown(&paper);
+            world.file(ask, paper);
+            ok(201, answer)
+        }
+        (method, ["issues", key, rest @ ..]) => {
+            let Some(paper) = world.paper(key) else { return refuse(404, "Not Found") };
+            match (method, rest) {
+                ("GET", ["comments"]) => ok(200, paper.comments.iter().map(|c| json!({"id": 1, "body": c})).collect()),
+                ("POST", ["comments"]) => {
+                    let body = ask.doc["body"].as_str().unwrap_or_default().to_owned();
+                    let problems = prose_problems(&body);
+                    if acts && problems.is_empty() {
+                        paper.comments.push(body);
+                    }
+                    (problems, (201, json!({"id": number}).to_string()))
+                }
+                ("PATCH", []) => {
+                    if !["closed", "open"].iter().any(|s| ask.doc["state"] == *s) {
+                        return refuse(422, "state");
+                    }
+                    if acts {
+                        paper.is_closed = ask.doc["state"] == "closed";
+                    }
+                    ok(200, shown(paper))
+                }
+                _ => refuse(404, "Not Found"),
+            }
+        }
+        _ => refuse(404, "Not Found"),
+    }
+}
+
+/// Nothing from outside may be a mention, a link, a picture or a command.
+fn prose_problems(text: &str) -> Vec<String> {
+    wrong(&[
+        (!text.contains("@everyone"), "a mention from outside"),
+        (!text.contains("http://evil.example"), "a link from outside"),
+        (!text.contains("<img"), "markup from outside"),
+        (!text.contains(" [x]("), "a link from outside"),
+        (!text.lines().any(|l| l.starts_with('/')), "a command"),
+    ])
+}
+
+// === GitLab ===
+
+fn gitlab(world: &mut World, ask: &Ask<'_>) -> Taken {
+    let refuse = |status: u16, words: &str| (vec![words.to_owned()], (status, json!({"message": words}).to_string()));
+    if ask.headers.get("private-token").map(String::as_str) != Some(TOKEN) {
+        return refuse(401, "401 Unauthorized");
+    }
+    let shown = |p: &Paper| json!({"id": 9, "iid": p.key.parse::<u64>().unwrap_or(0), "web_url": "https://gitlab.example", "state": if p.is_closed { "closed" } else { "opened" }});
+    let parts: Vec<&str> = ask.path.split('/').filter(|p| !p.is_empty()).collect();
+    let (acts, number) = (ask.acts, ask.number);
+    match (ask.method, parts.as_slice()) {
+        ("GET", []) => ok(200, json!({"id": 7, "issues_enabled": true})),
+        ("GET", ["issues"]) => {
+            let label = ask.query.get("labels").cloned().unwrap_or_default();
+            let all: Vec<Value> = world.labelled(&label).into_iter().map(shown).collect();
+            ok(200, json!(all))
+        }
+        ("POST", ["issues"]) => {
+            let text = ask.doc["description"].as_str().unwrap_or_default().to_owned();
+            let mut problems = prose_problems(&text);
+            problems.extend(wrong(&[
+                (is_text(&ask.doc["title"], 255), "title"),
+                (ask.doc["confidential"] == true, "everybody may read it"),
+                (["issue", "incident", "task"].iter().any(|t| ask.doc["issue_type"] == *t), "issue_type"),
+            ]));
+            if !problems.is_empty() {
+                return (problems, (400, json!({"message": "bad"}).to_string()));
+            }
+            let labels = ask.doc["labels"].as_str().unwrap_or_default().split(',').map(str::to_owned).collect();
+            let paper = Paper { labels, ..Paper::new(number.to_string(), &ask.doc["title"], text) };
+            let answer = shown(&paper);
+            world.file(ask, paper);
+            ok(201, answer)
+        }
+        (method, ["issues", key, rest @ ..]) => {
+            let Some(paper) = world.paper(key) else { return refuse(404, "404 Not found") };
+            match (method, rest) {
+                ("GET", ["notes"]) => ok(200, paper.comments.iter().rev().map(|c| json!({"id": 1, "body": c})).collect()),
+                ("POST", ["notes"]) => {
+                    let text = ask.doc["body"].as_str().unwrap_or_default().to_owned();
+                    let problems = prose_problems(&text);
+                    if acts && problems.is_empty() {
+                        paper.comments.push(text);
+                    }
+                    (problems, (201, json!({"id": number}).to_string()))
+                }
+                ("PUT", []) => {
+                    if !["close", "reopen"].iter().any(|s| ask.doc["state_event"] == *s) {
+                        return refuse(400, "state_event");
+                    }
+                    if acts {
+                        paper.is_closed = ask.doc["state_event"] == "close";
+                    }
+                    ok(200, shown(paper))
+                }
+                _ => refuse(404, "404 Not found"),
+            }
+        }
+        _ => refuse(404, "404 Not found"),
+    }
+}
+
+// === Jira Service Management Operations ===
+
+fn jsm(world: &mut World, ask: &Ask<'_>) -> Taken {
+    let refuse = |status: u16, words: &str| (vec![words.to_owned()], (status, json!({"message": words, "took": 0.1, "requestId": ""}).to_string()));
+    if ask.headers.get("authorization") != Some(&format!("GenieKey {TOKEN}")) {
+        return refuse(401, "Could not authenticate");
+    }
+    let taken = || (vec![], (202, json!({"result": "Request will be processed", "requestId": format!("r-{}", ask.number), "took": 0.1}).to_string()));
+    let parts: Vec<&str> = ask.path.split('/').filter(|p| !p.is_empty()).collect();
+    match (ask.method, parts.as_slice()) {
+        ("POST", []) => {
+            let d = &ask.doc;
+            let details: usize = d["details"].as_object().map_or(0, |o| o.iter().map(|(k, v)| k.chars().count() + chars(v)).sum());
+            let problems = wrong(&[
+                (is_text(&d["message"], 130), "message"),
+                (is_text(&d["alias"], 512), "alias"),
+                (chars(&d["description"]) <= 15_000, "description"),
+                (["P1", "P2", "P3", "P4", "P5"].iter().any(|p| d["priority"] == *p), "priority"),
+                (d["tags"].as_array().is_none_or(|t| t.len() <= 20 && t.iter().all(|t| is_text(t, 50))), "tags"),
+                (details <= 8_000, "details"),
+                (chars(&d["entity"]) <= 512 && chars(&d["source"]) <= 100, "entity or source"),
+            ]);
+            if !problems.is_empty() {
+                return (problems, (422, json!({"message": "Request body is not processable"}).to_string()));
+            }
+            let alias = d["alias"].as_str().unwrap_or_default().to_owned();
+            let is_open = world.tickets.iter().any(|t| t.labels[0] == alias && !t.is_closed);
+            if !is_open {
+                let paper = Paper { labels: vec![alias], ..Paper::new(ask.number.to_string(), &d["message"], String::new()) };
+                world.file(ask, paper);
+            }
+            taken()
+        }
+        ("POST", [alias, verb @ ("acknowledge" | "close" | "notes")]) => {
+            if ask.query.get("identifierType").map(String::as_str) != Some("alias") {
+                return refuse(422, "identifierType");
+            }
+            if let Some(paper) = world.tickets.iter_mut().find(|t| t.labels[0] == *alias && !t.is_closed).filter(|_| ask.acts) {
+                paper.comments.push((*verb).to_owned());
+                paper.is_closed = *verb == "close";
+            }
+            taken()
+        }
+        ("GET", ["requests", id]) => {
+            // The first question comes too early.
+            let asked = world.alerts.entry((*id).to_owned()).or_default();
+            asked.push(Value::Null);
+            if asked.len() == 1 {
+                return (vec![], (404, json!({"message": "Request not found"}).to_string()));
+            }
+            let is_success = !world.is_public;
+            ok(200, json!({"data": {"isSuccess": is_success, "status": if is_success { "Created alert" } else { "no such team" }}}))
+        }
+        _ => refuse(404, "no such path"),
+    }
+}
+
+// === Teams and templates ===
+
+fn teams(world: &mut World, ask: &Ask<'_>) -> Taken {
+    let card = &ask.doc["attachments"][0];
+    let text = ask.doc.to_string();
+    let problems = wrong(&[
+        (ask.query.get("sig").map(String::as_str) == Some(TOKEN), "sig"),
+        (ask.doc["type"] == "message" && card["contentType"] == "application/vnd.microsoft.card.adaptive", "no card"),
+        (card["content"]["type"] == "AdaptiveCard" && card["content"]["body"].as_array().is_some_and(|b| !b.is_empty()), "an empty card"),
+        (text.len() <= 21 * 1024, "card is larger than 21 KB"),
+        (!text.contains(" [x](") && !text.contains("http://evil.example"), "a link from outside"),
+    ]);
+    let status = if problems.is_empty() { 202 } else { 400 };
+    if ask.acts && status == 202 {
+        world.said.push(ask.doc.clone());
+    }
+    (problems, (status, String::new()))
+}
+
+fn template(world: &mut World, ask: &Ask<'_>) -> Taken {
+    let d = &ask.doc;
+    let problems = wrong(&[
+        (["CRITICAL", "ACKNOWLEDGEMENT", "RECOVERY", "INFO"].iter().any(|t| d["message_type"] == *t), "message_type"),
+        (is_text(&d["entity_id"], 255), "entity_id"),
+        (ask.headers.get("authorization") == Some(&format!("Bearer {TOKEN}")), "token"),
+        (ask.headers.get("idempotency-key").is_some_and(|k| !k.is_empty()), "no key"),
+    ]);
+    if ask.acts && problems.is_empty() {
+        world.said.push(d.clone());
+    }
+    let status = if problems.is_empty() { 200 } else { 400 };
+    (problems, (status, json!({"result": "success"}).to_string()))
 }
