@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -16,7 +17,7 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::backend::{CommandError, IncidentFilter, IncidentPage, PersonCommand};
+use super::backend::{CommandError, HearError, IncidentFilter, IncidentPage, PersonCommand};
 use super::{Shared, Web};
 use crate::domain::{Category, ClosedAs, IncidentState};
 use crate::engine::view::SeriesView;
@@ -37,6 +38,7 @@ pub fn routes() -> Router<Arc<Web>> {
         .route("/api/v1/incidents", get(incidents))
         .route("/api/v1/incidents/{id}", get(incident))
         .route("/api/v1/incidents/{id}/{verb}", post(command))
+        .route("/api/v1/receivers/{name}/events", post(hear))
         .route("/api/v1/models", get(models))
         .route("/api/v1/series", get(series))
         .route("/api/v1/series/{id}/points", get(points))
@@ -253,6 +255,18 @@ fn idempotency_key(headers: &HeaderMap) -> Answer<Option<String>> {
     }
 }
 
+// --- receivers that speak ---
+
+/// A webhook of a receiver's. Its sender drops for ever what is answered by 4xx, so only a signature that is not theirs is.
+async fn hear(State(web): Shared, Path(name): Path<String>, headers: HeaderMap, body: Bytes) -> Answer<Response> {
+    let signature = headers.get("x-pagerduty-signature").and_then(|s| s.to_str().ok()).unwrap_or_default();
+    match web.backend.hear(&name, signature, &body).await {
+        Ok(done) => Ok((StatusCode::ACCEPTED, Json(json!({"status": done}))).into_response()),
+        Err(HearError::Unsigned) => Err(Problem::new(StatusCode::UNAUTHORIZED, HearError::Unsigned.to_string())),
+        Err(HearError::Unavailable(why)) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, why)),
+    }
+}
+
 // --- models and series ---
 
 async fn models(State(web): Shared) -> Answer<Response> {
@@ -333,7 +347,7 @@ async fn runtime_info(State(web): Shared) -> Answer<Json<Value>> {
 // --- the document ---
 
 /// Method, path, what it does, name of the answer's schema.
-pub const ROUTES: [(&str, &str, &str, &str); 20] = [
+pub const ROUTES: [(&str, &str, &str, &str); 21] = [
     ("get", "/-/healthy", "200 while the process turns; 503 only if a restart would help", ""),
     ("get", "/-/ready", "200 when it can do its work, else 503; the reasons either way", "Readiness"),
     ("post", "/-/reload", "Reads the configuration again; 400 says what is wrong with it", ""),
@@ -345,6 +359,12 @@ pub const ROUTES: [(&str, &str, &str, &str); 20] = [
     ("post", "/api/v1/incidents/{id}/resolve", "It is over; `as` says how, and decides what the series learn", "Incident"),
     ("post", "/api/v1/incidents/{id}/reopen", "It was not over", "Incident"),
     ("post", "/api/v1/incidents/{id}/note", "Adds `text` to the timeline", "Incident"),
+    (
+        "post",
+        "/api/v1/receivers/{name}/events",
+        "What a receiver tells by itself: PagerDuty's webhooks (v3), signed; 202 when it is written down",
+        "",
+    ),
     ("get", "/api/v1/models", "Models with traffic, detector states and live incidents", "Models"),
     ("get", "/api/v1/series", "Series of a model, or all", "SeriesList"),
     ("get", "/api/v1/series/{id}/points", "The recent past of a series, with its decisions", "Points"),

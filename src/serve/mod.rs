@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use backend::{
-    Backend, CommandError, DeliveryRow, FaultButton, HealthView, IncidentFilter, IncidentPage, LagRow, OutboxRow, PersonCommand, Readiness,
+    Backend, CommandError, DeliveryRow, FaultButton, HealthView, HearError, IncidentFilter, IncidentPage, LagRow, OutboxRow, PersonCommand, Readiness,
 };
 
 use crate::domain::Time;
