@@ -5,6 +5,7 @@
 //! ```text
 //! source -> decode -Observation-> pane -Pane-> judge -Alarm-> triage
 //!        -> incident -Event + Effect-> store (one write) -> outbox -> notify -Receipt-> (the front door again)
+//!           respond -Job->                               -> errands -> act -Receipt->
 //! ```
 //!
 //! The rooms stand in the order data walks. **A room may use only rooms that stand above it**; `tests/it/tidy.rs` checks it.
@@ -17,6 +18,7 @@ pub mod decode;
 pub mod pane;
 pub mod judge;
 pub mod triage;
+pub mod respond;
 pub mod incident;
 pub mod engine;
 // --- shell: input and output; no adaptor knows another ---
@@ -24,6 +26,7 @@ pub mod telemetry;
 pub mod source;
 pub mod store;
 pub mod notify;
+pub mod act;
 pub mod serve;
 pub mod settings;
 // --- drivers ---

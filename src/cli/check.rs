@@ -96,6 +96,11 @@ struct Watch {
     models: Vec<String>,
     receivers: Vec<Receiver>,
     routes: Vec<String>,
+    /// Runbooks of the user's, and which actions they may carry out.
+    runbooks: usize,
+    actions: Vec<String>,
+    escalation: Vec<String>,
+    tokens: Vec<String>,
     heartbeat: bool,
     listen: String,
     data_dir: String,
@@ -209,6 +214,16 @@ impl Watch {
             models: s.models.keys().cloned().collect(),
             receivers: s.receivers.iter().map(|(name, r)| Receiver { name: name.clone(), kind: r.kind.clone() }).collect(),
             routes: (s.routes.iter().enumerate()).map(|(i, r)| route(r, i > 0)).collect(),
+            runbooks: s.runbooks.iter().filter(|r| !r.place.starts_with("built-in")).count(),
+            actions: s.actions.iter().map(|(name, a)| format!("{name} ({}) on {}", a.kind, a.targets.join(", "))).collect(),
+            escalation: (s.escalation.iter())
+                .map(|l| {
+                    let severity: Vec<String> = l.severity.iter().map(u8::to_string).collect();
+                    let only = if severity.is_empty() { String::new() } else { format!(" at severity {}", severity.join(" or ")) };
+                    format!("after {}{only}: {}", duration(l.after_ms), l.to.join(", "))
+                })
+                .collect(),
+            tokens: s.tokens.iter().map(|t| format!("{} ({})", t.name, t.role)).collect(),
             heartbeat: s.heartbeat_url.is_some(),
             listen: s.listen.clone(),
             data_dir: s.data_dir.display().to_string(),
@@ -298,6 +313,20 @@ impl Report {
             let all: Vec<String> = w.receivers.iter().map(|r| format!("{} ({})", r.name, r.kind)).collect();
             put("receivers", all.join(", "));
         }
+        put(
+            "runbooks",
+            match w.runbooks {
+                0 => "the built-in ones: every category has steps at every severity, all by hand".to_owned(),
+                n => format!("{n} of yours, then the built-in ones"),
+            },
+        );
+        if !w.actions.is_empty() {
+            put("may touch", w.actions.join("; "));
+        }
+        if !w.escalation.is_empty() {
+            put("climbs", w.escalation.join("; "));
+        }
+        put("lets in", if w.tokens.is_empty() { "whoever is on this machine".to_owned() } else { w.tokens.join(", ") });
         put("heartbeat", if w.heartbeat { "yes".to_owned() } else { "none: if this daemon dies, nobody is told".to_owned() });
         put("pages", format!("at http://{}", w.listen));
         put("state", format!("in {}", w.data_dir));

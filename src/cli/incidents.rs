@@ -16,6 +16,7 @@ use super::{Global, runtime};
 use crate::domain::incident::{Finding, Incident, TimelineEntry};
 use crate::domain::{Category, ClosedAs, IncidentState, Time};
 use crate::engine::view::SeriesView;
+use crate::settings::duration_ms;
 use crate::store::{Filter, Store};
 
 const EXAMPLES: &str = "\
@@ -25,6 +26,10 @@ Examples:
   bellwether incidents ack inc-PC7V6D2MNF8B --why 'looking at the feature store'
   bellwether incidents resolve inc-PC7V6D2MNF8B --as fixed --why 'rolled back to 1.5.0'
   bellwether incidents note inc-PC7V6D2MNF8B 'vendor ticket 4711'
+  bellwether incidents approve inc-PC7V6D2MNF8B      what would be done? with --plan HASH it is done, once
+  bellwether incidents undo inc-PC7V6D2MNF8B
+  bellwether incidents merge inc-PC7V6D2MNF8B --into inc-0D74Y56B3J2W
+  bellwether incidents suppress inc-PC7V6D2MNF8B --for 2h --why 'vendor is on it'
 
 list, show and explain also read the store of a daemon that does not run (--data-dir). An id may be given without inc-.";
 
@@ -113,6 +118,72 @@ pub enum Incidents {
         #[command(flatten)]
         at: At,
     },
+    /// Carry out the action that is ready: shows its plan, and does it only with --yes or --plan HASH
+    #[command(after_help = EXAMPLES)]
+    Approve {
+        id: String,
+        /// Another step than the one that is ready
+        #[arg(long, value_name = "STEP", default_value = "")]
+        step: String,
+        /// The hash of the plan that you have seen
+        #[arg(long, value_name = "HASH")]
+        plan: Option<String>,
+        /// Approve whatever the plan is at this moment
+        #[arg(long, conflicts_with = "plan")]
+        yes: bool,
+        /// Look again first: what would be done now?
+        #[arg(long, conflicts_with_all = ["plan", "yes"])]
+        again: bool,
+        #[command(flatten)]
+        who: Who,
+        #[command(flatten)]
+        at: At,
+    },
+    /// It has the same cause as another: that one tells of both from now on
+    #[command(after_help = EXAMPLES)]
+    Merge {
+        id: String,
+        /// The incident that stays
+        #[arg(long, value_name = "ID")]
+        into: String,
+        #[command(flatten)]
+        who: Who,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Bring back what an action changed
+    #[command(after_help = EXAMPLES)]
+    Undo {
+        id: String,
+        /// Another step than the one that was carried out last
+        #[arg(long, value_name = "STEP", default_value = "")]
+        step: String,
+        #[command(flatten)]
+        who: Who,
+        #[command(flatten)]
+        at: At,
+    },
+    /// It stands for itself after all
+    #[command(after_help = EXAMPLES)]
+    Split {
+        id: String,
+        #[command(flatten)]
+        who: Who,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Call nobody for it for a time; it is listed, and calls then if it lasts
+    #[command(after_help = EXAMPLES)]
+    Suppress {
+        id: String,
+        /// How long, such as 90s, 5m, 24h or 7d
+        #[arg(long = "for", value_name = "DURATION", value_parser = |text: &str| duration_ms(text).map_err(|f| f.message))]
+        lasts_ms: i64,
+        #[command(flatten)]
+        who: Who,
+        #[command(flatten)]
+        at: At,
+    },
     /// It is not over after all
     #[command(after_help = EXAMPLES)]
     Reopen {
@@ -130,11 +201,14 @@ pub struct At {
     /// The running daemon [default: `listen` of the configuration, or http://127.0.0.1:9710]
     #[arg(long, value_name = "URL", env = "BELLWETHER_SERVER", hide_env_values = true)]
     server: Option<String>,
+    /// A file that holds your token, where the daemon asks for one; or the token itself in BELLWETHER_TOKEN
+    #[arg(long, value_name = "F", env = "BELLWETHER_TOKEN_FILE", hide_env_values = true)]
+    token_file: Option<PathBuf>,
     /// Where the store is that is read when no daemon runs [default: `data_dir` of the configuration]
     #[arg(long, value_name = "D")]
     data_dir: Option<PathBuf>,
     #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
+    pub output: Output,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -216,11 +290,36 @@ impl Incidents {
                 Incidents::Explain { id, at } => desk.explain(&id_of(id)?, at.output).await,
                 Incidents::Ack { id, who, at } => desk.act(id, "acknowledge", who.body(), at.output).await,
                 Incidents::Mitigate { id, who, at } => desk.act(id, "mitigate", who.body(), at.output).await,
+                Incidents::Merge { id, into, who, at } => {
+                    let mut body = who.body();
+                    body["into"] = json!(id_of(into)?);
+                    desk.act(id, "merge", body, at.output).await
+                }
+                Incidents::Split { id, who, at } => desk.act(id, "split", who.body(), at.output).await,
+                Incidents::Suppress { id, lasts_ms, who, at } => {
+                    let mut body = who.body();
+                    body["until"] = json!(crate::daemon::now().plus_ms(*lasts_ms));
+                    desk.act(id, "suppress", body, at.output).await
+                }
                 Incidents::Reopen { id, who, at } => desk.act(id, "reopen", who.body(), at.output).await,
                 Incidents::Resolve { id, closed_as, who, at } => {
                     let mut body = who.body();
                     body["as"] = json!(closed_as);
                     desk.act(id, "resolve", body, at.output).await
+                }
+                Incidents::Approve { id, step, plan, yes, again, who, at } => {
+                    let consent = match (plan, yes, again) {
+                        (Some(hash), ..) => Consent::ToPlan(hash.clone()),
+                        (None, true, _) => Consent::ToWhatever,
+                        (None, false, true) => Consent::LookAgain,
+                        (None, false, false) => Consent::NotYet,
+                    };
+                    desk.approve(id, step, &consent, who, at.output).await
+                }
+                Incidents::Undo { id, step, who, at } => {
+                    let mut body = who.body();
+                    body["step"] = json!(step);
+                    desk.act(id, "undo", body, at.output).await
                 }
                 Incidents::Note { id, text, by, at } => desk.act(id, "note", json!({"by": by, "text": text}), at.output).await,
             }
@@ -236,6 +335,11 @@ impl Incidents {
             | Incidents::Mitigate { at, .. }
             | Incidents::Resolve { at, .. }
             | Incidents::Note { at, .. }
+            | Incidents::Approve { at, .. }
+            | Incidents::Undo { at, .. }
+            | Incidents::Merge { at, .. }
+            | Incidents::Split { at, .. }
+            | Incidents::Suppress { at, .. }
             | Incidents::Reopen { at, .. } => at,
         }
     }
@@ -259,11 +363,21 @@ fn id_of(text: &str) -> Result<String, Failure> {
 
 // === the desk ===
 
-struct Desk {
+pub struct Desk {
     server: String,
     client: reqwest::Client,
     /// Read when nobody answers, unless a server was named.
     data_dir: Option<PathBuf>,
+}
+
+/// To what somebody agrees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Consent {
+    /// He wants to see it first.
+    NotYet,
+    LookAgain,
+    ToPlan(String),
+    ToWhatever,
 }
 
 /// Why there is no answer.
@@ -282,7 +396,7 @@ impl From<Trouble> for Failure {
 }
 
 impl Desk {
-    fn of(at: &At, global: &Global) -> Result<Desk, Failure> {
+    pub fn of(at: &At, global: &Global) -> Result<Desk, Failure> {
         let named = at.server.as_ref().filter(|s| !s.is_empty());
         let settings = if named.is_some() { None } else { global.load_to_find() };
         let server = match (named, &settings) {
@@ -297,6 +411,15 @@ impl Desk {
         let client = reqwest::Client::builder().timeout(PATIENCE).redirect(reqwest::redirect::Policy::none());
         // A proxy does not know this machine's loopback.
         let client = if is_loopback(&server) { client.no_proxy() } else { client };
+        let client = match token(at)? {
+            Some(token) => {
+                let mut value = reqwest::header::HeaderValue::from_str(&format!("Bearer {token}"))
+                    .map_err(|_| Failure::usage("the token holds odd characters"))?;
+                value.set_sensitive(true);
+                client.default_headers([(reqwest::header::AUTHORIZATION, value)].into_iter().collect())
+            }
+            None => client,
+        };
         Ok(Desk { server, client: client.build().map_err(|e| Failure::of(&e))?, data_dir })
     }
 
@@ -401,6 +524,64 @@ impl Desk {
         output.one(&incident, || format!("{}: {}, revision {}\n", incident.id, incident.state, incident.revision))
     }
 
+    /// Shows the plan; carries it out if it is the one that was named, or whatever it is with `yes`.
+    async fn approve(&self, id: &str, step: &str, consent: &Consent, who: &Who, output: Output) -> Result<(), Failure> {
+        if *consent == Consent::LookAgain {
+            let mut body = who.body();
+            body["step"] = json!(step);
+            return self.act(id, "plan", body, output).await;
+        }
+        let page = self.page(&id_of(id)?).await?;
+        let i = &page.incident;
+        let found = if step.is_empty() { i.response.ready().filter(|s| s.action.is_some()) } else { i.response.step(step) };
+        let Some(found) = found else {
+            let known: Vec<&str> = i.response.steps.iter().map(|s| s.id.as_str()).collect();
+            return Err(Failure::new(format!("incident {} has no such action", i.id)).hint(format!("its steps: {}", known.join(", "))));
+        };
+        let Some(planned) = &found.plan else {
+            return Err(Failure::new(format!("step {:?} is {}: {}", found.id, found.state, inert(&found.words)))
+                .hint("bellwether incidents approve ID --again looks again"));
+        };
+        let hash = match consent {
+            Consent::ToPlan(hash) => hash.clone(),
+            Consent::ToWhatever => planned.hash.clone(),
+            Consent::NotYet | Consent::LookAgain => {
+                let words = || {
+                    format!(
+                        "{}\n\nstep     {} ({})\nchange   {}\nrequest  {}\nplan     {}, good until {}\nundo     {}\nneeds    {}{}\n\nTo carry it out: bellwether incidents approve {} --step {} --plan {}\n",
+                        inert(&found.say),
+                        found.id,
+                        found.state,
+                        inert(&planned.change),
+                        inert(&planned.request),
+                        planned.hash,
+                        planned.expires_at,
+                        if planned.can_undo { "possible" } else { "not from here" },
+                        found.needs,
+                        if found.two_people { ", two people" } else { "" },
+                        i.id,
+                        found.id,
+                        planned.hash
+                    )
+                };
+                return output.one(found, words);
+            }
+        };
+        let body = json!({"by": who.by, "why": who.why, "step": found.id, "plan": hash});
+        self.act(id, "approve", body, output).await
+    }
+
+    /// A list of anything.
+    pub async fn list_of<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, Failure> {
+        let value = self.get(path, &[]).await?;
+        self.read(value["data"].clone())
+    }
+
+    pub async fn post<T: serde::de::DeserializeOwned>(&self, path: &str, body: Value) -> Result<T, Failure> {
+        let url = self.url(path)?;
+        self.read(self.answer(self.client.post(url).json(&body)).await?)
+    }
+
     async fn explain(&self, id: &str, output: Output) -> Result<(), Failure> {
         let page = self.page(id).await?;
         let mut pasts: Vec<Option<Past>> = Vec::new();
@@ -426,6 +607,15 @@ impl Desk {
             }
         }
     }
+}
+
+/// What shows who is asking.
+fn token(at: &At) -> Result<Option<String>, Failure> {
+    if let Some(path) = &at.token_file {
+        let text = std::fs::read_to_string(path).map_err(|e| Failure::usage(format!("{}: {e}", path.display())))?;
+        return Ok(Some(text.trim().to_owned()).filter(|t| !t.is_empty()));
+    }
+    Ok(std::env::var("BELLWETHER_TOKEN").ok().map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()))
 }
 
 /// The store of a daemon that does not run; `None` where there is none.
@@ -487,6 +677,17 @@ fn shown(page: &Page) -> String {
     if let Some(at) = i.resolved_at {
         put("resolved", &format!("{at}{}", i.closed_as.map(|c| format!(" as {c}")).unwrap_or_default()));
     }
+    if let Some(into) = i.merged_into.as_ref().filter(|_| i.state == IncidentState::Merged) {
+        put("", &format!("merged into {into}, which tells of it"));
+    }
+    if let Some(held) = &i.suppressed {
+        let until = held.until.map(|t| format!(", until {t}")).unwrap_or_default();
+        put("held", &format!("{}{until}", held.words));
+    }
+    for b in &i.merged {
+        let id = b.id.as_deref().unwrap_or("no record of its own");
+        put("told here as well", &format!("{} of {} ({id}): {}", b.key.category, b.key.model, b.reason));
+    }
     put("paged", &format!("{}: {}", if i.paged { "yes" } else { "no" }, i.page_reason));
     if let Some(users) = i.users_affected {
         put("users", &format!("about {:.0} ({:.0} to {:.0})", users.estimate, users.low, users.high));
@@ -497,6 +698,15 @@ fn shown(page: &Page) -> String {
     }
     if !i.action.is_empty() {
         put("action", &i.action);
+    }
+    let r = &i.response;
+    if !r.steps.is_empty() {
+        put("runbook", &format!("{}, answered for by {}", r.runbook, r.owner));
+        for s in &r.steps {
+            let words = if s.words.is_empty() { String::new() } else { format!(": {}", s.words) };
+            put("", &format!("[{}] {}: {}{words}", s.state, s.id, s.say));
+        }
+        put("fallback", &r.fallback);
     }
     for finding in &i.findings {
         let over = finding.recovered_at.map(|at| format!(", recovered {at}")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! `bellwether kinds`: every detector, format, source and receiver of this build, with its settings.
+//! `bellwether kinds`: every detector, format, source, receiver and action of this build, with its settings.
 
 use bellwether_detectors::{population, stream};
 use clap::Args;
@@ -8,14 +8,14 @@ use super::failure::Failure;
 use super::output::Output;
 use super::signals::RULES;
 use crate::notify::Form;
-use crate::{decode, notify};
+use crate::{act, decode, notify};
 
 const EXAMPLES: &str = "\
 Examples:
   bellwether kinds                                    everything, in words
   bellwether kinds -o json | jq '.receivers[].name'   for programs";
 
-/// List every detector, format, source and receiver with its settings
+/// List every detector, format, source, receiver and action with its settings
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Kinds {
@@ -31,6 +31,8 @@ struct All {
     formats: Vec<Kind>,
     sources: Vec<Kind>,
     receivers: Vec<Kind>,
+    /// What runbooks may carry out.
+    actions: Vec<Kind>,
 }
 
 #[derive(Serialize)]
@@ -133,6 +135,21 @@ fn all() -> All {
             .map(|k| Knob { name: k.name.to_owned(), about: k.about.to_owned(), required: k.required, form: Some(form(k.form)) })
             .collect(),
     });
+    let actions = act::KINDS.iter().map(|kind| {
+        let knobs =
+            kind.knobs.iter().map(|k| Knob { name: k.name.to_owned(), about: k.about.to_owned(), required: k.required, form: Some(form(k.form)) });
+        let targets =
+            Knob { name: "targets".to_owned(), about: "what it may touch, by name; anything else is refused".to_owned(), required: true, form: None };
+        let per_hour = Knob {
+            name: "per_hour".to_owned(),
+            about: "at most so many changes of one target within an hour; 4 if left out".to_owned(),
+            required: false,
+            form: None,
+        };
+        let sets =
+            kind.sets.iter().map(|s| Knob { name: format!("set.{} (in a runbook)", s.name), about: s.about.to_owned(), required: false, form: None });
+        Kind { name: kind.name.to_owned(), about: kind.about.to_owned(), knobs: knobs.chain([targets, per_hour]).chain(sets).collect() }
+    });
     let knobs = |knobs: &[bellwether_detectors::stream::knob::Knob]| -> Vec<Knob> {
         knobs.iter().map(|k| Knob { name: k.name.to_owned(), about: k.about.to_owned(), required: false, form: None }).collect()
     };
@@ -144,6 +161,7 @@ fn all() -> All {
         formats: formats.collect(),
         sources: described(SOURCES),
         receivers: receivers.collect(),
+        actions: actions.collect(),
     }
 }
 
@@ -160,9 +178,14 @@ fn form(form: Form) -> &'static str {
 
 fn table(all: &All) -> String {
     let mut out = String::new();
-    for (title, kinds) in
-        [("Detectors", &all.detectors), ("Tests", &all.tests), ("Formats", &all.formats), ("Sources", &all.sources), ("Receivers", &all.receivers)]
-    {
+    for (title, kinds) in [
+        ("Detectors", &all.detectors),
+        ("Tests", &all.tests),
+        ("Formats", &all.formats),
+        ("Sources", &all.sources),
+        ("Receivers", &all.receivers),
+        ("Actions", &all.actions),
+    ] {
         out.push_str(if out.is_empty() { "" } else { "\n" });
         out.push_str(&format!("{title}\n"));
         for kind in kinds {

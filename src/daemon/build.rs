@@ -8,7 +8,7 @@ use aho_corasick::AhoCorasick;
 use crate::decode::{self, Decoder};
 use crate::notify::{self, Receiver};
 use crate::settings::Settings;
-use crate::{engine, judge, pane};
+use crate::{act, engine, judge, pane, respond};
 
 /// How long arrivals are learned before a silence may page, unless the configuration says how long silence may last.
 const SILENCE_ARMED_AFTER_MS: i64 = 3 * 86_400_000;
@@ -72,7 +72,31 @@ pub fn engine_settings(s: &Settings) -> engine::Settings {
                 to: r.to.clone(),
             })
             .collect(),
+        respond: respond::Settings {
+            runbooks: s.runbooks.clone(),
+            people: s.people.clone(),
+            escalation: s.escalation.clone(),
+            two_people: s.two_people,
+            per_hour_max: s.actions.iter().filter_map(|(name, a)| Some((name.clone(), a.per_hour?))).collect(),
+            clocks: s.clocks.clone(),
+        },
     }
+}
+
+/// Every action of the file.
+///
+/// # Errors
+/// What is wrong with one of them, with its name.
+pub fn actors(s: &Settings) -> Result<BTreeMap<String, act::Actor>, String> {
+    let common = common(s);
+    let mut out = BTreeMap::new();
+    for (name, a) in &s.actions {
+        let kind = act::KINDS.iter().find(|k| k.name == a.kind).ok_or_else(|| format!("action {name:?} has the unknown type {:?}", a.kind))?;
+        let built = (kind.build)(name, &common, &a.table);
+        let provider = built.map_err(|p| p.iter().map(|(key, words)| format!("actions.{name}.{key}: {words}")).collect::<Vec<_>>().join("; "))?;
+        out.insert(name.clone(), act::Actor { provider, targets: a.targets.clone() });
+    }
+    Ok(out)
 }
 
 /// Looks for planted strings of the model and for secrets by their look, in outputs before they are redacted.

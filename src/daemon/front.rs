@@ -10,15 +10,19 @@ use tokio::sync::oneshot;
 
 use super::keeper::{Ask, Status, WRITTEN_DOWN, chain, lock};
 use super::{Reloader, now};
+use crate::domain::Hold;
 use crate::domain::incident::Incident;
+use crate::engine::Control;
 use crate::engine::view::{EngineView, ModelView, SeriesPage, SeriesView};
 use crate::incident::Command;
 use crate::notify::pagerduty;
+use crate::respond::StepCommand;
 use crate::serve::{
-    Backend, CommandError, DeliveryRow, FaultButton, HealthView, HearError, IncidentFilter, IncidentPage, OutboxRow, PersonCommand, Readiness,
+    Audited, Backend, CommandError, DeliveryRow, FaultButton, HealthView, HearError, Holder, IncidentFilter, IncidentPage, NewHold, OutboxRow,
+    PersonCommand, Readiness,
 };
 use crate::settings::{self, Settings};
-use crate::store::{Filter, Store};
+use crate::store::{AuditEntry, Filter, Store};
 use crate::telemetry::Metrics;
 
 /// The keeper has hung if it has not turned for so long, milliseconds.
@@ -102,6 +106,13 @@ impl Backend for Front {
             PersonCommand::Resolve { by, closed_as, why } => Command::Resolve { by, closed_as, why },
             PersonCommand::Reopen { by, why } => Command::Reopen { by, why },
             PersonCommand::Note { by, text } => Command::Note { by, text },
+            PersonCommand::Plan { by, step } => Command::Step(StepCommand::Plan { by, step }),
+            PersonCommand::Approve { by, role, step, plan } => Command::Step(StepCommand::Approve { by, role, step, plan }),
+            PersonCommand::Undo { by, role, step } => Command::Step(StepCommand::Undo { by, role, step }),
+            PersonCommand::Done { by, step, why } => Command::Step(StepCommand::Settle { by, step, why }),
+            PersonCommand::Merge { into, by, why } => Command::Merge { into, by, why },
+            PersonCommand::Split { by, why } => Command::Split { by, why },
+            PersonCommand::Suppress { by, why, until } => Command::Suppress { by, why, until: Some(until) },
         };
         let incident = id.to_owned();
         self.ask(|to| Ask::Act { incident, command, revision, key, to }).await?
@@ -131,6 +142,37 @@ impl Backend for Front {
             Err(CommandError::Unavailable(why) | CommandError::Refused(why)) => Ok(why),
             Err(other @ (CommandError::NotFound(_) | CommandError::Conflict { .. })) => Ok(other.to_string()),
         }
+    }
+
+    fn holders(&self) -> Vec<Holder> {
+        let settings = self.settings.load();
+        let digest = |hex: &str| {
+            let mut out = [0u8; 32];
+            for (byte, pair) in out.iter_mut().zip(hex.as_bytes().chunks(2)) {
+                *byte = std::str::from_utf8(pair).ok().and_then(|p| u8::from_str_radix(p, 16).ok()).unwrap_or(0);
+            }
+            out
+        };
+        settings.tokens.iter().map(|t| Holder { name: t.name.clone(), role: t.role, digest: digest(&t.sha256) }).collect()
+    }
+
+    async fn audit(&self, line: Audited) -> Result<(), CommandError> {
+        let Audited { who, role, what, subject, detail } = line;
+        self.read(move |s| s.audit(AuditEntry { who, role, what, subject, detail }, now())).await.map(drop)
+    }
+
+    async fn holds(&self) -> Result<Vec<Hold>, CommandError> {
+        self.ask(Ask::Holds).await
+    }
+
+    async fn hold(&self, new: NewHold) -> Result<Hold, CommandError> {
+        let NewHold { kind, matcher, from, until, by, why, harm } = new;
+        self.ask(|to| Ask::Hold { control: Control::Hold { kind, matcher, from, until, by, why, harm }, id: None, to }).await?
+    }
+
+    async fn end_hold(&self, id: &str, by: String) -> Result<Hold, CommandError> {
+        let id = id.to_owned();
+        self.ask(|to| Ask::Hold { control: Control::EndHold { id: id.clone(), by, wall: now() }, id: Some(id), to }).await?
     }
 
     async fn models(&self) -> Result<Vec<ModelView>, CommandError> {

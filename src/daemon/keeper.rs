@@ -19,11 +19,13 @@ use super::build::TopicDecoder;
 use super::now;
 use crate::domain::incident::Incident;
 use crate::domain::observation::Body;
-use crate::domain::{Decision, SeriesId, Time};
+use crate::domain::response::{Job, Receipt};
+use crate::domain::{Decision, Hold, SeriesId, Time};
 use crate::engine::view::{EngineView, ModelView, SeriesPage, SeriesView};
 use crate::engine::{Control, Engine, Entry, ModelSettings, Outcome, Route, STATE_VERSION};
 use crate::incident::Command;
 use crate::pane::PartitionId;
+use crate::respond::{self, StepCommand};
 use crate::serve::{CommandError, LagRow};
 use crate::source::dead_letters::{DeadLetters, Letter};
 use crate::source::{self, Batch, Message, Place};
@@ -42,6 +44,8 @@ const DOUBT_MAX: Duration = Duration::from_secs(5);
 const LISTEN_EVERY: Duration = Duration::from_secs(5);
 /// What is answered to an act that is durable and not applied yet.
 pub const WRITTEN_DOWN: &str = "it is written down and will be applied when the panes before it are judged";
+/// How often it is asked whether something is due.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Named in the store's table of facts.
 const META_ORIGIN: &str = "origin";
 
@@ -55,10 +59,41 @@ pub enum Steering {
 pub enum Ask {
     Engine(oneshot::Sender<EngineView>),
     Models(oneshot::Sender<Vec<ModelView>>),
-    Series { model: Option<String>, limit: usize, to: oneshot::Sender<Vec<SeriesView>> },
-    Page { id: SeriesId, to: oneshot::Sender<Option<SeriesPage>> },
-    Act { incident: String, command: Command, revision: Option<u64>, key: Option<String>, to: oneshot::Sender<Result<Incident, CommandError>> },
-    Reroute { models: BTreeMap<String, ModelSettings>, routes: Vec<Route>, to: oneshot::Sender<()> },
+    Series {
+        model: Option<String>,
+        limit: usize,
+        to: oneshot::Sender<Vec<SeriesView>>,
+    },
+    Page {
+        id: SeriesId,
+        to: oneshot::Sender<Option<SeriesPage>>,
+    },
+    Act {
+        incident: String,
+        command: Command,
+        revision: Option<u64>,
+        key: Option<String>,
+        to: oneshot::Sender<Result<Incident, CommandError>>,
+    },
+    /// What came of an errand; the answer says that it is written down.
+    Answered {
+        job: Box<Job>,
+        receipt: Receipt,
+        to: oneshot::Sender<()>,
+    },
+    Holds(oneshot::Sender<Vec<Hold>>),
+    /// A silence or a window begins, or the one called `id` ends.
+    Hold {
+        control: Control,
+        id: Option<String>,
+        to: oneshot::Sender<Result<Hold, CommandError>>,
+    },
+    Reroute {
+        models: BTreeMap<String, ModelSettings>,
+        routes: Vec<Route>,
+        respond: Box<respond::Settings>,
+        to: oneshot::Sender<()>,
+    },
     Stop,
 }
 
@@ -83,6 +118,7 @@ pub struct Keeper {
     pub metrics: Arc<Metrics>,
     pub status: Arc<Status>,
     pub wake: Arc<Notify>,
+    pub wake_errands: Arc<Notify>,
     pub decoders: Vec<TopicDecoder>,
     pub dead_letters: Option<DeadLetters>,
     pub steering: Option<Steering>,
@@ -121,6 +157,9 @@ pub struct Turning {
     last_metrics: Option<Instant>,
     last_progress: Option<Instant>,
     last_listen: Option<Instant>,
+    last_look: Option<Instant>,
+    /// A moment of the clock that only runs forward, and what the wall said then.
+    clock: Option<(Instant, Time)>,
     counted: Counted,
     ended: usize,
     /// A partition woke then, and whether those that rest have something as well is not known yet.
@@ -198,6 +237,7 @@ impl Keeper {
             self.settle()?;
             self.go_live()?;
             self.listen()?;
+            self.look_at_the_clock()?;
             if self.state.last_snapshot.is_none_or(|t| t.elapsed() >= self.snapshot_every) {
                 self.snapshot()?;
             }
@@ -276,11 +316,16 @@ impl Keeper {
             }
         }
         let tells = !out.deliveries.is_empty() || !out.incidents.is_empty();
+        let acts = !out.jobs.is_empty();
         let told = self.on_outcome.is_some().then(|| out.clone());
-        let commit = Commit { incidents: out.incidents, timeline: out.timeline, deliveries: out.deliveries, alarms: out.alarms, now: now() };
+        let commit =
+            Commit { incidents: out.incidents, timeline: out.timeline, deliveries: out.deliveries, alarms: out.alarms, jobs: out.jobs, now: now() };
         self.store.commit(commit).inspect_err(|_| self.metrics.store_error())?;
         if tells {
             self.wake.notify_one();
+        }
+        if acts {
+            self.wake_errands.notify_one();
         }
         if let (Some(tell), Some(out)) = (&mut self.on_outcome, told) {
             tell(&out);
@@ -530,6 +575,22 @@ impl Keeper {
         }
     }
 
+    /// What waits for people runs in wall time: escalation, duties to report. A clock that is put forward while this runs moves
+    /// nobody: the time since the start is counted by another one.
+    fn look_at_the_clock(&mut self) -> Result<(), Error> {
+        if self.state.last_look.is_some_and(|t| t.elapsed() < LOOK_EVERY) || !self.status.is_caught_up.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.state.last_look = Some(Instant::now());
+        let (began, at) = *self.state.clock.get_or_insert_with(|| (Instant::now(), now()));
+        let wall = at.plus_ms(began.elapsed().as_millis() as i64);
+        if self.engine.wants_tick(wall) {
+            self.enter(self.engine.boundary(), Control::Tick { wall }, None)?;
+            self.settle()?;
+        }
+        Ok(())
+    }
+
     /// History has been read: from here on findings page.
     fn go_live(&mut self) -> Result<(), Error> {
         if !self.status.is_assigned.load(Ordering::Relaxed) || !self.state.behind.is_empty() {
@@ -565,8 +626,22 @@ impl Keeper {
                 let result = self.act(&incident, command, revision, key.as_deref())?;
                 let _ = to.send(result);
             }
-            Ask::Reroute { models, routes, to } => {
-                self.engine.reroute(models, routes);
+            Ask::Answered { job, receipt, to } => {
+                let command = Command::Step(StepCommand::Answered { step: job.step.id.clone(), errand: job.errand, receipt });
+                // By the errand's own name, so that an answer is heard once, however often it is told.
+                let heard = self.act(&job.incident.id, command, None, Some(&format!("errand/{}", job.id)))?;
+                if let Err(CommandError::Refused(why) | CommandError::NotFound(why)) = heard {
+                    warn!(errand = %job.id, why = %why, "an answer came for what nobody waits for");
+                }
+                let _ = to.send(());
+            }
+            Ask::Holds(to) => drop(to.send(self.engine.holds().cloned().collect())),
+            Ask::Hold { control, id, to } => {
+                let result = self.hold(control, id)?;
+                let _ = to.send(result);
+            }
+            Ask::Reroute { models, routes, respond, to } => {
+                self.engine.reroute(models, routes, *respond);
                 let _ = to.send(());
             }
             Ask::Stop => {}
@@ -608,6 +683,29 @@ impl Keeper {
             Some(Ok(None)) => Err(CommandError::NotFound(id.to_owned())),
             Some(Err(why)) => Err(CommandError::Refused(why)),
             None => Err(CommandError::Unavailable(WRITTEN_DOWN.to_owned())),
+        })
+    }
+
+    fn hold(&mut self, control: Control, id: Option<String>) -> Result<Result<Hold, CommandError>, Error> {
+        if !self.status.is_caught_up.load(Ordering::Relaxed) {
+            return Ok(Err(CommandError::Unavailable("still reading what came before; try again in a moment".to_owned())));
+        }
+        let known = |engine: &Engine, id: &str| engine.holds().find(|h| h.id == id).cloned();
+        if let Some(id) = &id
+            && known(&self.engine, id).is_none()
+        {
+            return Ok(Err(CommandError::NotFound(id.clone())));
+        }
+        let (seq, _) = self.enter(self.engine.boundary(), control, None)?;
+        let mut out = Outcome::default();
+        self.engine.advance(&mut out);
+        let result = out.answers.iter().find(|a| a.0 == seq).map(|a| a.1.clone());
+        self.write(out)?;
+        let id = id.unwrap_or_else(|| self.engine.holds().next().map_or_else(String::new, |h| h.id.clone()));
+        Ok(match result {
+            Some(Ok(_)) => known(&self.engine, &id).ok_or(CommandError::NotFound(id)),
+            Some(Err(why)) => Err(CommandError::Refused(why)),
+            None => Err(CommandError::Unavailable("it is written down and will be applied when the panes before it are judged".to_owned())),
         })
     }
 

@@ -32,6 +32,7 @@ use crate::store::Store;
 use crate::telemetry::Metrics;
 
 pub mod build;
+mod errands;
 mod front;
 mod keeper;
 mod outbox;
@@ -48,6 +49,8 @@ const BATCHES_WAITING_MAX: usize = 16;
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(60);
 /// How often the outside is told that all is well.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(30);
+/// For errands that are under way when it stops; what has no answer by then is unknown.
+const ERRANDS_END: Duration = Duration::from_secs(5);
 /// Everything must have stopped within this, or it is left behind.
 const SHUTDOWN: Duration = Duration::from_secs(25);
 
@@ -139,6 +142,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         tune(&mut engine_settings);
     }
     let receivers = build::receivers(&settings).map_err(Error::Settings)?;
+    let actors = build::actors(&settings).map_err(Error::Settings)?;
     let decoders = build::decoders(&settings, user_key).map_err(Error::Settings)?;
     let listen: SocketAddr = settings.listen.parse().map_err(|e| Error::Settings(format!("listen {:?}: {e}", settings.listen)))?;
 
@@ -207,6 +211,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     }
     let status = Arc::new(Status::default());
     let wake = Arc::new(Notify::new());
+    let wake_errands = Arc::new(Notify::new());
     let decoders = if decoders.is_empty() { file_decoders(&settings, user_key) } else { decoders };
     let keeper = Keeper {
         engine,
@@ -214,6 +219,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         metrics: metrics.clone(),
         status: status.clone(),
         wake: wake.clone(),
+        wake_errands: wake_errands.clone(),
         decoders,
         dead_letters,
         steering: Some(steering),
@@ -233,6 +239,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
     // Who tells people, and who shows.
     let (shutdown_tx, shutdown) = watch::channel(false);
     let telling = Arc::new(Mutex::new(Some(tell(&store, receivers, &settings, &metrics, &wake))));
+    let errands = Workshop { store: store.clone(), asks: asks.clone(), status: status.clone(), wake: wake_errands };
+    let acting = Arc::new(Mutex::new(Some(errands.open(actors, true))));
     let current = Arc::new(ArcSwap::from(settings.clone()));
     let reloader = Reloader {
         path: config_path,
@@ -243,6 +251,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
         metrics: metrics.clone(),
         wake: wake.clone(),
         telling: telling.clone(),
+        errands,
+        acting: acting.clone(),
     };
     let front = Arc::new(Front {
         store: store.clone(),
@@ -283,6 +293,12 @@ pub async fn run(options: Options) -> Result<(), Error> {
     };
     let ended_by_itself = wait(stopped, &mut ended, &reloader).await;
     info!("stopping");
+    // Whoever is out on an errand still finds somebody to bring the answer to.
+    let last = lock(&acting).take();
+    if let Some(acting) = last {
+        let _ = acting.stop.send(true);
+        let _ = tokio::time::timeout(ERRANDS_END, acting.task).await;
+    }
     let _ = asks.send(Ask::Stop);
     let stopping = async {
         if !ended_by_itself {
@@ -407,6 +423,30 @@ fn file_decoders(settings: &Settings, user_key: [u8; 16]) -> Vec<build::TopicDec
         .collect()
 }
 
+/// What errands need beside those who do them.
+#[derive(Clone)]
+struct Workshop {
+    store: Store,
+    asks: Sender<Ask>,
+    status: Arc<Status>,
+    wake: Arc<Notify>,
+}
+
+impl Workshop {
+    fn open(&self, actors: BTreeMap<String, crate::act::Actor>, is_first: bool) -> Telling {
+        let (stop, shutdown) = watch::channel(false);
+        let errands = errands::Errands {
+            store: self.store.clone(),
+            asks: self.asks.clone(),
+            status: self.status.clone(),
+            actors: Arc::new(actors),
+            wake: self.wake.clone(),
+            is_first,
+        };
+        Telling { stop, task: tokio::spawn(Arc::new(errands).run(shutdown)) }
+    }
+}
+
 /// The running dispatcher.
 struct Telling {
     stop: watch::Sender<bool>,
@@ -436,6 +476,8 @@ pub struct Reloader {
     metrics: Arc<Metrics>,
     wake: Arc<Notify>,
     telling: Arc<Mutex<Option<Telling>>>,
+    errands: Workshop,
+    acting: Arc<Mutex<Option<Telling>>>,
 }
 
 impl Reloader {
@@ -456,12 +498,15 @@ impl Reloader {
             return Err(format!("{} cannot be changed without a restart", fixed.join(", ")));
         }
         let receivers = build::receivers(&new)?;
+        let actors = build::actors(&new)?;
         for name in receivers.keys() {
             self.metrics.add_receiver(name);
         }
         let engine = build::engine_settings(&new);
         let (to, done) = oneshot::channel();
-        self.asks.send(Ask::Reroute { models: engine.models, routes: engine.routes, to }).map_err(|_| "the engine is not running")?;
+        self.asks
+            .send(Ask::Reroute { models: engine.models, routes: engine.routes, respond: Box::new(engine.respond), to })
+            .map_err(|_| "the engine is not running")?;
         done.await.map_err(|_| "the engine is not running")?;
         let before = lock(&self.telling).take();
         if let Some(before) = before {
@@ -469,6 +514,13 @@ impl Reloader {
             let _ = before.task.await;
         }
         *lock(&self.telling) = Some(tell(&self.store, receivers, &new, &self.metrics, &self.wake));
+        let before = lock(&self.acting).take();
+        if let Some(before) = before {
+            // What is under way ends with the actions that it began with.
+            let _ = before.stop.send(true);
+            let _ = tokio::time::timeout(ERRANDS_END, before.task).await;
+        }
+        *lock(&self.acting) = Some(self.errands.open(actors, false));
         self.current.store(Arc::new(new));
         info!("the configuration was read again");
         Ok(())

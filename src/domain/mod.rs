@@ -2,14 +2,17 @@
 
 pub mod alarm;
 pub mod delivery;
+pub mod hold;
 pub mod incident;
 pub mod observation;
+pub mod response;
 pub mod series;
 pub mod time;
 pub mod words;
 
 pub use alarm::{Alarm, Change, Onset};
+pub use hold::{Hold, HoldKind, Matcher};
 pub use observation::{Body, Envelope, Observation};
 pub use series::{GroupKey, Segment, SeriesId, SeriesKey};
 pub use time::Time;
-pub use words::{Category, Cause, ClosedAs, Decision, DetectorState, IncidentState, Severity, Signal};
+pub use words::{Category, Cause, ClosedAs, Decision, DetectorState, IncidentState, Role, Severity, Signal, StepKind, StepState};

@@ -69,8 +69,17 @@ impl IncidentState {
     pub fn is_live(self) -> bool {
         use IncidentState::*;
         match self {
-            Open | Acknowledged | Mitigated | MonitoringRecovery => true,
-            Resolved | ReviewDue | Closed | Suppressed | Merged => false,
+            Open | Acknowledged | Mitigated | MonitoringRecovery | Suppressed => true,
+            Resolved | ReviewDue | Closed | Merged => false,
+        }
+    }
+
+    /// Does anybody hear of what happens to it? A suppressed incident goes on quietly, a merged one speaks through another.
+    pub fn is_audible(self) -> bool {
+        use IncidentState::*;
+        match self {
+            Open | Acknowledged | Mitigated | MonitoringRecovery | Resolved | ReviewDue | Closed => true,
+            Suppressed | Merged => false,
         }
     }
 }
@@ -88,6 +97,78 @@ closed_set!(
 closed_set!(
     /// Whether a reading became an alarm.
     Decision { Raised = "raised", Held = "held" }
+);
+
+closed_set!(
+    /// What a step of a runbook is for: the playbook's immediate responses.
+    StepKind {
+        TakeOffline = "take_offline", SafeDefault = "safe_default", Guardrails = "guardrails", Conservative = "conservative", Reroute = "reroute",
+        Sensitivity = "sensitivity", ScheduleFix = "schedule_fix", Investigate = "investigate", Page = "page", Ticket = "ticket",
+        TellLeadership = "tell_leadership", TellLegal = "tell_legal", TellUsers = "tell_users",
+    }
+);
+
+impl StepKind {
+    /// Does it change how things are, and not only who knows of them?
+    pub fn acts(self) -> bool {
+        use StepKind::*;
+        match self {
+            TakeOffline | SafeDefault | Guardrails | Conservative | Reroute | Sensitivity | ScheduleFix => true,
+            Investigate | Page | Ticket | TellLeadership | TellLegal | TellUsers => false,
+        }
+    }
+}
+
+closed_set!(
+    /// How far a step has come.
+    StepState {
+        Idle = "idle", Planning = "planning", Planned = "planned", Applying = "applying", Verifying = "verifying", Done = "done",
+        Unverified = "unverified", Unknown = "unknown", Failed = "failed", Moved = "moved",
+        Undoing = "undoing", VerifyingUndo = "verifying_undo", Undone = "undone", UndoFailed = "undo_failed", UndoUnknown = "undo_unknown",
+    }
+);
+
+impl StepState {
+    /// Nothing goes on unless somebody says so.
+    pub fn waits_for_a_person(self) -> bool {
+        use StepState::*;
+        match self {
+            Planned | Unverified | Unknown | Failed | Moved | UndoFailed | UndoUnknown => true,
+            Idle | Planning | Applying | Verifying | Done | Undoing | VerifyingUndo | Undone => false,
+        }
+    }
+
+    /// The target may be changing, or nobody knows: no other action may touch it.
+    pub fn holds_the_target(self) -> bool {
+        use StepState::*;
+        match self {
+            Applying | Verifying | Unknown | Undoing | VerifyingUndo | UndoUnknown => true,
+            Idle | Planning | Planned | Done | Unverified | Failed | Moved | Undone | UndoFailed => false,
+        }
+    }
+
+    /// Something was changed that can be taken back.
+    pub fn may_be_undone(self) -> bool {
+        use StepState::*;
+        match self {
+            Done | Unverified | Unknown | UndoFailed | UndoUnknown => true,
+            Idle | Planning | Planned | Applying | Verifying | Failed | Moved | Undoing | VerifyingUndo | Undone => false,
+        }
+    }
+
+    /// A new plan may be asked for.
+    pub fn may_be_planned(self) -> bool {
+        use StepState::*;
+        match self {
+            Idle | Planned | Failed | Moved | Unverified | Unknown | Undone => true,
+            Planning | Applying | Verifying | Done | Undoing | VerifyingUndo | UndoFailed | UndoUnknown => false,
+        }
+    }
+}
+
+closed_set!(
+    /// What somebody may do here; each may do all that stands before it.
+    Role { Viewer = "viewer", Responder = "responder", Approver = "approver", Admin = "admin" }
 );
 
 /// 1 active harm, 2 degraded, 3 minor. Smaller is worse, and `Ord` says so.

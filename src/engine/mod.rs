@@ -12,20 +12,22 @@ use crate::decode::{Decoder, Reject};
 use crate::domain::alarm::Alarm;
 use crate::domain::delivery::Delivery;
 use crate::domain::incident::{Incident, TimelineEntry};
-use crate::domain::{GroupKey, Observation, Time};
+use crate::domain::response::Job;
+use crate::domain::{GroupKey, Hold, Observation, Time};
 use crate::pane::{self, Outbound, PartitionId, Watch};
 use crate::{judge, triage};
 
 mod control;
 mod desk;
 mod show;
+mod storm;
 pub mod view;
 
 pub use control::{Control, Entry};
 use desk::{Desk, State};
 
 /// Version of everything that a snapshot holds. Another one is not read but rebuilt from the log.
-pub const STATE_VERSION: u32 = 3;
+pub const STATE_VERSION: u32 = 5;
 
 /// What an incident's way depends on beside the evidence.
 #[derive(Clone)]
@@ -35,6 +37,8 @@ pub struct Settings {
     pub models: BTreeMap<String, ModelSettings>,
     /// First match wins.
     pub routes: Vec<Route>,
+    /// Runbooks, people, escalation.
+    pub respond: crate::respond::Settings,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -62,6 +66,8 @@ pub struct Outcome {
     pub timeline: Vec<TimelineEntry>,
     pub deliveries: Vec<Delivery>,
     pub alarms: Vec<(String, Alarm)>,
+    /// Errands outside.
+    pub jobs: Vec<Job>,
     /// Incident and what happened to it, in order.
     pub happened: Vec<(String, &'static str)>,
     /// What became of acts, by the number of their journal entry.
@@ -90,7 +96,12 @@ pub struct Saved {
 
 impl Outcome {
     pub fn is_empty(&self) -> bool {
-        self.incidents.is_empty() && self.timeline.is_empty() && self.deliveries.is_empty() && self.alarms.is_empty() && self.answers.is_empty()
+        self.incidents.is_empty()
+            && self.timeline.is_empty()
+            && self.deliveries.is_empty()
+            && self.alarms.is_empty()
+            && self.jobs.is_empty()
+            && self.answers.is_empty()
     }
 }
 
@@ -127,11 +138,17 @@ impl Engine {
         self.desk.awaits_live()
     }
 
-    /// Owners, exposure and routes of a new configuration.
-    pub fn reroute(&mut self, models: BTreeMap<String, ModelSettings>, routes: Vec<Route>) {
+    /// Owners, exposure, routes and runbooks of a new configuration.
+    pub fn reroute(&mut self, models: BTreeMap<String, ModelSettings>, routes: Vec<Route>, respond: crate::respond::Settings) {
         self.settings.models = models.clone();
         self.settings.routes = routes.clone();
-        self.desk.reroute(models, routes);
+        self.settings.respond = respond.clone();
+        self.desk.reroute(models, routes, respond);
+    }
+
+    /// Would a look at the clock change anything? Whoever asks has to write the look down.
+    pub fn wants_tick(&self, wall: Time) -> bool {
+        self.desk.incidents().any(|i| crate::incident::is_due(i, wall))
     }
 
     /// One record as it came.
@@ -184,7 +201,13 @@ impl Engine {
     fn turn(&mut self, partition: PartitionId, position: i64) {
         while let Some(at) = self.turns.iter().position(|e| match e.control {
             Control::Rest { partition: p, position: q } | Control::Wake { partition: p, position: q, .. } => p == partition && q <= position,
-            Control::Live | Control::Act { .. } | Control::Blind { .. } | Control::Sighted { .. } => false,
+            Control::Live
+            | Control::Act { .. }
+            | Control::Hold { .. }
+            | Control::EndHold { .. }
+            | Control::Tick { .. }
+            | Control::Blind { .. }
+            | Control::Sighted { .. } => false,
         }) {
             let entry = self.turns.remove(at);
             self.turn_now(&entry.control);
@@ -202,7 +225,13 @@ impl Engine {
                 self.watch.wake(*partition, *floor);
                 self.desk.wake(*partition, *floor);
             }
-            Control::Live | Control::Act { .. } | Control::Blind { .. } | Control::Sighted { .. } => {}
+            Control::Live
+            | Control::Act { .. }
+            | Control::Hold { .. }
+            | Control::EndHold { .. }
+            | Control::Tick { .. }
+            | Control::Blind { .. }
+            | Control::Sighted { .. } => {}
         }
     }
 
@@ -217,7 +246,13 @@ impl Engine {
                     self.turn(partition, reached);
                 }
             }
-            Control::Live | Control::Act { .. } | Control::Blind { .. } | Control::Sighted { .. } => self.desk.enter(entry),
+            Control::Live
+            | Control::Act { .. }
+            | Control::Hold { .. }
+            | Control::EndHold { .. }
+            | Control::Tick { .. }
+            | Control::Blind { .. }
+            | Control::Sighted { .. } => self.desk.enter(entry),
         }
     }
 
@@ -297,6 +332,11 @@ impl Engine {
 
     pub fn incidents(&self) -> impl Iterator<Item = &Incident> {
         self.desk.incidents()
+    }
+
+    /// Silences and maintenance windows that are on, are to come, or were over less than a day ago; newest first.
+    pub fn holds(&self) -> impl Iterator<Item = &Hold> {
+        self.desk.holds()
     }
 
     // --- state ---

@@ -204,6 +204,8 @@ pub struct Judge {
     listeners: Vec<(u32, u16)>,
     /// False pages that live lines may spend on a pane, and when that was last divided.
     pub budget: budget::Budget,
+    /// Models that are watched more closely while something is open, and how many times as closely.
+    raised: Vec<(GroupKey, f64)>,
     is_live: bool,
     scratch: Scratch,
 }
@@ -223,6 +225,7 @@ struct Scratch {
 pub struct Core {
     slots: Vec<SlotName>,
     budget: budget::Budget,
+    raised: Vec<(GroupKey, f64)>,
     is_live: bool,
 }
 
@@ -257,6 +260,7 @@ impl Judge {
             ranks: Vec::new(),
             listeners: Vec::new(),
             budget,
+            raised: Vec::new(),
             is_live: false,
             scratch: Scratch::default(),
         }
@@ -820,7 +824,7 @@ impl Judge {
         let born = self.group(&whole).map_or(now, |w| w.born);
         let weight = weight_of(&signal);
         let mut line = Line::new(SeriesKey { group: key, signal }, bank, weight);
-        line.injection = self.budget.birth(weight);
+        line.injection = self.budget.birth(weight) * closeness(&self.raised, &line.series.group);
         if matches!(line.bank, Bank::Rate(_) | Bank::Bins(_) | Bank::Classes(_) | Bank::Counts(_)) {
             line.judged_from = born.min(now).plus_ms(self.settings.learn_ms);
         }
@@ -909,8 +913,9 @@ impl Judge {
         self.budget.divide(day, live);
         for group in &mut self.groups {
             group.dirty = true;
+            let times = closeness(&self.raised, &group.key);
             for line in &mut group.lines {
-                line.injection = self.budget.share(line.weight);
+                line.injection = self.budget.share(line.weight) * times;
             }
         }
         if !self.is_live {
@@ -924,6 +929,40 @@ impl Judge {
                 }
             }
         }
+    }
+
+    /// Watches a model `times` as closely from the next pane on: its lines may spend so much more of the budget. Returns the false
+    /// pages in 30 days that this may cost while it lasts.
+    pub fn raise(&mut self, model: &GroupKey, times: f64) -> f64 {
+        let model = model.whole();
+        if times <= 1.0 || self.raised.iter().any(|r| r.0 == model) {
+            return 0.0;
+        }
+        self.raised.push((model.clone(), times));
+        let spent: f64 = self.scale(&model, times);
+        spent * (1.0 - 1.0 / times) * (30.0 * crate::domain::time::DAY_MS as f64 / self.settings.pane_ms as f64)
+    }
+
+    /// As closely as before again.
+    pub fn lower(&mut self, model: &GroupKey) {
+        let model = model.whole();
+        if let Some(at) = self.raised.iter().position(|r| r.0 == model) {
+            let (_, times) = self.raised.remove(at);
+            self.scale(&model, 1.0 / times);
+        }
+    }
+
+    /// What the lines of the model may spend on a pane, after it was multiplied.
+    fn scale(&mut self, model: &GroupKey, times: f64) -> f64 {
+        let mut all = 0.0;
+        for group in self.groups.iter_mut().filter(|g| g.key.model == model.model && g.key.environment == model.environment) {
+            group.dirty = true;
+            for line in &mut group.lines {
+                line.injection *= times;
+                all += line.injection;
+            }
+        }
+        all
     }
 
     /// A day has ended: the newest days are laid beside the first ones.
@@ -1006,7 +1045,7 @@ impl Judge {
     // --- state ---
 
     pub fn core(&self) -> Core {
-        Core { slots: self.slots.clone(), budget: self.budget.clone(), is_live: self.is_live }
+        Core { slots: self.slots.clone(), budget: self.budget.clone(), raised: self.raised.clone(), is_live: self.is_live }
     }
 
     /// Groups that changed since they were last taken, by a stable name.
@@ -1032,6 +1071,7 @@ impl Judge {
         judge.slots = core.slots;
         judge.budget = core.budget;
         judge.budget.set(judge.settings.false_pages, judge.settings.pane_ms);
+        judge.raised = core.raised;
         judge.is_live = core.is_live;
         for bytes in groups {
             let group: Group = postcard::from_bytes(bytes).map_err(|e| format!("a saved group cannot be read: {e}"))?;
@@ -1159,6 +1199,11 @@ fn classes_of(line: &Line) -> Option<&bellwether_detectors::evidence::classes::C
         Bank::Classes(b) if b.state() != bellwether_detectors::State::Warming => Some(b),
         _ => None,
     }
+}
+
+/// How many times its share a line of this group may spend.
+fn closeness(raised: &[(GroupKey, f64)], key: &GroupKey) -> f64 {
+    raised.iter().find(|(m, _)| m.model == key.model && m.environment == key.environment).map_or(1.0, |r| r.1)
 }
 
 /// How much of the budget a line is worth: if nine in ten series are features, nine in ten false pages must not be drift.

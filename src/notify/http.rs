@@ -82,6 +82,20 @@ impl Client {
     /// # Errors
     /// In words, when this machine cannot do TLS at all.
     pub fn new(version: &str, proxy_from_env: bool, is_public_only: bool, secrets: Vec<SecretString>) -> Result<Client, String> {
+        Client::with_authority(version, proxy_from_env, is_public_only, secrets, None)
+    }
+
+    /// As [`Client::new`], trusting one more certificate authority, in PEM.
+    ///
+    /// # Errors
+    /// As [`Client::new`], and when that is no certificate.
+    pub fn with_authority(
+        version: &str,
+        proxy_from_env: bool,
+        is_public_only: bool,
+        secrets: Vec<SecretString>,
+        pem: Option<&[u8]>,
+    ) -> Result<Client, String> {
         let mut builder = reqwest::Client::builder()
             .user_agent(format!("Bellwether/{version}"))
             .redirect(reqwest::redirect::Policy::none())
@@ -92,6 +106,11 @@ impl Client {
             .dns_resolver(Guarded { is_public_only });
         if !proxy_from_env {
             builder = builder.no_proxy();
+        }
+        if let Some(pem) = pem {
+            for certificate in reqwest::Certificate::from_pem_bundle(pem).map_err(|e| chain(&e))? {
+                builder = builder.add_root_certificate(certificate);
+            }
         }
         let inner = builder.build().map_err(|e| format!("http client: {}", chain(&e)))?;
         Ok(Client { inner, secrets })
@@ -106,14 +125,6 @@ impl Client {
         self.send(request, now).await
     }
 
-    /// As [`Client::post`], by another method.
-    ///
-    /// # Errors
-    /// As [`Client::post`].
-    pub async fn send_bytes(&self, method: Method, url: &Url, headers: HeaderMap, body: Vec<u8>, now: Time) -> Result<Answer, Failure> {
-        self.send(self.inner.request(method, url.clone()).headers(headers).body(body), now).await
-    }
-
     /// Begins an attempt of several requests, which share the time of one.
     pub fn round(&self, now: Time) -> Round<'_> {
         Round { client: self, until: Instant::now() + REQUEST_TIMEOUT, now }
@@ -125,6 +136,15 @@ impl Client {
     /// As [`Client::post`].
     pub async fn get(&self, url: &Url, now: Time) -> Result<Answer, Failure> {
         self.send(self.inner.get(url.clone()), now).await
+    }
+
+    /// One request by any method; an empty body is none.
+    ///
+    /// # Errors
+    /// As [`Client::post`].
+    pub async fn request(&self, method: Method, url: &Url, headers: HeaderMap, body: Vec<u8>, now: Time) -> Result<Answer, Failure> {
+        let request = self.inner.request(method, url.clone()).headers(headers);
+        self.send(if body.is_empty() { request } else { request.body(body) }, now).await
     }
 
     async fn send(&self, request: reqwest::RequestBuilder, now: Time) -> Result<Answer, Failure> {

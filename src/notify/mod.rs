@@ -474,6 +474,13 @@ pub(crate) mod fixtures {
                 facts: vec!["version 2026-11-18 deployed 9 min before".into()],
             }),
             action: "route 0 % to 2026-11-18".into(),
+            roots: Default::default(),
+            merged_into: None,
+            merged: vec![],
+            merged_beyond: 0,
+            told: vec![],
+            suppressed: None,
+            settles_at: None,
             exemplars: vec![Exemplar {
                 id: "p-1".into(),
                 hash: 1,
@@ -482,6 +489,7 @@ pub(crate) mod fixtures {
                 status: "error".into(),
                 facts: vec![("code".into(), "500".into())],
             }],
+            response: crate::domain::response::Response::default(),
         }
     }
 

@@ -161,7 +161,7 @@ impl Template {
                 headers.insert(HeaderName::from_static(name), value);
             }
         }
-        match self.client.send_bytes(self.method.clone(), &self.url, headers, body.into_bytes(), now).await {
+        match self.client.request(self.method.clone(), &self.url, headers, body.into_bytes(), now).await {
             Ok(answer) => answer.judge(),
             Err(failure) => failure.into(),
         }
@@ -284,7 +284,15 @@ fn hostile(notice: Notice) -> Message {
         users_affected: None,
         cause: None,
         action: text.to_owned(),
+        roots: Default::default(),
+        merged_into: None,
+        merged: Vec::new(),
+        merged_beyond: 0,
+        told: Vec::new(),
+        suppressed: None,
+        settles_at: None,
         exemplars: Vec::new(),
+        response: Default::default(),
     };
     Message { notice, at, incident }
 }

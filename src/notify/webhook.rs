@@ -75,7 +75,8 @@ struct Webhook {
     is_gone: AtomicBool,
 }
 
-struct Key(Zeroizing<Vec<u8>>);
+/// A key of the Standard Webhooks signature.
+pub(crate) struct Key(Zeroizing<Vec<u8>>);
 
 fn build(name: &str, common: &Common, table: &Table) -> Result<Receiver, Vec<(String, String)>> {
     let mut r = Reader::new(table);
@@ -193,7 +194,7 @@ impl Webhook {
 // === impl Key ===
 
 impl Key {
-    fn read(text: &str) -> Result<Key, String> {
+    pub(crate) fn read(text: &str) -> Result<Key, String> {
         if text.starts_with(ASYMMETRIC_PREFIX) {
             return Err(format!("secret begins with {ASYMMETRIC_PREFIX}: asymmetric keys are not supported (known: {SECRET_PREFIX}, any text)"));
         }
@@ -204,7 +205,7 @@ impl Key {
         if bytes.is_empty() { Err("secret is empty".to_owned()) } else { Ok(Key(Zeroizing::new(bytes))) }
     }
 
-    fn sign(&self, id: &str, seconds: &str, body: &[u8]) -> String {
+    pub(crate) fn sign(&self, id: &str, seconds: &str, body: &[u8]) -> String {
         let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(&self.0).expect("this mac takes a key of any length");
         for part in [id.as_bytes(), b".", seconds.as_bytes(), b".", body] {
             mac.update(part);

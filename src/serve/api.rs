@@ -13,13 +13,14 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::backend::{CommandError, HearError, IncidentFilter, IncidentPage, PersonCommand};
-use super::{Shared, Web};
-use crate::domain::{Category, ClosedAs, IncidentState};
+use super::backend::{Audited, CommandError, HearError, IncidentFilter, IncidentPage, PersonCommand};
+use super::roles::Caller;
+use super::{Detail, Shared, Web};
+use crate::domain::{Category, ClosedAs, IncidentState, Time};
 use crate::engine::view::SeriesView;
 
 /// Items of one page of a list.
@@ -68,7 +69,7 @@ impl Problem {
         Problem { status, detail: detail.into(), errors: Vec::new() }
     }
 
-    fn member(name: &str, detail: impl Into<String>) -> Problem {
+    pub fn member(name: &str, detail: impl Into<String>) -> Problem {
         let detail = detail.into();
         Problem { status: StatusCode::UNPROCESSABLE_ENTITY, detail: format!("{name}: {detail}"), errors: vec![(format!("#/{name}"), detail)] }
     }
@@ -185,23 +186,44 @@ pub struct CommandBody {
     #[serde(rename = "as")]
     pub closed_as: String,
     pub text: String,
+    /// Of a runbook; empty: the one that is ready.
+    pub step: String,
+    /// The hash of the plan that was seen.
+    pub plan: String,
+    /// The incident that tells of this one from now on.
+    pub into: String,
+    pub until: Option<Time>,
 }
 
 /// Verbs of [`PersonCommand`].
-pub const VERBS: [&str; 5] = ["acknowledge", "mitigate", "resolve", "reopen", "note"];
+pub const VERBS: [&str; 12] =
+    ["acknowledge", "mitigate", "resolve", "reopen", "note", "plan", "approve", "undo", "done", "merge", "split", "suppress"];
 
 impl CommandBody {
+    /// For the audit.
+    pub fn detail(&self, caller: &Caller) -> Detail {
+        let parts = [("by", caller.by(&self.by)), ("as", self.closed_as.clone()), ("step", self.step.clone()), ("plan", self.plan.clone())];
+        let words = [("why", &self.why), ("text", &self.text)].map(|(name, t)| (name, t.clone()));
+        let all: Vec<String> = parts.into_iter().chain(words).filter(|(_, v)| !v.is_empty()).map(|(name, v)| format!("{name}={v}")).collect();
+        Detail(all.join(" "))
+    }
+
     /// # Errors
     /// What is missing or too long, by member; an unknown verb is not found.
-    pub fn command(self, verb: &str) -> Answer<PersonCommand> {
+    pub fn command(self, verb: &str, caller: &Caller) -> Answer<PersonCommand> {
         if !VERBS.contains(&verb) {
             return Err(Problem::new(StatusCode::NOT_FOUND, format!("no verb {verb:?} (known: {})", VERBS.join(", "))));
         }
-        let by = self.by.trim().to_owned();
+        let by = caller.by(&self.by);
         if by.is_empty() {
             return Err(Problem::member("by", "who does this is needed"));
         }
-        for (name, text, most) in [("by", &by, NAME_CHARS_MAX), ("why", &self.why, TEXT_CHARS_MAX), ("text", &self.text, TEXT_CHARS_MAX)] {
+        for (name, text, most) in [
+            ("by", &by, NAME_CHARS_MAX),
+            ("why", &self.why, TEXT_CHARS_MAX),
+            ("text", &self.text, TEXT_CHARS_MAX),
+            ("step", &self.step, NAME_CHARS_MAX),
+        ] {
             if text.chars().count() > most {
                 return Err(Problem::member(name, format!("at most {most} characters")));
             }
@@ -211,10 +233,26 @@ impl CommandBody {
             "acknowledge" => PersonCommand::Acknowledge { by, why },
             "mitigate" => PersonCommand::Mitigate { by, why },
             "reopen" => PersonCommand::Reopen { by, why },
+            "split" => PersonCommand::Split { by, why },
+            "merge" if self.into.trim().is_empty() => return Err(Problem::member("into", "the id of the incident that tells of it is needed")),
+            "merge" => PersonCommand::Merge { into: self.into.trim().to_owned(), by, why },
+            "suppress" => match self.until {
+                Some(until) if until > super::now() => PersonCommand::Suppress { by, why, until },
+                Some(_) => return Err(Problem::member("until", "it must lie in the future")),
+                None => return Err(Problem::member("until", "when it calls again is needed")),
+            },
             "resolve" => {
                 let closed_as = self.closed_as.parse::<ClosedAs>().map_err(|e| Problem::member("as", e.to_string()))?;
                 PersonCommand::Resolve { by, closed_as, why }
             }
+            "plan" => PersonCommand::Plan { by, step: self.step },
+            "approve" if self.plan.trim().is_empty() => {
+                return Err(Problem::member("plan", "the hash of the plan that you saw is needed; it stands in incident.response.steps[].plan.hash"));
+            }
+            "approve" => PersonCommand::Approve { by, role: caller.role, step: self.step, plan: self.plan.trim().to_owned() },
+            "undo" => PersonCommand::Undo { by, role: caller.role, step: self.step },
+            "done" if self.step.trim().is_empty() => return Err(Problem::member("step", "which step is done?")),
+            "done" => PersonCommand::Done { by, step: self.step, why },
             _ if self.text.trim().is_empty() => return Err(Problem::member("text", "a note needs a text")),
             _ => PersonCommand::Note { by, text: self.text },
         })
@@ -224,15 +262,19 @@ impl CommandBody {
 async fn command(
     State(web): Shared,
     Path((id, verb)): Path<(String, String)>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     body: Result<Json<CommandBody>, JsonRejection>,
 ) -> Answer<Response> {
     let Json(body) = body?;
-    let command = body.command(&verb)?;
+    let detail = body.detail(&caller);
+    let command = body.command(&verb, &caller)?;
     let revision = if_match(&headers)?;
     let key = idempotency_key(&headers)?;
     let incident = web.backend.command(&id, command, revision, key).await?;
-    Ok(([(header::ETAG, tag(incident.revision))], Json(incident)).into_response())
+    let mut response = ([(header::ETAG, tag(incident.revision))], Json(incident)).into_response();
+    response.extensions_mut().insert(detail);
+    Ok(response)
 }
 
 /// The revision that the caller saw. `*` and absence ask for none.
@@ -261,7 +303,14 @@ fn idempotency_key(headers: &HeaderMap) -> Answer<Option<String>> {
 async fn hear(State(web): Shared, Path(name): Path<String>, headers: HeaderMap, body: Bytes) -> Answer<Response> {
     let signature = headers.get("x-pagerduty-signature").and_then(|s| s.to_str().ok()).unwrap_or_default();
     match web.backend.hear(&name, signature, &body).await {
-        Ok(done) => Ok((StatusCode::ACCEPTED, Json(json!({"status": done}))).into_response()),
+        Ok(done) => {
+            let (who, role, what) = (name.clone(), "receiver".to_owned(), "told us".to_owned());
+            let line = Audited { who, role, what, subject: format!("/api/v1/receivers/{name}/events"), detail: done.clone() };
+            if let Err(why) = web.backend.audit(line).await {
+                tracing::error!(why = %why, receiver = name, "what a receiver told is not in the audit");
+            }
+            Ok((StatusCode::ACCEPTED, Json(json!({"status": done}))).into_response())
+        }
         Err(HearError::Unsigned) => Err(Problem::new(StatusCode::UNAUTHORIZED, HearError::Unsigned.to_string())),
         Err(HearError::Unavailable(why)) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, why)),
     }
@@ -347,7 +396,7 @@ async fn runtime_info(State(web): Shared) -> Answer<Json<Value>> {
 // --- the document ---
 
 /// Method, path, what it does, name of the answer's schema.
-pub const ROUTES: [(&str, &str, &str, &str); 21] = [
+pub const ROUTES: [(&str, &str, &str, &str); 34] = [
     ("get", "/-/healthy", "200 while the process turns; 503 only if a restart would help", ""),
     ("get", "/-/ready", "200 when it can do its work, else 503; the reasons either way", "Readiness"),
     ("post", "/-/reload", "Reads the configuration again; 400 says what is wrong with it", ""),
@@ -365,6 +414,19 @@ pub const ROUTES: [(&str, &str, &str, &str); 21] = [
         "What a receiver tells by itself: PagerDuty's webhooks (v3), signed; 202 when it is written down",
         "",
     ),
+    ("post", "/api/v1/incidents/{id}/plan", "Looks again at what `step` would change, and changes nothing", "Incident"),
+    ("post", "/api/v1/incidents/{id}/approve", "Carries `step` out, once, if `plan` is still the hash of its plan", "Incident"),
+    ("post", "/api/v1/incidents/{id}/undo", "Brings back what `step` changed", "Incident"),
+    ("post", "/api/v1/incidents/{id}/done", "Somebody has done `step` by hand, or has looked and says that it is done", "Incident"),
+    ("post", "/api/v1/incidents/{id}/merge", "It has the same cause as the incident `into`, which tells of it from now on", "Incident"),
+    ("post", "/api/v1/incidents/{id}/split", "It stands for itself after all", "Incident"),
+    ("post", "/api/v1/incidents/{id}/suppress", "Nobody is called for it before `until`", "Incident"),
+    ("get", "/api/v1/silences", "Silences: on, to come, and over for less than a day", "Holds"),
+    ("post", "/api/v1/silences", "Nobody is called for what fits `match`, before `until`", "Hold"),
+    ("post", "/api/v1/silences/{id}/expire", "Ends a silence before its time", "Hold"),
+    ("get", "/api/v1/maintenance", "Maintenance windows: on, to come, and over for less than a day", "Holds"),
+    ("post", "/api/v1/maintenance", "Announces work", "Hold"),
+    ("post", "/api/v1/maintenance/{id}/end", "Ends a window before its time", "Hold"),
     ("get", "/api/v1/models", "Models with traffic, detector states and live incidents", "Models"),
     ("get", "/api/v1/series", "Series of a model, or all", "SeriesList"),
     ("get", "/api/v1/series/{id}/points", "The recent past of a series, with its decisions", "Points"),
@@ -403,6 +465,11 @@ fn document() -> Value {
             operation["requestBody"] =
                 json!({"required": true, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Command"}}}});
             operation["responses"]["412"] = json!({"description": "The incident has another revision by now"});
+        }
+        if method == "post" && (path.starts_with("/api/v1/silences") || path.starts_with("/api/v1/maintenance")) {
+            let schema = if path.contains('{') { "EndHold" } else { "NewHold" };
+            let schema = json!({"$ref": format!("#/components/schemas/{schema}")});
+            operation["requestBody"] = json!({"required": true, "content": {"application/json": {"schema": schema}}});
         }
         if !parameters.is_empty() {
             operation["parameters"] = parameters.into();
@@ -451,7 +518,17 @@ fn schemas() -> Value {
             "errors": {"type": "array", "items": {"type": "object", "properties": {"pointer": text, "detail": text}}}}},
         "Command": {"type": "object", "required": ["by"], "additionalProperties": false, "properties": {
             "by": {"type": "string", "maxLength": NAME_CHARS_MAX}, "why": {"type": "string", "maxLength": TEXT_CHARS_MAX},
-            "as": {"enum": ClosedAs::NAMES}, "text": {"type": "string", "maxLength": TEXT_CHARS_MAX}}},
+            "step": {"type": "string", "maxLength": NAME_CHARS_MAX}, "plan": text,
+            "as": {"enum": ClosedAs::NAMES}, "text": {"type": "string", "maxLength": TEXT_CHARS_MAX}, "into": text, "until": time}},
+        "Hold": {"type": "object", "properties": {"id": text, "kind": {"enum": ["silence", "maintenance"]}, "matcher": {"type": "object"},
+            "from": time, "until": time, "by": text, "why": text, "harm": {"type": "boolean"}}},
+        "Holds": list("Hold"),
+        "NewHold": {"type": "object", "required": ["by", "until"], "additionalProperties": false, "properties": {
+            "match": {"type": "object", "additionalProperties": false, "properties": {"environment": text, "model": text, "category": {"enum": Category::NAMES},
+                "segment": {"type": "object", "properties": {"dimension": text, "value": text}}, "version": text}},
+            "from": time, "until": time, "by": {"type": "string", "maxLength": NAME_CHARS_MAX}, "why": {"type": "string", "maxLength": TEXT_CHARS_MAX},
+            "harm": {"type": "boolean"}}},
+        "EndHold": {"type": "object", "required": ["by"], "additionalProperties": false, "properties": {"by": text}},
         "Incident": {"type": "object", "required": ["id", "revision", "key", "state", "severity", "title"], "properties": {
             "id": text, "revision": count, "state": {"enum": IncidentState::NAMES}, "severity": {"enum": [1, 2, 3]}, "title": text,
             "key": {"type": "object", "properties": {"environment": text, "model": text, "category": {"enum": Category::NAMES}}},
@@ -462,7 +539,18 @@ fn schemas() -> Value {
             "findings": {"type": "array", "items": {"type": "object"}}, "versions": {"type": "array", "items": text},
             "segments": {"type": "array", "items": {"type": "object", "properties": {"dimension": text, "value": text}}},
             "users_affected": {"type": ["object", "null"], "properties": {"estimate": number, "low": number, "high": number}},
-            "cause": {"type": ["object", "null"]}, "action": text, "exemplars": {"type": "array", "items": {"type": "object"}}}},
+            "cause": {"type": ["object", "null"]}, "action": text, "exemplars": {"type": "array", "items": {"type": "object"}},
+            "response": {"$ref": "#/components/schemas/Response"}}},
+        "Response": {"type": "object", "description": "The runbook's steps, and how far each has come", "properties": {
+            "runbook": text, "owner": text, "fallback": text, "level": count,
+            "steps": {"type": "array", "items": {"type": "object", "properties": {
+                "id": text, "kind": {"enum": crate::domain::StepKind::NAMES}, "say": text, "state": {"enum": crate::domain::StepState::NAMES}, "words": text,
+                "needs": {"enum": crate::domain::Role::NAMES}, "two_people": {"type": "boolean"},
+                "action": {"type": ["object", "null"], "properties": {"using": text, "target": text, "set": {"type": "object"}}},
+                "plan": {"type": ["object", "null"], "properties": {"hash": text, "expires_at": time, "request": text, "change": text}},
+                "approvals": {"type": "array", "items": {"type": "object", "properties": {"by": text, "at": time}}}}}},
+            "timers": {"type": "array", "items": {"type": "object"}},
+            "drafts": {"type": "array", "items": {"type": "object", "properties": {"name": text, "text": text}}}}},
         "IncidentPage": {"type": "object", "properties": {"incident": {"$ref": "#/components/schemas/Incident"},
             "timeline": {"type": "array", "items": {"type": "object"}}, "deliveries": {"type": "array", "items": {"type": "object"}}}},
         "Incidents": list("Incident"),

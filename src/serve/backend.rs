@@ -3,8 +3,9 @@
 use async_trait::async_trait;
 use serde::Serialize;
 
+use super::holds::NewHold;
 use crate::domain::incident::{Incident, TimelineEntry};
-use crate::domain::{ClosedAs, Time};
+use crate::domain::{ClosedAs, Hold, Role, Time};
 use crate::engine::view::{EngineView, ModelView, SeriesPage, SeriesView};
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -43,11 +44,85 @@ pub struct DeliveryRow {
 /// What a person may do to an incident.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PersonCommand {
-    Acknowledge { by: String, why: String },
-    Mitigate { by: String, why: String },
-    Resolve { by: String, closed_as: ClosedAs, why: String },
-    Reopen { by: String, why: String },
-    Note { by: String, text: String },
+    Acknowledge {
+        by: String,
+        why: String,
+    },
+    Mitigate {
+        by: String,
+        why: String,
+    },
+    Resolve {
+        by: String,
+        closed_as: ClosedAs,
+        why: String,
+    },
+    Reopen {
+        by: String,
+        why: String,
+    },
+    Note {
+        by: String,
+        text: String,
+    },
+    /// Looks again and says what would be done. An empty step is the one that is ready.
+    Plan {
+        by: String,
+        step: String,
+    },
+    /// `plan` is the hash of the plan that was seen.
+    Approve {
+        by: String,
+        role: Role,
+        step: String,
+        plan: String,
+    },
+    Undo {
+        by: String,
+        role: Role,
+        step: String,
+    },
+    /// A step is done by hand, or somebody has looked and says so.
+    Done {
+        by: String,
+        step: String,
+        why: String,
+    },
+    /// It has the same cause as the incident `into`, and is told there.
+    Merge {
+        into: String,
+        by: String,
+        why: String,
+    },
+    /// It stands for itself after all.
+    Split {
+        by: String,
+        why: String,
+    },
+    /// Nobody is called for it until then.
+    Suppress {
+        by: String,
+        why: String,
+        until: Time,
+    },
+}
+
+/// Somebody with a token, of which only the digest (SHA-256) is known.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Holder {
+    pub name: String,
+    pub role: Role,
+    pub digest: [u8; 32],
+}
+
+/// One line of the audit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Audited {
+    pub who: String,
+    pub role: String,
+    pub what: String,
+    pub subject: String,
+    pub detail: String,
 }
 
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -130,6 +205,25 @@ pub trait Backend: Send + Sync {
     /// says what was done.
     async fn hear(&self, _receiver: &str, _signature: &str, _body: &[u8]) -> Result<String, HearError> {
         Err(HearError::Unsigned)
+    }
+    /// Who may come in; empty: whoever is on this machine.
+    fn holders(&self) -> Vec<Holder> {
+        Vec::new()
+    }
+    /// Durable when it returns: a write is not even looked at before it stands here.
+    async fn audit(&self, _line: Audited) -> Result<(), CommandError> {
+        Ok(())
+    }
+    /// Silences and maintenance windows, newest first.
+    async fn holds(&self) -> Result<Vec<Hold>, CommandError> {
+        Ok(Vec::new())
+    }
+    /// Durable when it returns.
+    async fn hold(&self, _: NewHold) -> Result<Hold, CommandError> {
+        Err(CommandError::Unavailable("nothing can be held here".to_owned()))
+    }
+    async fn end_hold(&self, id: &str, _by: String) -> Result<Hold, CommandError> {
+        Err(CommandError::NotFound(id.to_owned()))
     }
     async fn models(&self) -> Result<Vec<ModelView>, CommandError>;
     /// Series of a model, or all; at most `limit`.

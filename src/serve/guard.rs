@@ -1,6 +1,6 @@
 //! Who may come in, and what browsers may do with what they get.
 //!
-//! Bellwether has no accounts yet, so it trusts the machine it runs on. Two tricks turn a browser on that machine against it: a
+//! Without tokens Bellwether trusts the machine it runs on. Two tricks turn a browser on that machine against it: a
 //! page elsewhere that posts here (cross-site request forgery), and a name elsewhere that resolves to here (DNS rebinding). The
 //! first is met by comparing `Origin` with `Host` and by a token in every form, the second by refusing names that are not ours.
 

@@ -8,8 +8,10 @@ mod backend;
 mod chart;
 mod door;
 mod guard;
+mod holds;
 mod manage;
 mod pages;
+mod roles;
 mod visible;
 
 use std::future::Future;
@@ -27,12 +29,16 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use backend::{
-    Backend, CommandError, DeliveryRow, FaultButton, HealthView, HearError, IncidentFilter, IncidentPage, LagRow, OutboxRow, PersonCommand, Readiness,
+    Audited, Backend, CommandError, DeliveryRow, FaultButton, HealthView, HearError, Holder, IncidentFilter, IncidentPage, LagRow, OutboxRow,
+    PersonCommand, Readiness,
 };
 
 use crate::domain::Time;
+pub use holds::NewHold;
+
 use door::{Door, Peer};
 use guard::Guard;
+use roles::{Caller, Denied};
 
 /// Bytes of a request's body.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -109,6 +115,7 @@ fn routes(web: Arc<Web>) -> Router {
     Router::new()
         .merge(manage::routes())
         .merge(api::routes())
+        .merge(holds::routes())
         .merge(pages::routes())
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(Arc::clone(&web), at_the_guard))
@@ -125,7 +132,7 @@ async fn at_the_guard(State(web): Shared, request: Request, next: Next) -> Respo
         Ok(()) if length.is_some_and(|l| l > BODY_BYTES_MAX as u64) => {
             api::Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a body has at most {BODY_BYTES_MAX} bytes")).into_response()
         }
-        Ok(()) => match within(next.run(request)).await {
+        Ok(()) => match within(by_role(&web, request, next)).await {
             Some(response) => response,
             None => api::Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("no answer within {ANSWER_SECONDS_MAX} s")).into_response(),
         },
@@ -136,6 +143,53 @@ async fn at_the_guard(State(web): Shared, request: Request, next: Next) -> Respo
     }
     if !path.starts_with("/assets/") {
         headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+    }
+    response
+}
+
+/// What a handler says of a write for the audit, in its answer's extensions.
+#[derive(Clone)]
+struct Detail(String);
+
+/// Lets in whoever has the role for it; a write stands in the audit before it is looked at, and what came of it after.
+async fn by_role(web: &Web, mut request: Request, next: Next) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let caller = match Caller::of(request.headers(), &web.backend.holders(), roles::needs(&method, &path)) {
+        Ok(caller) => caller,
+        Err(Denied::Unknown) => {
+            let mut response =
+                api::Problem::new(StatusCode::UNAUTHORIZED, "who is asking? a token is needed, as Authorization: Bearer").into_response();
+            // A browser asks for a name and a password, and the password is the token.
+            let programs = path.starts_with("/api/") || path.starts_with("/-/");
+            let scheme =
+                if programs { "Bearer realm=\"bellwether\"" } else { "Basic realm=\"bellwether: any name, and your token as the password\"" };
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static(scheme));
+            return response;
+        }
+        Err(Denied::Role { name, role, needs }) => {
+            return api::Problem::new(StatusCode::FORBIDDEN, format!("this needs the role {needs}, and {name} is {role}")).into_response();
+        }
+    };
+    // What is signed is written down once its signature is known to be good: a stranger fills no audit.
+    let is_write = !method.is_safe() && !roles::is_signed_door(&path);
+    let line = |what: String, detail: String| Audited {
+        who: caller.name.clone().unwrap_or_else(|| "somebody on this machine".to_owned()),
+        role: caller.role.as_str().to_owned(),
+        what,
+        subject: path.clone(),
+        detail,
+    };
+    if is_write && let Err(why) = web.backend.audit(line(format!("{method} asked"), String::new())).await {
+        return api::Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("nothing was done, because it cannot be written down: {why}"))
+            .into_response();
+    }
+    request.extensions_mut().insert(caller.clone());
+    let response = next.run(request).await;
+    if is_write {
+        let detail = response.extensions().get::<Detail>().map(|d| d.0.clone()).unwrap_or_default();
+        if let Err(why) = web.backend.audit(line(format!("{method} answered {}", response.status().as_u16()), detail)).await {
+            tracing::error!(why = %why, path, "what came of a write is not in the audit");
+        }
     }
     response
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 use askama::Template;
 use axum::Router;
 use axum::extract::rejection::{FormRejection, QueryRejection};
-use axum::extract::{Form, Path, Query, State};
+use axum::extract::{Extension, Form, Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
@@ -18,10 +18,12 @@ use sha2::Digest;
 
 use super::api::{self, CommandBody, IncidentQuery, Problem};
 use super::backend::{CommandError, IncidentFilter, IncidentPage};
+use super::roles::Caller;
 use super::{Shared, Web, chart};
 use crate::domain::alarm::Unit;
 use crate::domain::incident::{Estimate, Finding, Incident};
-use crate::domain::{Category, DetectorState, IncidentState, Severity, Time};
+use crate::domain::response::{Response as Runbook, Step, TimerKind};
+use crate::domain::{Category, DetectorState, IncidentState, Severity, StepState, Time};
 use crate::engine::view::{EngineView, Point, SeriesStates, SeriesView};
 
 /// Where the head of every page leads.
@@ -471,8 +473,17 @@ struct OneIncidentPage<'a> {
     /// Why the last write did not go through.
     message: Option<String>,
     by: String,
+    /// The token says who it is.
+    is_named: bool,
     why: String,
     action: String,
+    ready: Option<ReadyStep>,
+    steps: Vec<StepRow>,
+    owner: String,
+    fallback: String,
+    runbook: String,
+    waits: Vec<String>,
+    drafts: Vec<crate::domain::response::Draft>,
     reasons: Vec<crate::domain::incident::Answer>,
     page_words: String,
     affected: String,
@@ -486,9 +497,132 @@ struct OneIncidentPage<'a> {
     may_acknowledge: bool,
     may_mitigate: bool,
     live: bool,
+    is_merged: bool,
+    /// The incident that tells of this one.
+    told_by: Option<String>,
+    held: Option<String>,
+    under: Vec<BranchRow>,
+    into: String,
     timeline: Vec<TimelineRow>,
     deliveries: Vec<ToldRow>,
     exemplars: Vec<ExemplarRow>,
+}
+
+/// The one action that is ready.
+struct ReadyStep {
+    id: String,
+    say: String,
+    state: String,
+    words: String,
+    action: String,
+    plan: Option<PlanWords>,
+    /// Who must approve, and who has.
+    approval: String,
+    may_approve: bool,
+    may_undo: bool,
+    may_plan: bool,
+    may_settle: bool,
+}
+
+struct PlanWords {
+    hash: String,
+    change: String,
+    request: String,
+    made: When,
+    until: When,
+    can_undo: bool,
+}
+
+struct StepRow {
+    id: String,
+    kind: String,
+    say: String,
+    state: String,
+    words: String,
+    action: String,
+    may_plan: bool,
+    may_undo: bool,
+    may_settle: bool,
+}
+
+impl ReadyStep {
+    fn of(step: &Step, live: bool, frame: &Frame) -> ReadyStep {
+        let row = StepRow::of(step, live);
+        let who = match (step.two_people, step.automatic) {
+            (true, _) => format!("two people with the role {}", step.needs),
+            (false, true) => "the runbook itself; it may also be approved by hand".to_owned(),
+            (false, false) => format!("one person with the role {}", step.needs),
+        };
+        let given: Vec<&str> = step.approvals.iter().map(|a| a.by.as_str()).collect();
+        let given = if given.is_empty() { String::new() } else { format!("; approved by {}", given.join(", ")) };
+        ReadyStep {
+            may_approve: live && step.state == StepState::Planned && step.plan.as_ref().is_some_and(|p| p.expires_at > frame.now),
+            approval: format!("{who}{given}"),
+            plan: step.plan.as_ref().map(|p| PlanWords {
+                hash: p.hash.clone(),
+                change: p.change.clone(),
+                request: p.request.clone(),
+                made: frame.when(p.at),
+                until: frame.when(p.expires_at),
+                can_undo: p.can_undo,
+            }),
+            id: row.id,
+            say: row.say,
+            state: row.state,
+            words: row.words,
+            action: row.action,
+            may_undo: row.may_undo,
+            may_plan: row.may_plan,
+            may_settle: row.may_settle,
+        }
+    }
+}
+
+impl StepRow {
+    fn of(step: &Step, live: bool) -> StepRow {
+        let by_hand = step.action.is_none();
+        let settles = !matches!(
+            step.state,
+            StepState::Planning
+                | StepState::Applying
+                | StepState::Verifying
+                | StepState::Undoing
+                | StepState::VerifyingUndo
+                | StepState::Done
+                | StepState::Undone
+        );
+        StepRow {
+            id: step.id.clone(),
+            kind: spaced(step.kind.as_str()),
+            say: step.say.clone(),
+            state: match (step.state, by_hand) {
+                (StepState::Idle, true) => "by hand".to_owned(),
+                (StepState::Idle, false) => "not planned".to_owned(),
+                (state, _) => spaced(state.as_str()),
+            },
+            words: step.words.clone(),
+            action: step.action.as_ref().map(|a| a.words()).unwrap_or_default(),
+            may_plan: live && !by_hand && step.state.may_be_planned(),
+            may_undo: step.state.may_be_undone() && !step.applied.is_empty() && step.plan.as_ref().is_some_and(|p| p.can_undo),
+            may_settle: live && settles,
+        }
+    }
+}
+
+/// What waits for a time.
+fn waits(runbook: &Runbook, frame: &Frame) -> Vec<String> {
+    let line = |t: &crate::domain::response::Timer| {
+        let due = t.due.map_or_else(|| "soon".to_owned(), |d| clock(d, frame.now));
+        match &t.what {
+            TimerKind::Escalate { to } => format!("If nobody acknowledges by {due} UTC, {} is told.", to.join(", ")),
+            TimerKind::Legal { name, words, checked_on } => {
+                format!(
+                    "{name}: {words}; {due} UTC if it began when this was found. Whether it applies is for a person to say; looked up on {checked_on}, no legal advice."
+                )
+            }
+        }
+    };
+    runbook.timers.iter().map(line).collect()
 }
 
 struct CauseWords {
@@ -501,6 +635,13 @@ struct RankedCause {
     name: String,
     percent: String,
     bar: String,
+}
+
+struct BranchRow {
+    id: Option<String>,
+    name: String,
+    reason: String,
+    at: When,
 }
 
 struct FindingRow {
@@ -540,12 +681,20 @@ struct ExemplarRow {
     facts: String,
 }
 
-async fn incident(State(web): Shared, headers: HeaderMap, Path(id): Path<String>) -> Response {
+async fn incident(State(web): Shared, Extension(caller): Extension<Caller>, headers: HeaderMap, Path(id): Path<String>) -> Response {
     let found = or_problem!(web, headers, web.backend.incident(&id).await);
-    show_incident(&web, &headers, StatusCode::OK, found, None, &IncidentForm::default())
+    show_incident(&web, &caller, &headers, StatusCode::OK, found, None, &IncidentForm::default())
 }
 
-fn show_incident(web: &Web, headers: &HeaderMap, status: StatusCode, found: IncidentPage, message: Option<String>, form: &IncidentForm) -> Response {
+fn show_incident(
+    web: &Web,
+    caller: &Caller,
+    headers: &HeaderMap,
+    status: StatusCode,
+    found: IncidentPage,
+    message: Option<String>,
+    form: &IncidentForm,
+) -> Response {
     let IncidentPage { incident, timeline, deliveries } = found;
     let frame = Frame::new(web, headers, "/incidents", incident.title.clone());
     let told = if incident.paged { "Somebody was paged" } else { "Nobody was paged" };
@@ -571,7 +720,15 @@ fn show_incident(web: &Web, headers: &HeaderMap, status: StatusCode, found: Inci
         a: Alert::of(&incident, &frame),
         revision: incident.revision,
         message,
-        by: form.by.clone(),
+        by: caller.by(&form.by),
+        is_named: caller.name.is_some(),
+        ready: incident.response.ready().filter(|s| s.action.is_some()).map(|s| ReadyStep::of(s, state.is_live(), &frame)),
+        steps: incident.response.steps.iter().map(|s| StepRow::of(s, state.is_live())).collect(),
+        waits: waits(&incident.response, &frame),
+        owner: incident.response.owner,
+        fallback: incident.response.fallback,
+        runbook: incident.response.runbook,
+        drafts: incident.response.drafts,
         why: form.why.clone(),
         page_words,
         affected: incident.users_affected.as_ref().map_or_else(|| "Not known: the events name no users.".to_owned(), affected),
@@ -585,6 +742,21 @@ fn show_incident(web: &Web, headers: &HeaderMap, status: StatusCode, found: Inci
         may_acknowledge: state == IncidentState::Open,
         may_mitigate: matches!(state, IncidentState::Open | IncidentState::Acknowledged),
         live: state.is_live(),
+        into: form.into.clone(),
+        is_merged: state == IncidentState::Merged,
+        told_by: incident.merged_into.clone().filter(|_| state == IncidentState::Merged),
+        held: incident.suppressed.as_ref().map(|s| {
+            let until = s.until.map(|t| format!(" It calls after {} if it lasts.", t.clock())).unwrap_or_default();
+            format!("Nobody is called: {}.{until}", s.words)
+        }),
+        under: (incident.merged.iter())
+            .map(|b| BranchRow {
+                id: b.id.clone(),
+                name: format!("{} of {}", spaced(b.key.category.as_str()), b.key.model),
+                reason: b.reason.clone(),
+                at: frame.when(b.at),
+            })
+            .collect(),
         timeline: timeline
             .into_iter()
             .rev()
@@ -666,10 +838,17 @@ struct IncidentForm {
     why: String,
     #[serde(rename = "as")]
     closed_as: String,
+    step: String,
+    plan: String,
+    /// Of `merge`.
+    into: String,
+    /// Of `suppress`: for so long.
+    hours: Option<i64>,
 }
 
 async fn command(
     State(web): Shared,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     Path((id, verb)): Path<(String, String)>,
     form: Result<Form<IncidentForm>, FormRejection>,
@@ -678,18 +857,32 @@ async fn command(
     or_problem!(web, headers, web.guard.check_token(&headers, &form.csrf));
     // Browsers end the lines of a text with both characters.
     form.why = form.why.replace("\r\n", "\n");
-    let body = CommandBody { by: form.by.clone(), why: form.why.clone(), closed_as: form.closed_as.clone(), text: form.why.clone() };
-    let done = match body.command(&verb) {
+    let body = CommandBody {
+        by: form.by.clone(),
+        why: form.why.clone(),
+        closed_as: form.closed_as.clone(),
+        text: form.why.clone(),
+        step: form.step.clone(),
+        plan: form.plan.clone(),
+        into: form.into.clone(),
+        until: form.hours.map(|h| super::now().plus_ms(h.clamp(1, 24 * 30) * crate::domain::time::HOUR_MS)),
+    };
+    let detail = body.detail(&caller);
+    let done = match body.command(&verb, &caller) {
         Ok(command) => web.backend.command(&id, command, form.revision, None).await.map_err(Problem::from),
         Err(problem) => Err(problem),
     };
     match done {
-        Ok(_) => Redirect::to(&format!("/incidents/{}", percent(&id))).into_response(),
+        Ok(_) => {
+            let mut response = Redirect::to(&format!("/incidents/{}", percent(&id))).into_response();
+            response.extensions_mut().insert(detail);
+            response
+        }
         // What the person wrote is not lost, and the page shows how things are now.
         Err(refused) if refused.status != StatusCode::NOT_FOUND => match web.backend.incident(&id).await {
             Ok(found) => {
                 let message = format!("Not done: {}.", refused.detail);
-                show_incident(&web, &headers, refused.status, found, Some(message), &form)
+                show_incident(&web, &caller, &headers, refused.status, found, Some(message), &form)
             }
             Err(_) => problem(&web, &headers, refused),
         },

@@ -34,6 +34,13 @@ pub fn settings(checker: &mut Checker<'_>, root: &Node) -> Settings {
     let segments = texts(root.get("segments"));
     repeated(checker, root.get("segments"), "segments");
     let receivers = receivers(checker, root, &common);
+    let actions = super::people::actions(checker, root, &common);
+    let runbooks = super::runbooks::load(checker, root, &actions);
+    let people = super::people::people(checker, root, &receivers);
+    let escalation = super::people::escalation(checker, root, &receivers, &people);
+    let others: Vec<String> = people.values().flatten().chain(escalation.iter().flat_map(|l| &l.to)).cloned().collect();
+    let tokens = super::people::tokens(checker, root);
+    super::people::doors(checker, root, &listen, &tokens);
     let budget = root.get("budget").and_then(|b| b.get("false_pages")).and_then(|n| form::above_zero(n).ok());
     let learn = root.get("baseline").and_then(|b| b.get("learn")).and_then(|n| form::duration(n).ok());
     let redaction = root.get("redaction");
@@ -47,10 +54,18 @@ pub fn settings(checker: &mut Checker<'_>, root: &Node) -> Settings {
         signals: signals(checker, root),
         models: models(checker, root, &segments),
         learn_ms: learn.unwrap_or(86_400_000),
-        routes: routes(checker, root, &receivers, &segments),
+        routes: routes(checker, root, &receivers, &segments, &others),
         segments,
         receivers,
         heartbeat_url: root.get("heartbeat").and_then(|h| h.get("url")).and_then(Node::as_text).map(str::to_owned),
+        runbook_paths: texts(root.get("runbooks")).iter().map(|p| beside(checker.file, p)).collect(),
+        runbooks,
+        actions,
+        people,
+        escalation,
+        clocks: super::people::clocks(root),
+        two_people: root.get("approval").and_then(|a| a.get("two_people")).and_then(|n| form::boolean(n).ok()).unwrap_or(false),
+        tokens,
         listen,
         instance,
         external_url,
@@ -129,7 +144,7 @@ fn kafka(checker: &mut Checker<'_>, root: &Node) -> Option<Kafka> {
     })
 }
 
-fn scalar(node: &Node) -> Option<String> {
+pub fn scalar(node: &Node) -> Option<String> {
     match &node.data {
         Data::Text(text) => Some(text.clone()),
         Data::Bool(b) => Some(b.to_string()),
@@ -303,10 +318,22 @@ fn nobody(at: &Place) -> ReceiverSettings {
     ReceiverSettings { kind: String::new(), table: notify::Table::new(), secrets: Vec::new(), line: at.line, column: at.column }
 }
 
-fn routes(checker: &mut Checker<'_>, root: &Node, receivers: &BTreeMap<String, ReceiverSettings>, segments: &[String]) -> Vec<Route> {
+/// `others` are receivers that are told by other ways than routes.
+fn routes(
+    checker: &mut Checker<'_>,
+    root: &Node,
+    receivers: &BTreeMap<String, ReceiverSettings>,
+    segments: &[String],
+    others: &[String],
+) -> Vec<Route> {
     let names = || receivers.keys().map(String::as_str);
     let Some(node) = root.entry("routes") else {
-        return if receivers.is_empty() { Vec::new() } else { vec![Route { to: receivers.keys().cloned().collect(), ..Route::default() }] };
+        // Leadership does not hear of every ticket, unless there is nobody else.
+        let mut to: Vec<String> = receivers.keys().filter(|n| !others.contains(n)).cloned().collect();
+        if to.is_empty() {
+            to = receivers.keys().cloned().collect();
+        }
+        return if to.is_empty() { Vec::new() } else { vec![Route { to, ..Route::default() }] };
     };
     let items = match &node.value.data {
         Data::List(items) => items.as_slice(),
@@ -353,7 +380,7 @@ fn routes(checker: &mut Checker<'_>, root: &Node, receivers: &BTreeMap<String, R
         routes.push(route);
     }
     let problems_before = checker.problems.len();
-    for (name, receiver) in receivers.iter().filter(|(name, _)| routes.iter().all(|r: &Route| !r.to.contains(name))) {
+    for (name, receiver) in receivers.iter().filter(|(name, _)| !others.contains(name) && routes.iter().all(|r: &Route| !r.to.contains(name))) {
         if problems_before == 0 && !RECEIVERS_LATER.contains(&receiver.kind.as_str()) {
             let at = Place { line: receiver.line, column: receiver.column, variable: None };
             checker.warn(&at, &join("receivers", name), "no route leads to it");

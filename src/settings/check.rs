@@ -91,7 +91,7 @@ impl Checker<'_> {
         self.section(root, ROOT, "", &root.at);
     }
 
-    fn section(&mut self, node: &Node, keys: &[Key], path: &str, owner_at: &Place) {
+    pub fn section(&mut self, node: &Node, keys: &[Key], path: &str, owner_at: &Place) {
         let Data::Table(entries) = &node.data else {
             if !node.is_broken() {
                 let known: Vec<_> = keys.iter().filter(|k| !matches!(k.shape, Shape::Later)).map(|k| k.name).collect();
@@ -197,6 +197,7 @@ impl Checker<'_> {
             // Needs its topic's format: see `topic`.
             Shape::Mapping => Ok(()),
             Shape::Receiver => return self.receiver(node, path, owner_at),
+            Shape::Action => return super::people::check_action(self, node, path, owner_at),
             Shape::Later => {
                 self.complain(owner_at, path, last(path).to_owned(), "not available yet; leave it out", None);
                 return;
@@ -338,7 +339,7 @@ impl Checker<'_> {
         kind.knobs.iter().find(|knob| knob.name == name || is_file_of(knob))
     }
 
-    fn knob_value(&mut self, node: &Node, form: Form, path: &str) {
+    pub fn knob_value(&mut self, node: &Node, form: Form, path: &str) {
         if node.is_broken() {
             return;
         }
@@ -378,7 +379,7 @@ impl Checker<'_> {
         }
     }
 
-    fn secret_file(&mut self, node: &Node, path: &str) {
+    pub fn secret_file(&mut self, node: &Node, path: &str) {
         if node.is_broken() {
             return;
         }

@@ -111,7 +111,7 @@ impl Overrides<'_> {
                 return Some(Value::new(Some(&origin), ValueKind::Array(items)));
             }
             Shape::NameOr(_) => return self.text(name),
-            Shape::List(_) | Shape::OneOrMany(_) | Shape::Mapping | Shape::Later => return None,
+            Shape::List(_) | Shape::OneOrMany(_) | Shape::Mapping | Shape::Action | Shape::Later => return None,
             _ => return self.text(name),
         };
         (!map.is_empty()).then(|| Value::new(None, ValueKind::Table(map)))
@@ -125,7 +125,17 @@ impl Overrides<'_> {
 
 /// Topics too: a list of names can be given by a variable, a list of tables cannot.
 fn is_scalar(shape: &Shape) -> bool {
-    !matches!(shape, Shape::Section(_) | Shape::Named { .. } | Shape::Mapping | Shape::Receiver | Shape::Later | Shape::List(_) | Shape::OneOrMany(_))
+    !matches!(
+        shape,
+        Shape::Section(_)
+            | Shape::Named { .. }
+            | Shape::Mapping
+            | Shape::Receiver
+            | Shape::Action
+            | Shape::Later
+            | Shape::List(_)
+            | Shape::OneOrMany(_)
+    )
 }
 
 fn variable(name: &str) -> String {

@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 use check::Checker;
 use node::{Data, Place};
 
+use crate::domain::Role;
+use crate::respond::{LegalClock, Level, Runbook};
 use crate::{decode, notify};
 
 mod build;
@@ -22,10 +24,14 @@ mod check;
 mod form;
 mod layers;
 mod node;
+mod people;
+mod runbooks;
 mod show;
 mod table;
 
-pub use show::{redacted, sample, schema, schema_for};
+pub use form::duration_ms;
+pub use runbooks::{BUILT_IN, built_in};
+pub use show::{redacted, runbook_schema, sample, schema, schema_for};
 
 /// Everything that the file, the environment and the defaults say, checked. Plain data: durations are milliseconds.
 /// `Debug` shows what [`redacted`] shows.
@@ -51,7 +57,20 @@ pub struct Settings {
     /// First match wins. Never empty while there are receivers.
     pub routes: Vec<Route>,
     pub heartbeat_url: Option<String>,
-    /// An address of this machine only.
+    /// The paths of the user's runbooks, as they were found.
+    pub runbook_paths: Vec<PathBuf>,
+    /// The user's runbooks, then the built-in ones.
+    pub runbooks: Vec<Runbook>,
+    pub actions: BTreeMap<String, ActionSettings>,
+    /// Receivers by group: leadership, legal.
+    pub people: BTreeMap<String, Vec<String>>,
+    pub escalation: Vec<Level>,
+    pub clocks: Vec<LegalClock>,
+    /// Actions of severity 1 need two approvers.
+    pub two_people: bool,
+    /// Who may come in; empty: whoever is on this machine.
+    pub tokens: Vec<Token>,
+    /// An address of this machine only, unless there are tokens.
     pub listen: String,
     /// Part of every key that receivers see.
     pub instance: String,
@@ -130,6 +149,29 @@ pub struct ReceiverSettings {
     /// Where the receiver begins in the file.
     pub line: u32,
     pub column: u32,
+}
+
+/// Something that can be carried out, and on what.
+#[derive(Clone, PartialEq)]
+pub struct ActionSettings {
+    /// A name of `act::KINDS`.
+    pub kind: String,
+    /// Without `type`, `targets` and `per_hour`. `Debug` shows the keys only.
+    pub table: notify::Table,
+    /// Keys of `table` that must never be printed.
+    pub secrets: Vec<String>,
+    /// Nothing else is touched.
+    pub targets: Vec<String>,
+    pub per_hour: Option<u32>,
+}
+
+/// Somebody who may come in. Only the digest of what he shows is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    pub name: String,
+    pub role: Role,
+    /// SHA-256 in hexadecimal.
+    pub sha256: String,
 }
 
 /// Every condition that is not empty must hold; within one, any word suffices, except that all segments must match.
@@ -291,6 +333,14 @@ impl fmt::Debug for ModelSettings {
         out.field("owner", &self.owner).field("exposure", &self.exposure).field("intended_use", &self.intended_use);
         out.field("protected", &self.protected).field("favourable", &self.favourable);
         out.field("silence_after_ms", &self.silence_after_ms).field("canaries", &self.canaries.len()).finish()
+    }
+}
+
+impl fmt::Debug for ActionSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys: Vec<_> = self.table.keys().collect();
+        let mut out = f.debug_struct("ActionSettings");
+        out.field("kind", &self.kind).field("table", &keys).field("targets", &self.targets).field("per_hour", &self.per_hour).finish()
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::Settings;
 use super::form::{shown_duration, trimmed};
 use super::table::{Key, ROOT, Shape};
+use crate::act;
 use crate::decode::Mapping;
 use crate::domain::Signal;
 use crate::notify::{self, Form};
@@ -85,8 +86,33 @@ fn of(shape: &Shape, kinds: &[&notify::Kind]) -> Value {
             json!({ "type": "object", "properties": { "type": { "type": "string" } }, "required": ["type"] })
         }
         Shape::Receiver => json!({ "anyOf": kinds.iter().map(|kind| receiver(kind)).collect::<Vec<_>>() }),
+        Shape::Action => json!({ "anyOf": act::KINDS.iter().map(action).collect::<Vec<_>>() }),
         Shape::Later => json!(false),
     }
+}
+
+fn action(kind: &act::Kind) -> Value {
+    // Built like a receiver, with what every action has beside its knobs.
+    let mut schema = receiver(&notify::Kind { name: kind.name, about: kind.about, knobs: kind.knobs, build: |_, _, _| Err(Vec::new()) });
+    let text = json!({ "type": "string", "minLength": 1 });
+    schema["properties"]["targets"] =
+        json!({ "anyOf": [text, { "type": "array", "minItems": 1, "items": text }], "description": "what it may touch, by name" });
+    schema["properties"]["per_hour"] =
+        json!({ "type": ["integer", "string"], "description": "at most so many changes of one target within an hour; 4 if left out" });
+    if let Some(required) = schema["required"].as_array_mut() {
+        required.push("targets".into());
+    }
+    schema
+}
+
+/// JSON Schema of a file of runbooks.
+pub fn runbook_schema() -> Value {
+    let mut schema = section(super::runbooks::FILE, &[]);
+    if let Value::Object(map) = &mut schema {
+        map.insert("$schema".to_owned(), "https://json-schema.org/draft/2020-12/schema".into());
+        map.insert("title".to_owned(), "runbooks of bellwether".into());
+    }
+    schema
 }
 
 fn from_env() -> Value {
@@ -286,6 +312,50 @@ pub fn redacted(settings: &Settings) -> String {
     }
     if let Some(url) = &settings.heartbeat_url {
         put(format!("heartbeat: {{url: {}}}", text(&host_only(url))));
+    }
+    if !settings.runbook_paths.is_empty() {
+        put(format!("runbooks: {}", list(&settings.runbook_paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>())));
+    }
+    if !settings.actions.is_empty() {
+        put("actions:".to_owned());
+        for (name, action) in &settings.actions {
+            let mut parts = vec![format!("type: {}", action.kind)];
+            parts.extend(action.table.iter().map(|(key, value)| match value {
+                _ if action.secrets.contains(key) => format!("{key}: {}", text(SECRET)),
+                Value::String(url) => format!("{key}: {}", text(&without_password(url))),
+                value => format!("{key}: {value}"),
+            }));
+            parts.push(format!("targets: {}", list(&action.targets)));
+            parts.extend(action.per_hour.map(|n| format!("per_hour: {n}")));
+            put(format!("  {}: {{{}}}", text(name), parts.join(", ")));
+        }
+    }
+    if settings.two_people {
+        put("approval: {two_people: true}".to_owned());
+    }
+    if !settings.people.is_empty() {
+        let groups: Vec<_> = settings.people.iter().map(|(group, names)| format!("{group}: {}", list(names))).collect();
+        put(format!("people: {{{}}}", groups.join(", ")));
+    }
+    if !settings.escalation.is_empty() || !settings.clocks.is_empty() {
+        put("escalation:".to_owned());
+        if !settings.escalation.is_empty() {
+            put("  levels:".to_owned());
+        }
+        for level in &settings.escalation {
+            let severity = if level.severity.is_empty() { String::new() } else { format!("severity: {:?}, ", level.severity) };
+            put(format!("    - {{after: {}, {severity}to: {}}}", shown_duration(level.after_ms), list(&level.to)));
+        }
+        if !settings.clocks.is_empty() {
+            put(format!("  clocks: {}", list(&settings.clocks.iter().map(|c| c.name.clone()).collect::<Vec<_>>())));
+        }
+    }
+    if !settings.tokens.is_empty() {
+        put("tokens:".to_owned());
+        for token in &settings.tokens {
+            // A digest is no secret, but nobody needs it either.
+            put(format!("  - {{name: {}, role: {}, sha256: {}}}", text(&token.name), token.role, text(&token.sha256)));
+        }
     }
     put(format!("listen: {}", text(&settings.listen)));
     put(format!("instance: {}", text(&settings.instance)));

@@ -60,10 +60,12 @@ pub enum Shape {
     Mapping,
     /// A section whose keys depend on `type`.
     Receiver,
+    /// The same, of actions.
+    Action,
     Later,
 }
 
-const fn key(name: &'static str, about: &'static str, shape: Shape) -> Key {
+pub(super) const fn key(name: &'static str, about: &'static str, shape: Shape) -> Key {
     Key { name, about, shape, default: None, required: false, sample: "", active: false }
 }
 
@@ -72,10 +74,10 @@ const fn later(name: &'static str) -> Key {
 }
 
 impl Key {
-    const fn default(self, text: &'static str) -> Key {
+    pub(super) const fn default(self, text: &'static str) -> Key {
         Key { default: Some(text), ..self }
     }
-    const fn required(self) -> Key {
+    pub(super) const fn required(self) -> Key {
         Key { required: true, ..self }
     }
     const fn sample(self, text: &'static str) -> Key {
@@ -138,11 +140,17 @@ pub static ROOT: &[Key] = &[
     key("data_dir", "Where state is kept; $STATE_DIRECTORY if left out, and ./bellwether-data without that.", Shape::Path).sample("./bellwether-data"),
     key("redaction", "What may be shown of events.", Shape::Section(REDACTION)),
     key("dead_letters", "Where records go that cannot be read.", Shape::Section(DEAD_LETTERS)),
-    later("runbooks"),
-    later("people"),
+    key("runbooks", "Files of runbooks, or folders of them; they go before the built-in ones.", Shape::OneOrMany(&Shape::Path)).sample("[runbooks/]"),
+    key("actions", "What runbooks may carry out, by name.", Shape::Named { what: "action", name: form::name, of: &Shape::Action }).sample(
+        "\n  flags: {type: flagd, file: /etc/flagd/flags.json, targets: [assistant-mode]}\n  switch: {type: webhook, url: \"https://ops.example/bellwether\", secret: \"${SWITCH_SECRET}\", targets: [loan-scorer], per_hour: 4}",
+    ),
+    key("approval", "Who must agree before something is changed.", Shape::Section(APPROVAL)),
+    key("people", "Who is told on escalation: names of receivers.", Shape::Section(PEOPLE)),
+    key("escalation", "Who is told when nobody acknowledges, and which duties to report are counted.", Shape::Section(ESCALATION)),
+    key("tokens", "Who may come in; needed to listen beyond this machine.", Shape::List(&Shape::Section(TOKEN))).sample(
+        "\n  - {name: ana, role: approver, sha256: \"5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8\"}",
+    ),
     later("retention"),
-    later("escalation"),
-    later("tokens"),
     later("tls"),
     later("maintenance"),
 ];
@@ -212,6 +220,41 @@ static ROUTE: &[Key] = &[
 ];
 
 static HEARTBEAT: &[Key] = &[key("url", "Fetched every minute.", Shape::Text(form::url)).required().sample("\"https://hc.example/ping\"")];
+
+static APPROVAL: &[Key] = &[key("two_people", "Actions of severity 1 need two different people.", Shape::Bool).default("false")];
+
+static PEOPLE: &[Key] = &[
+    key("leadership", "Told at once of severity 1.", ANY_LIST).sample("[oncall]"),
+    key("legal", "Told where a model's exposure is set.", ANY_LIST).sample("[oncall]"),
+];
+
+static ESCALATION: &[Key] = &[
+    key("levels", "Who is told when nobody has acknowledged for so long.", Shape::List(&Shape::Section(LEVEL)))
+        .sample("\n    - {after: 15m, to: [oncall]}\n    - {after: 45m, severity: [1, 2], to: [leadership]}"),
+    key(
+        "clocks",
+        "Duties to report that are counted where exposure is set; none of them is legal advice.",
+        Shape::OneOrMany(&Shape::Word { what: "clock", known: super::people::CLOCK_NAMES, later: &[] }),
+    )
+    .sample("[gdpr_72h]"),
+];
+
+static LEVEL: &[Key] = &[
+    key("after", "Since somebody was called.", Shape::Duration { ms_min: SECOND, ms_max: 7 * DAY }).required(),
+    key("severity", "Only these; all if left out.", Shape::OneOrMany(&Shape::Level)),
+    key("to", "Names of receivers, or leadership or legal.", ANY_LIST).required(),
+];
+
+static TOKEN: &[Key] = &[
+    key("name", "Who holds it.", Shape::Text(form::name)).required(),
+    key(
+        "role",
+        "What he may do; each role may do what those before it may.",
+        Shape::Word { what: "role", known: crate::domain::Role::NAMES, later: &[] },
+    )
+    .required(),
+    key("sha256", "The digest of the token, not the token: see bellwether config token.", Shape::Text(super::people::digest)).required(),
+];
 
 static REDACTION: &[Key] = &[
     key("allow", "Names of features and segments whose values examples may show.", ANY_LIST).sample("[region]"),

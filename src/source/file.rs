@@ -6,16 +6,17 @@
 //! read as if nothing had been.
 //!
 //! Several files are read in turn, a batch from each, so that none holds the others' windows open for long. Nothing is merged
-//! by time: lateness is judged in each partition by itself. Standard input is waited for, and with it the other files; it is
-//! best read alone.
+//! by time: lateness is judged in each partition by itself. Standard input and pipes are read by threads of their own: what has
+//! come is handed over at once, however little it is, and nobody waits for what has not.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
 
 use super::{Batch, Error, Message, Outbox, Place, Record, Sent};
@@ -34,6 +35,10 @@ const BATCH_BYTES_MAX: usize = 1 << 20;
 /// Between two attempts to send while the channel is full.
 const ROOM_AGAIN: Duration = Duration::from_millis(1);
 const STOP_SECONDS_MAX: u64 = 10;
+/// Records of a pipe that wait to be taken.
+const PIPED_MAX: usize = 1_024;
+/// How long the first record of a batch is waited for, so that the other files have their turn.
+const PIPE_PATIENCE: Duration = Duration::from_millis(20);
 
 /// How fast lines are handed over.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -90,10 +95,29 @@ struct Counted<R> {
     count: Arc<AtomicU64>,
 }
 
+/// Where records come from.
+enum Input {
+    File(FileReader),
+    /// Standard input or a pipe, read by a thread that may wait. What comes of it, or the line that could not be read and why.
+    Pipe(Receiver<Result<FileRecord, (i64, io::Error)>>),
+}
+
+/// What an input has to give.
+enum Given {
+    Record(FileRecord),
+    /// Nothing has come yet.
+    Nothing,
+    End,
+    Failed {
+        line: i64,
+        why: io::Error,
+    },
+}
+
 /// The thread that reads.
 struct Reader {
     /// None: ended.
-    files: Vec<Option<FileReader>>,
+    files: Vec<Option<Input>>,
     topics: Vec<Arc<str>>,
     /// Partitions of dumps that have been announced, with the file that brought them.
     known: HashMap<(u16, i32), usize>,
@@ -116,9 +140,8 @@ impl FileSource {
         if paths.is_empty() {
             return Err(Error::Nothing("file"));
         }
-        let open = |path: &PathBuf| FileReader::open(path).map(Some).map_err(|source| Error::File { path: path.display().to_string(), source });
-        let files = paths.iter().map(open).collect::<Result<Vec<_>, Error>>()?;
-        let topics = files.iter().flatten().map(|f| f.name.clone()).collect();
+        let files = paths.iter().map(|path| Input::open(path).map(Some)).collect::<Result<Vec<_>, Error>>()?;
+        let topics = paths.iter().map(|path| path.display().to_string().into()).collect();
         let stop = Arc::new(AtomicBool::new(false));
         let (done_tx, done) = sync_channel(1);
         let outbox = Outbox::new(out);
@@ -151,6 +174,58 @@ impl Drop for Handle {
     }
 }
 
+// === impl Input ===
+
+impl Input {
+    fn open(path: &Path) -> Result<Input, Error> {
+        let failed = |source| Error::File { path: path.display().to_string(), source };
+        let is_pipe = path == Path::new("-") || std::fs::metadata(path).map_err(failed)?.file_type().is_fifo();
+        if !is_pipe {
+            return FileReader::open(path).map(Input::File).map_err(failed);
+        }
+        let (to, pipe) = sync_channel(PIPED_MAX);
+        let path = path.to_owned();
+        // Nobody waits for this thread: only its other end can wake it.
+        let pump = move || {
+            let mut file = match FileReader::open(&path) {
+                Ok(file) => file,
+                Err(why) => return drop(to.send(Err((1, why)))),
+            };
+            while let Some(record) = file.next_record().map_err(|why| (file.lines_read + 1, why)).transpose() {
+                let is_last = record.is_err();
+                if to.send(record).is_err() || is_last {
+                    return;
+                }
+            }
+        };
+        std::thread::Builder::new().name("pipe-reader".into()).spawn(pump).map_err(Error::Thread)?;
+        Ok(Input::Pipe(pipe))
+    }
+
+    /// `may_wait`: a little, for the first of a batch.
+    fn next(&mut self, may_wait: bool) -> Given {
+        match self {
+            Input::File(file) => match file.next_record() {
+                Ok(Some(record)) => Given::Record(record),
+                Ok(None) => Given::End,
+                Err(why) => Given::Failed { line: file.lines_read + 1, why },
+            },
+            Input::Pipe(pipe) => {
+                let given = match may_wait {
+                    true => pipe.recv_timeout(PIPE_PATIENCE).map_err(|e| e == RecvTimeoutError::Timeout),
+                    false => pipe.try_recv().map_err(|e| e == TryRecvError::Empty),
+                };
+                match given {
+                    Ok(Ok(record)) => Given::Record(record),
+                    Ok(Err((line, why))) => Given::Failed { line, why },
+                    Err(true) => Given::Nothing,
+                    Err(false) => Given::End,
+                }
+            }
+        }
+    }
+}
+
 // === impl Reader ===
 
 impl Reader {
@@ -172,8 +247,8 @@ impl Reader {
         let mut ended = None;
         while batch.records.len() < self.batch_records_max() && batch.bytes.len() < BATCH_BYTES_MAX {
             let Some(file) = &mut self.files[index] else { break };
-            match file.next_record() {
-                Ok(Some(record)) => {
+            match file.next(batch.records.is_empty()) {
+                Given::Record(record) => {
                     let Some(topic) = self.topic_of(index, &record) else { continue };
                     if !self.keep_pace(record.time, &mut batch) {
                         return false;
@@ -182,12 +257,13 @@ impl Reader {
                     let FileRecord { partition, offset, time, oversize, .. } = record;
                     batch.records.push(Record { topic, partition, offset, time, key: None, value, headers: None, oversize });
                 }
-                Ok(None) => {
+                Given::Nothing => break,
+                Given::End => {
                     ended = Some(None);
                     break;
                 }
-                Err(why) => {
-                    ended = Some(Some((file.lines_read + 1, why)));
+                Given::Failed { line, why } => {
+                    ended = Some(Some((line, why)));
                     break;
                 }
             }

@@ -7,17 +7,19 @@
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter, types::Value};
 
 use super::error::{Error, Fault, is_constraint};
+use super::jobs::{self, NewJob};
 use super::outbox::{self, NewDelivery};
 use super::{Document, Store};
 use crate::domain::alarm::Alarm;
 use crate::domain::delivery::Delivery;
 use crate::domain::incident::{Incident, TimelineEntry};
+use crate::domain::response::Job;
 use crate::domain::{Category, IncidentState, SeriesId, Time};
 
 const LIST_DEFAULT: usize = 100;
 const LIST_MAX: usize = 1_000;
 /// As the partial index has it, or SQLite does not use the index.
-const LIVE: &str = "state IN ('open', 'acknowledged', 'mitigated', 'monitoring_recovery')";
+const LIVE: &str = "state IN ('open', 'acknowledged', 'mitigated', 'monitoring_recovery', 'suppressed')";
 
 /// What one step of the engine has to write down.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +29,8 @@ pub struct Commit {
     pub deliveries: Vec<Delivery>,
     /// With ids that a replay makes again.
     pub alarms: Vec<(String, Alarm)>,
+    /// Errands outside, due at once.
+    pub jobs: Vec<Job>,
     /// Wall time: new deliveries are due from now.
     pub now: Time,
 }
@@ -212,6 +216,7 @@ struct Prepared {
     timeline: Vec<(TimelineEntry, Document)>,
     deliveries: Vec<NewDelivery>,
     alarms: Vec<(String, SeriesId, Time, Document)>,
+    jobs: Vec<NewJob>,
     now: Time,
 }
 
@@ -234,12 +239,13 @@ impl Prepared {
                 .iter()
                 .map(|(id, a)| Ok((id.clone(), a.series.id(), a.time, Document::of("alarm", id, a)?)))
                 .collect::<Result<_, Error>>()?,
+            jobs: commit.jobs.iter().map(NewJob::of).collect::<Result<_, Error>>()?,
             now: commit.now,
         })
     }
 
     fn is_empty(&self) -> bool {
-        self.incidents.is_empty() && self.timeline.is_empty() && self.deliveries.is_empty() && self.alarms.is_empty()
+        self.incidents.is_empty() && self.timeline.is_empty() && self.deliveries.is_empty() && self.alarms.is_empty() && self.jobs.is_empty()
     }
 
     fn write(&self, c: &Connection) -> Result<Committed, Fault> {
@@ -257,6 +263,9 @@ impl Prepared {
             done.new_alarms += c
                 .prepare_cached("INSERT INTO alarms (id, series, at, doc, hash) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (id) DO NOTHING")?
                 .execute(params![id, series.0.cast_signed(), at.0, doc.text, doc.hash])?;
+        }
+        for job in &self.jobs {
+            jobs::insert(c, job, self.now)?;
         }
         Ok(done)
     }
@@ -336,6 +345,7 @@ mod tests {
             deliveries: vec![delivery(i, notice, "pager"), delivery(i, notice, "chat")],
             alarms: vec![(format!("a-{}-{}", i.id, i.revision), alarm(&i.key.model, i.updated_at.0))],
             incidents: vec![i.clone()],
+            jobs: vec![],
             now: Time(77),
         }
     }

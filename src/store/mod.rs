@@ -16,8 +16,10 @@
 //! JSON with the indexed columns beside, so a new field needs no migration), and a write per event or pane (snapshot and
 //! replay make it needless).
 
+mod audit;
 mod error;
 mod incidents;
+mod jobs;
 mod journal;
 mod outbox;
 mod place;
@@ -38,8 +40,10 @@ use rusqlite::{Connection, OpenFlags};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use audit::{AuditEntry, AuditProof, AuditRow};
 pub use error::Error;
 pub use incidents::{Commit, Committed, Filter, StoredAlarm};
+pub use jobs::JobRow;
 pub use journal::{Appended, JournalRow};
 pub use outbox::{Backlog, Claimed, DeliveryRow};
 pub use snapshot::{LoadedSnapshot, Snapshot};
@@ -332,7 +336,7 @@ mod tests {
         Connection::open(dir.path().join(FILE)).unwrap().pragma_update(None, "user_version", 99).unwrap();
         for error in [open(dir.path()).err(), Store::open_reader(dir.path()).err()] {
             let words = error.unwrap().to_string();
-            assert!(words.contains("schema 99 is newer than 2"), "{words}");
+            assert!(words.contains("schema 99 is newer than 3"), "{words}");
         }
     }
 

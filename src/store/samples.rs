@@ -31,7 +31,15 @@ pub(super) fn incident(model: &str, opened: i64, revision: u64, state: IncidentS
         users_affected: None,
         cause: None,
         action: "roll back".to_owned(),
+        roots: Default::default(),
+        merged_into: None,
+        merged: vec![],
+        merged_beyond: 0,
+        told: vec![],
+        suppressed: None,
+        settles_at: None,
         exemplars: Vec::new(),
+        response: crate::domain::response::Response::default(),
     }
 }
 

@@ -43,7 +43,7 @@ const STEPS: &[&str] = &[
         doc TEXT NOT NULL, hash INTEGER NOT NULL
     ) STRICT;
     CREATE UNIQUE INDEX incidents_live ON incidents (environment, model, category)
-        WHERE state IN ('open', 'acknowledged', 'mitigated', 'monitoring_recovery');
+        WHERE state IN ('open', 'acknowledged', 'mitigated', 'monitoring_recovery', 'suppressed');
     CREATE INDEX incidents_newest ON incidents (opened_at DESC, id DESC);
     CREATE INDEX incidents_resolved ON incidents (resolved_at) WHERE resolved_at IS NOT NULL;
 
@@ -71,6 +71,24 @@ const STEPS: &[&str] = &[
     ) STRICT;
     CREATE INDEX alarms_of_series ON alarms (series, at DESC);
     CREATE INDEX alarms_newest ON alarms (at DESC);
+",
+    "
+    CREATE TABLE jobs (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, incident_id TEXT NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('waiting', 'doing', 'done')),
+        attempts INTEGER NOT NULL DEFAULT 0, created_at INTEGER NOT NULL, next_at INTEGER NOT NULL, settled_at INTEGER,
+        detail TEXT NOT NULL DEFAULT '', doc TEXT NOT NULL, hash INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX jobs_of ON jobs (incident_id, seq);
+    CREATE INDEX jobs_pending ON jobs (state, next_at) WHERE state <> 'done';
+
+    -- AUTOINCREMENT: the counter remembers how many rows there ever were.
+    CREATE TABLE audit (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, who TEXT NOT NULL, role TEXT NOT NULL, what TEXT NOT NULL,
+        subject TEXT NOT NULL, detail TEXT NOT NULL, before TEXT NOT NULL, seal TEXT NOT NULL
+    ) STRICT;
+    CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'the audit is never changed'); END;
+    CREATE TRIGGER audit_is_not_cut BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'the audit is never changed'); END;
 ",
     "
     -- What a receiver gave us to find its ticket or message of an incident again.
@@ -138,7 +156,8 @@ fn refuse_newer(target: &Target, found: i64) -> Result<(), Error> {
 
 /// Tables in which a row is found by its key: a key that differs between table and index is a row that nobody finds. The snapshot's
 /// rows are left out because they are many, and are only ever read all together, each with its own hash.
-const FOUND_BY_KEY: &[&str] = &["partitions", "incidents", "timeline", "deliveries", "journal_keys", "alarms", "receiver_references"];
+const FOUND_BY_KEY: &[&str] =
+    &["partitions", "incidents", "timeline", "deliveries", "journal_keys", "alarms", "jobs", "audit", "receiver_references"];
 
 /// `quick_check` walks every page's structure and the tables' own conditions; then indexes are held against their tables. A document
 /// within a row is guarded by the row's hash.

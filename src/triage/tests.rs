@@ -130,6 +130,7 @@ impl Told {
             models_all: self.models.1,
             versions: &self.versions,
             segments: &self.segments,
+            everywhere: false,
             users_affected: self.users,
             exposure: &self.exposure,
             owner: None,

@@ -546,6 +546,13 @@ impl Backend for Fake {
             PersonCommand::Resolve { by, closed_as, why } => (IncidentState::Resolved, by, "resolved", format!("{closed_as}: {why}")),
             PersonCommand::Reopen { .. } => return Err(CommandError::Refused("it is not over".into())),
             PersonCommand::Note { by, text } => (incident.state, by, "note", text),
+            PersonCommand::Plan { by, step } => (incident.state, by, "plan", step),
+            PersonCommand::Approve { by, role, step, plan } => (incident.state, by, "approve", format!("{step} {plan} {role}")),
+            PersonCommand::Undo { by, role, step } => (incident.state, by, "undo", format!("{step} {role}")),
+            PersonCommand::Done { by, step, why } => (incident.state, by, "done", format!("{step} {why}")),
+            PersonCommand::Merge { .. } | PersonCommand::Split { .. } | PersonCommand::Suppress { .. } => {
+                return Err(CommandError::Refused("not here".into()));
+            }
         };
         (incident.state, incident.revision) = (state, incident.revision + 1);
         let (revision, at) = (incident.revision, incident.updated_at);

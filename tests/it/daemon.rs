@@ -262,7 +262,7 @@ impl Drop for Daemon {
 }
 
 /// One request and its answer, without a library, so that it works from any thread.
-fn http(port: u16, method: &str, path: &str, body: &str) -> std::io::Result<(u16, String)> {
+pub fn http(port: u16, method: &str, path: &str, body: &str) -> std::io::Result<(u16, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(20)))?;
     let kind = if body.is_empty() { "" } else { "content-type: application/json\r\n" };

@@ -254,7 +254,15 @@ pub fn incident(n: usize, now: Time) -> Incident {
         users_affected: None,
         cause: None,
         action: "route 0 % to v2".into(),
+        roots: Default::default(),
+        merged_into: None,
+        merged: vec![],
+        merged_beyond: 0,
+        told: vec![],
+        suppressed: None,
+        settles_at: None,
         exemplars: vec![],
+        response: Default::default(),
     }
 }
 

@@ -213,6 +213,13 @@ impl Fake {
                 ],
             }),
             action: said("Roll loan-scorer back to version 2026-11-11 in region=eu; it served without errors until 09:03 UTC."),
+            roots: Default::default(),
+            merged_into: None,
+            merged: vec![],
+            merged_beyond: 0,
+            told: vec![],
+            suppressed: None,
+            settles_at: None,
             exemplars: (0..3)
                 .map(|i| Exemplar {
                     id: said(&format!("p-88{i}41")),
@@ -223,6 +230,7 @@ impl Fake {
                     facts: vec![(said("region"), said("eu")), (said("error_kind"), said("feature_store_timeout"))],
                 })
                 .collect(),
+            response: Default::default(),
         };
         let mut costly = broken.clone();
         costly.key = of("assistant", Category::CostAnomaly);
@@ -397,6 +405,13 @@ impl Backend for Fake {
                 (by, "reopened", why)
             }
             PersonCommand::Note { by, text } => (by, "note", text),
+            PersonCommand::Plan { by, step } => (by, "plan", step),
+            PersonCommand::Approve { by, role, step, plan } => (by, "approve", format!("{step} {plan} {role}")),
+            PersonCommand::Undo { by, role, step } => (by, "undo", format!("{step} {role}")),
+            PersonCommand::Done { by, step, why } => (by, "done", format!("{step} {why}")),
+            PersonCommand::Merge { .. } | PersonCommand::Split { .. } | PersonCommand::Suppress { .. } => {
+                return Err(CommandError::Refused("not here".into()));
+            }
         };
         incident.revision += 1;
         let entry = TimelineEntry {

@@ -43,6 +43,7 @@ pub fn settings(pane_ms: i64, lateness_ms: i64, dimensions: &[&str]) -> Settings
         },
         models: BTreeMap::from([("loan-scorer".to_owned(), ModelSettings::default())]),
         routes: vec![Route { to: vec!["oncall".to_owned()], ..Route::default() }],
+        respond: Default::default(),
     }
 }
 
@@ -303,6 +304,7 @@ fn check(fault: Fault, paged_within_s: i64, resolved_within_s: i64) {
     assert_eq!(segments, expected.segment.into_iter().collect::<Vec<_>>(), "{fault}: {told:#?}");
     assert_eq!(i.versions.len(), usize::from(expected.new_version_only), "{fault}: {:?} {told:#?}", i.versions);
     assert!(i.title.contains(&format!("{} prod: ", expected.model)) && i.title.contains("09:4") && i.title.len() < 160, "{}", i.title);
+    assert!(expected.segment.is_some() || !i.title.contains('='), "{fault}: what is everywhere is not sent to one place: {}", i.title);
     // Only deployments that were: of the history, one.
     assert!(!i.title.contains("after version") || matches!(fault, Fault::Timeouts) || expected.model == "loan-scorer", "{}", i.title);
     assert!(!i.action.is_empty() && !i.severity_reasons.is_empty());
