@@ -14,13 +14,14 @@ use std::array::from_fn;
 use serde::{Deserialize, Serialize};
 
 use super::trail::{Rows, place_of};
-use super::{Arm, Band, Ladder, Mixture, NormalTable, Sees, decay, exp, ln, ln_rising, nats, nats_per_pane_max, normal_cdf, overshoot, recovery_injection};
+use super::{
+    Arm, Band, Ladder, Mixture, NormalTable, Sees, decay, exp, ln, ln_rising, nats, nats_per_pane_max, normal_cdf, overshoot, recovery_injection,
+};
 use crate::sketch::log_linear::{middle, upper_edge};
 use crate::verdict::{Call, Change, Onset, Reading, Release, State};
 
-const CUTS: [f64; 23] = [
-    0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9998, 0.9999, 0.99995, 0.99998,
-];
+const CUTS: [f64; 23] =
+    [0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9998, 0.9999, 0.99995, 0.99998];
 /// Quantile bins: one more than there are cuts.
 const BINS_MAX: usize = CUTS.len() + 1;
 const SHIFTS: [f64; 5] = [0.1, 0.2, 0.4, 0.8, 1.6];
@@ -36,7 +37,7 @@ const DOWN: usize = SHIFTS.len();
 const TAIL: usize = 2 * SHIFTS.len();
 /// Parts of the injection, in the order of the alternatives. Small changes get the greater part, so that every change pays about
 /// the same share of its delay for not being known.
-const WEIGHTS: [f64; ARMS] = [0.13, 0.09, 0.06, 0.04, 0.02, 0.13, 0.09, 0.06, 0.04, 0.02, 0.06, 0.04, 0.07, 0.06, 0.03, 0.03, 0.03];
+const WEIGHTS: [f64; ARMS] = [0.125, 0.095, 0.085, 0.055, 0.02, 0.125, 0.095, 0.085, 0.055, 0.02, 0.04, 0.03, 0.05, 0.04, 0.02, 0.03, 0.03];
 const RECOVERY_ARMS: usize = 3;
 /// A cut is kept when the baseline has at least this many values beyond it.
 const BEYOND_CUT_MIN: f64 = 5.0;
@@ -46,6 +47,11 @@ const HOUR_MS: i64 = 3_600_000;
 const NOISE_LAG: usize = 12;
 /// Panes whose resemblance must be known before the first bet: bins exist only from arming on, and so do their ladders.
 const NOISE_PANES_MIN: u32 = 24;
+/// The noise is asked for after so many panes.
+const DISPERSION_PANES: u32 = 32;
+/// Standard errors of a level of the ladders that are not believed: of twenty noisy levels the largest is taken, and every hundredth
+/// too much is one more of the delay.
+const DOUBT: f64 = 2.0;
 /// Entries for which memory is taken at once while warming.
 const GATHERED_MIN: usize = 64;
 const STARVED_EVENTS_PER_HOUR: f64 = 5.0;
@@ -74,6 +80,9 @@ const SIZE_TOLD_MAX: f64 = 2.0;
 /// Stretches that a tail may have.
 const STRETCHES: [f64; 8] = [1.2, 1.4, 1.7, 2.0, 2.5, 3.0, 4.0, 6.0];
 const STRETCHED_FROM: [f64; 3] = [UPPER_TENTH, 1.6449, 1.8808];
+
+/// Evidence in nats below which readings do not go.
+const NO_EVIDENCE: f64 = -50.0;
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BinsSettings {
@@ -119,6 +128,8 @@ struct Armed {
     bets: Bets,
     evidence: Mixture<[Arm; ARMS]>,
     ladders: [Ladder; 2],
+    /// How much noisier panes are than independent values, as of some panes ago.
+    dispersion: f64,
     lagged: Lag,
     panes: u32,
     refresh_at: f64,
@@ -204,7 +215,7 @@ impl BinsBank {
             told: Told::Median,
             injection: 0.0,
             threshold: f64::INFINITY,
-            log_evidence: 0.0,
+            log_evidence: NO_EVIDENCE,
         }
     }
 
@@ -255,6 +266,7 @@ impl BinsBank {
         };
         let seen = armed.regroup(pane);
         if armed.frozen.is_some() {
+            self.log_evidence = NO_EVIDENCE;
             let (reading, told) = armed.watch_recovery(pane, &seen.counts, at_ms, pane_ms);
             if let Some(told) = told {
                 self.told = told;
@@ -274,9 +286,12 @@ impl BinsBank {
         if injection != self.injection {
             (self.injection, self.threshold) = (injection, -injection.ln());
         }
-        self.log_evidence = (ln(sum.max(1e-300)) + self.threshold).max(-50.0);
+        self.log_evidence = (ln(sum.max(1e-300)) + self.threshold).max(NO_EVIDENCE);
         if sum >= 1.0 {
             let (reading, told) = armed.speak(sum, injection, at_ms, pane_ms, tolerance);
+            if armed.evidence.is_idle() {
+                self.log_evidence = NO_EVIDENCE;
+            }
             self.told = told;
             return reading;
         }
@@ -292,6 +307,7 @@ impl BinsBank {
     }
 
     pub fn release(&mut self, how: Release) {
+        self.log_evidence = NO_EVIDENCE;
         let Some(armed) = self.armed.as_mut() else {
             return;
         };
@@ -314,6 +330,7 @@ impl BinsBank {
     }
 
     pub fn start_live(&mut self) {
+        self.log_evidence = NO_EVIDENCE;
         if let Some(armed) = self.armed.as_mut() {
             armed.frozen = None;
             armed.calm();
@@ -500,6 +517,7 @@ impl Armed {
             bets: Bets::default(),
             evidence: Mixture::default(),
             ladders: [Ladder::default(), Ladder::default()],
+            dispersion: 1.0,
             lagged: Lag::default(),
             panes: 0,
             refresh_at: 0.0,
@@ -700,7 +718,7 @@ impl Armed {
     }
 
     fn dispersion(&self) -> f64 {
-        self.ladders[0].phi().max(self.ladders[1].phi())
+        self.dispersion
     }
 
     /// Log-likelihood ratios of all alternatives against the predictive at the edge of tolerance.
@@ -751,12 +769,11 @@ impl Armed {
         let strange = 2.0 * weight * chi > v * v + STRANGE * self.bins as f64 * v;
         let holds = self.evidence.of(KNOWN).max(self.evidence.of(KNOWN + 1)) > injection;
         (l[KNOWN], l[KNOWN + 1]) = if strange || holds {
-            let anything = self.anything(seen, per);
-            let (norm_up, norm_down) = if tolerance > 0.0 { (self.ln_norm(tolerance), self.ln_norm(-tolerance)) } else { (0.0, 0.0) };
-            let over_up = anything - (tolerance * score - v * norm_up + up);
-            let over_down = anything - (-tolerance * score - v * norm_down + down);
+            // Against the shift within tolerance that explains the pane best: the far edge would make evidence from nothing.
+            let nearest = (score / (v * self.scores.variance).max(1e-9)).clamp(-tolerance, tolerance);
+            let over = self.anything(seen, per) - (nearest * score - v * self.ln_norm(nearest) + up.max(down));
             // It bets on the side to which the pane leans.
-            if score > 0.0 { (over_up, over_down.min(-0.5)) } else { (over_up.min(-0.5), over_down) }
+            if score > 0.0 { (over, over.min(-0.5)) } else { (over.min(-0.5), over) }
         } else {
             (LET_GO, LET_GO)
         };
@@ -805,6 +822,9 @@ impl Armed {
             let p = self.scores.tail_share;
             self.ladders[0].feed(f64::from(score), f64::from(n), self.scores.variance);
             self.ladders[1].feed(f64::from(tail), f64::from(n), p * (1.0 - p));
+            if self.ladders[0].fed().is_multiple_of(DISPERSION_PANES) {
+                self.dispersion = self.ladders[0].phi_beyond(DOUBT).max(self.ladders[1].phi_beyond(DOUBT));
+            }
         }
         if seen.counts[self.bins - 1] > 0.0 {
             let last = self.cuts().last().copied().unwrap_or(u16::MAX);
@@ -1079,6 +1099,7 @@ impl Lag {
 #[cfg(test)]
 mod tests {
     use super::super::noise::Noise;
+    use super::super::normal_quantile;
     use super::*;
     use crate::sketch::log_linear::bin_of;
 
@@ -1211,6 +1232,125 @@ mod tests {
                 }
             }
             println!("{name}: (seconds to page, to recover) {pages:?}");
+        }
+    }
+
+    /// From baselines of no events at all (the bank arms itself on what comes) to panes of 100,000: a pane of the cap's nats is enough.
+    #[test]
+    fn a_huge_fault_is_found_in_the_least_panes_the_cap_allows() {
+        // Nats to the threshold of the alternative that reaches anything, at 3 nats a pane.
+        let least = ((1.0f64 / (B * WEIGHTS[KNOWN])).ln() / 3.0).ceil() as usize;
+        for n in [1usize, 10, 100, 1_000, 100_000] {
+            let merged = (MERGE_EVENTS as usize).div_ceil(n);
+            // The law on the grid, by its quantiles; large panes are drawn bin by bin.
+            let on_grid = |shift: f64| -> Vec<(u16, u32)> {
+                let mut out: Vec<(u16, u32)> =
+                    (0..20_000).map(|i| (bin_of((6.0 + 0.6 * (normal_quantile((f64::from(i) + 0.5) / 20_000.0) + shift)).exp()), 1)).collect();
+                put_in_order(&mut out);
+                out
+            };
+            let draw = |noise: &mut Noise, shift: f64, law: &[(u16, u32)]| -> Vec<(u16, u32)> {
+                if n <= 1_000 {
+                    return pane(noise, n, &|z| (6.0 + 0.6 * (z + shift)).exp());
+                }
+                let all = law.iter().map(|(bin, c)| (*bin, noise.poisson(f64::from(*c) * n as f64 / 20_000.0) as u32));
+                all.filter(|k| k.1 > 0).collect()
+            };
+            let usual = on_grid(0.0);
+            for sigma in [3.0, 6.0, -6.0] {
+                let mut bank = BinsBank::new(BinsSettings { tolerance_sigma: 0.1 });
+                let mut noise = Noise::new(n as u64);
+                let mut t = 0;
+                let mut quiet = 0;
+                while bank.state() != State::Armed || quiet < 20 {
+                    let call = bank.judge(&draw(&mut noise, 0.0, &usual), t, PANE, B).call;
+                    assert_eq!(call, Call::Quiet, "{n}");
+                    t += PANE;
+                    quiet += usize::from(bank.state() == State::Armed);
+                }
+                let (fault, mut found) = (on_grid(sigma), None);
+                for i in 1..=60 * merged {
+                    let call = bank.judge(&draw(&mut noise, sigma, &fault), t, PANE, B).call;
+                    t += PANE;
+                    if matches!(call, Call::Alarm { .. }) {
+                        found = Some(i);
+                        break;
+                    }
+                }
+                let found = found.unwrap_or(usize::MAX);
+                // Panes of one event wait for ten of them, and a pane that began before the fault is not counted as one of it.
+                assert!(found <= (least + 1) * merged, "{n} {sigma}: {found} panes of {least}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_series_of_the_predictive_agrees_with_the_exact_one() {
+        for tolerance in [0.0, 0.1] {
+            let mut bank = BinsBank::new(BinsSettings { tolerance_sigma: tolerance });
+            let mut noise = Noise::new(9);
+            let mut t = 0;
+            run(&mut bank, &mut noise, &mut t, &|z| z, 0.0, 600);
+            let armed = bank.armed.as_mut().expect("60,000 values arm it");
+            armed.make_bets(tolerance);
+            for n in [10, 100, 3_000] {
+                let seen = armed.regroup(&pane(&mut noise, n, &|z| z + 0.3));
+                let l = armed.likelihoods(&seen, 1.0, B, tolerance);
+                let weight = armed.sum + 0.5 * armed.bins as f64;
+                let (up, down) = armed.risen(&seen, 1.0, weight);
+                let score: f64 = seen.counts.iter().zip(&armed.scores.of_bin).map(|(c, z)| c * f64::from(*z)).sum();
+                let long_up = 0.2 * score - seen.n * (armed.ln_norm(0.2 + tolerance) - armed.ln_norm(tolerance)) - up;
+                let long_down = -0.2 * score - seen.n * (armed.ln_norm(-0.2 - tolerance) - armed.ln_norm(-tolerance)) - down;
+                assert!((l[1] - long_up).abs() < 0.03, "{n}: {} {long_up}", l[1]);
+                assert!((l[DOWN + 1] - long_down).abs() < 0.03, "{n}: {} {long_down}", l[DOWN + 1]);
+            }
+        }
+    }
+
+    /// The naive twin: Dirichlet-multinomial by gamma functions, alternatives by their probabilities.
+    #[test]
+    fn likelihoods_agree_with_the_formula_written_out() {
+        use super::super::ln_gamma;
+        let tolerance = 0.1;
+        let mut bank = BinsBank::new(BinsSettings { tolerance_sigma: tolerance });
+        let mut noise = Noise::new(10);
+        let mut t = 0;
+        run(&mut bank, &mut noise, &mut t, &|z| (6.0 + 0.6 * z).exp(), 0.0, 600);
+        let armed = bank.armed.as_mut().expect("60,000 values arm it");
+        armed.make_bets(tolerance);
+        let bins = armed.bins;
+        let shares: Vec<f64> = (0..bins).map(|b| armed.share(b)).collect();
+        let scores: Vec<f64> = armed.scores.of_bin[..bins].iter().map(|z| f64::from(*z)).collect();
+        let tilted = |d: f64| -> Vec<f64> {
+            let raw: Vec<f64> = shares.iter().zip(&scores).map(|(p, z)| p * (d * z).exp()).collect();
+            let norm: f64 = raw.iter().sum();
+            raw.iter().map(|r| r / norm).collect()
+        };
+        let weight = armed.sum + 0.5 * bins as f64;
+        for f in [1.0, 1.7] {
+            let seen = armed.regroup(&pane(&mut noise, 200, &|z| (6.0 + 0.6 * (z + 0.2)).exp()));
+            let l = armed.likelihoods(&seen, f, B, tolerance);
+            let predictive = |null: &[f64]| -> f64 {
+                let one: f64 = null.iter().zip(&seen.counts).map(|(p, c)| ln_gamma(p * weight / f + c / f) - ln_gamma(p * weight / f)).sum();
+                one - ln_gamma((weight + seen.n) / f) + ln_gamma(weight / f)
+            };
+            for (arm, d) in [(0, 0.1), (3, 0.8), (DOWN, -0.1), (DOWN + 4, -1.6)] {
+                let edge = if d > 0.0 { tolerance } else { -tolerance };
+                let bet: f64 = tilted(d + edge).iter().zip(&seen.counts).map(|(q, c)| c / f * q.ln()).sum();
+                let long = bet - predictive(&tilted(edge));
+                assert!((l[arm] - long).abs() < 0.02, "{d} at {f}: {} {long}", l[arm]);
+            }
+        }
+    }
+
+    #[test]
+    fn the_quick_quantile_is_one() {
+        for i in 1..2_000 {
+            let p = f64::from(i) / 2_000.0;
+            assert!((quick_quantile(p) - normal_quantile(p)).abs() < 1e-6, "{p}");
+        }
+        for p in [1e-12, 1e-7, 1e-4] {
+            assert!((quick_quantile(p) - normal_quantile(p)).abs() < 1e-5, "{p}");
         }
     }
 }
