@@ -13,7 +13,8 @@ use std::array::from_fn;
 
 use serde::{Deserialize, Serialize};
 
-use super::trail::{Rows, place_of};
+use super::climb::Climb;
+use super::trail::{PARTS, Rows, over_parts, place_of};
 use super::{
     Arm, Band, Ladder, Mixture, NormalTable, Sees, decay, exp, ln, ln_rising, nats, nats_per_pane_max, normal_cdf, overshoot, recovery_injection,
 };
@@ -68,9 +69,8 @@ const SERIES_ERROR_MAX: f64 = 0.02;
 const STRANGE: f64 = 4.0;
 /// What an alternative gains in a pane in which it is not looked at: its evidence is given up.
 const LET_GO: f64 = -50.0;
-/// A row of the trail: counts per bin, events of them that were learned, and events times the grid's bin of the median and of the
-/// 95 % point.
-const ROW: usize = BINS_MAX + 3;
+/// A row of the trail: counts per bin, and the events of them that were learned.
+const ROW: usize = BINS_MAX + 1;
 /// Shifts that a change may have, evenly in their logarithm.
 const SIZES: usize = 64;
 const SIZE_MIN: f64 = 0.03;
@@ -81,6 +81,8 @@ const SIZE_TOLD_MAX: f64 = 2.0;
 const STRETCHES: [f64; 8] = [1.2, 1.4, 1.7, 2.0, 2.5, 3.0, 4.0, 6.0];
 const STRETCHED_FROM: [f64; 3] = [UPPER_TENTH, 1.6449, 1.8808];
 
+/// What evidence is gathered with while nothing may be paged: only its climbs are looked at, and those do not depend on it.
+const SHADOW_INJECTION: f64 = 1e-9;
 /// Evidence in nats below which readings do not go.
 const NO_EVIDENCE: f64 = -50.0;
 
@@ -114,6 +116,9 @@ pub struct BinsBank {
     injection: f64,
     threshold: f64,
     log_evidence: f64,
+    climb: Climb,
+    /// The evidence was gathered while nothing might be paged, and is forgotten when something may.
+    shadow: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -181,6 +186,7 @@ struct Lag {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Frozen {
+    alarm_ms: i64,
     recovery: Mixture,
     /// Log-likelihood ratios per bin of each recovery alternative against "still moved".
     tables: Vec<f64>,
@@ -194,9 +200,6 @@ struct Frozen {
 struct Regrouped {
     counts: [f64; BINS_MAX],
     n: f64,
-    /// The grid's bins of its median and its 95 % point.
-    median: u16,
-    p95: u16,
 }
 
 // === impl BinsBank ===
@@ -216,6 +219,8 @@ impl BinsBank {
             injection: 0.0,
             threshold: f64::INFINITY,
             log_evidence: NO_EVIDENCE,
+            climb: Climb::default(),
+            shadow: false,
         }
     }
 
@@ -236,12 +241,13 @@ impl BinsBank {
             add_counts(&mut held, pane, usize::MAX);
             held_n += n;
             let long = at_ms + pane_ms - held_start;
-            if held_n < MERGE_EVENTS && long < MERGE_MS {
+            let stretch_ms = i64::from(self.climb.stretch()) * pane_ms;
+            if long < MERGE_MS.max(stretch_ms) && (held_n < MERGE_EVENTS || long < stretch_ms) {
                 self.pending = Some((held, held_n, held_start, held_b + injection));
                 return self.reading(Call::Quiet, injection);
             }
             (merged, start, length, spent) = (held, held_start, long, held_b + injection);
-        } else if n < MERGE_EVENTS && pane_ms < MERGE_MS {
+        } else if self.climb.stretch() > 1 || n < MERGE_EVENTS && pane_ms < MERGE_MS {
             self.pending = Some((pane.to_vec(), n, at_ms, injection));
             return self.reading(Call::Quiet, injection);
         } else {
@@ -273,14 +279,30 @@ impl BinsBank {
             }
             return reading;
         }
-        if injection <= 0.0 || !armed.knows_noise() {
+        if !armed.knows_noise() {
             armed.learn(pane, &seen, pane_ms, tolerance);
             return self.reading(Call::Quiet, injection);
         }
+        let shadow = injection <= 0.0;
+        if self.shadow && !shadow {
+            armed.forget();
+        }
+        self.shadow = shadow;
+        let share = if shadow { SHADOW_INJECTION } else { injection };
         let dispersion = armed.dispersion();
-        let l = armed.likelihoods(&seen, dispersion, injection, tolerance);
+        let l = armed.likelihoods(&seen, dispersion, share, tolerance);
         let weights = armed.bets.weights(seen.n, dispersion);
-        let sum = armed.evidence.step_weighted(&l, &weights, injection, nats_per_pane_max(dispersion), at_ms);
+        let sum = armed.evidence.step_weighted(&l, &weights, share, nats_per_pane_max(dispersion), at_ms);
+        if self.climb.step(sum / share, tolerance, at_ms) {
+            // The panes of this series are too short for it. Evidence on the old ones is forgotten, and their noise fades.
+            armed.lengthen();
+            self.log_evidence = NO_EVIDENCE;
+            return self.reading(Call::Quiet, injection);
+        }
+        if shadow {
+            armed.learn(pane, &seen, pane_ms, tolerance);
+            return self.reading(Call::Quiet, injection);
+        }
         let learns = sum < injection.sqrt().sqrt().sqrt() && sum < 1.0;
         armed.remember(&seen, learns, at_ms, pane_ms);
         if injection != self.injection {
@@ -288,7 +310,7 @@ impl BinsBank {
         }
         self.log_evidence = (ln(sum.max(1e-300)) + self.threshold).max(NO_EVIDENCE);
         if sum >= 1.0 {
-            let (reading, told) = armed.speak(sum, injection, at_ms, pane_ms, tolerance);
+            let (reading, told) = armed.speak(sum, injection, at_ms, pane_ms, tolerance, pane);
             if armed.evidence.is_idle() {
                 self.log_evidence = NO_EVIDENCE;
             }
@@ -320,6 +342,9 @@ impl BinsBank {
             Release::FalseAlarm => {
                 let seen = armed.regroup(&frozen.seen);
                 armed.learn(&frozen.seen, &seen, 0, self.settings.tolerance_sigma);
+                if self.climb.lengthen(frozen.alarm_ms) {
+                    armed.lengthen();
+                }
             }
             Release::NewNormal => {
                 self.total = frozen.seen.iter().map(|g| f64::from(g.1)).sum();
@@ -373,6 +398,7 @@ impl BinsBank {
             armed.counts.iter_mut().for_each(|c| *c *= share);
             armed.sum *= share;
             next.armed = Some(armed);
+            next.climb = self.climb;
         }
         next
     }
@@ -540,25 +566,15 @@ impl Armed {
     /// Counts per quantile bin of a sorted pane; those after the last bin are 0.
     fn regroup(&self, pane: &[(u16, u32)]) -> Regrouped {
         let mut counts = [0.0; BINS_MAX];
-        let n: f64 = pane.iter().map(|(_, c)| f64::from(*c)).sum();
-        let (half, far) = (0.5 * n, 0.95 * n);
-        let (mut median, mut p95) = (0, 0);
-        let (mut b, mut below) = (0, 0.0);
+        let (mut b, mut n) = (0, 0);
         for (bin, c) in pane {
             while self.cuts.get(b).is_some_and(|cut| cut < bin) {
                 b += 1;
             }
-            let c = f64::from(*c);
-            counts[b] += c;
-            if below < half {
-                median = *bin;
-            }
-            if below < far {
-                p95 = *bin;
-            }
-            below += c;
+            counts[b] += f64::from(*c);
+            n += u64::from(*c);
         }
-        Regrouped { counts, n, median, p95 }
+        Regrouped { counts, n: n as f64 }
     }
 
     fn remember(&mut self, seen: &Regrouped, learned: bool, at_ms: i64, pane_ms: i64) {
@@ -567,40 +583,47 @@ impl Armed {
             *into = *c as f32;
         }
         row[BINS_MAX] = if learned { seen.n as f32 } else { 0.0 };
-        row[BINS_MAX + 1] = (seen.n * f64::from(seen.median)) as f32;
-        row[BINS_MAX + 2] = (seen.n * f64::from(seen.p95)) as f32;
     }
 
     fn calm(&mut self) {
+        self.forget();
+        self.lagged = Lag::default();
+    }
+
+    fn forget(&mut self) {
         self.evidence.clear();
         self.trail.clear();
-        self.lagged = Lag::default();
         self.held_since_ms = None;
+    }
+
+    /// Panes get longer: what is known of the noise of the shorter ones is kept as a few panes' worth.
+    fn lengthen(&mut self) {
+        self.ladders.iter_mut().for_each(Ladder::lengthen);
+        self.dispersion = self.ladders.iter().fold(1.0, |most, ladder| ladder.phi_beyond(DOUBT).max(most));
+        self.calm();
     }
 
     /// A quantile of the baseline, at the resolution of its cuts (exact at a cut).
     fn quantile(&self, q: f64) -> f64 {
-        self.quantile_of(&self.counts, q, None)
+        self.quantile_of(&self.counts, q).0
     }
 
-    /// A quantile of counts per bin, between cuts evenly. In a bin that is open on one side it is the middle of a grid bin, if known.
-    fn quantile_of(&self, counts: &[f64; BINS_MAX], q: f64, open: Option<u16>) -> f64 {
+    /// A quantile of counts per bin, between cuts evenly, and whether it lies in a bin that is open on one side.
+    fn quantile_of(&self, counts: &[f64; BINS_MAX], q: f64) -> (f64, bool) {
         let cuts = self.cuts();
         let sum: f64 = counts.iter().sum();
         let mut below = 0.0;
         for (b, c) in counts[..self.bins].iter().enumerate() {
             let share = c / sum.max(1e-9);
             if below + share >= q {
-                if let (true, Some(bin)) = (b == 0 || b == cuts.len(), open) {
-                    return middle(bin);
-                }
                 let low = upper_edge(cuts[b.saturating_sub(1)]);
                 let high = cuts.get(b).map_or(low, |c| upper_edge(*c));
-                return low + (high - low) * if share > 0.0 { ((q - below) / share).clamp(0.0, 1.0) } else { 1.0 };
+                let value = low + (high - low) * if share > 0.0 { ((q - below) / share).clamp(0.0, 1.0) } else { 1.0 };
+                return (value, b == 0 || b == cuts.len());
             }
             below += share;
         }
-        cuts.last().map_or(0.0, |c| upper_edge(*c))
+        (cuts.last().map_or(0.0, |c| upper_edge(*c)), true)
     }
 
     fn share(&self, b: usize) -> f64 {
@@ -875,21 +898,23 @@ impl Armed {
         true
     }
 
-    fn speak(&mut self, sum: f64, injection: f64, at_ms: i64, pane_ms: i64, tolerance: f64) -> (Reading, Told) {
+    fn speak(&mut self, sum: f64, injection: f64, at_ms: i64, pane_ms: i64, tolerance: f64, newest: &[(u16, u32)]) -> (Reading, Told) {
         let arm = self.evidence.best();
         let pointer_ms = self.evidence.start_of(arm);
         let (log_evidence, threshold) = nats(sum, injection);
         let stretched = (TAIL..KNOWN).contains(&arm);
         let up = arm < DOWN || arm == KNOWN || stretched;
         let (onset, size) = if stretched { (self.onset_of_tail(pointer_ms, pane_ms), None) } else { self.onset_of_shift(up, pointer_ms, pane_ms) };
-        let since = self.since(onset.at_ms);
+        // The pane in which it began is changed in part: it tells only when there is no other.
+        let later = self.since(onset.at_ms + 1);
+        let since = if later.n > 0.0 { later } else { self.since(onset.at_ms) };
         let n = since.n;
         let mean: f64 = since.counts.iter().zip(&self.scores.of_bin).map(|(c, z)| c * f64::from(*z)).sum::<f64>() / n.max(1.0);
-        let median = self.quantile_of(&since.counts, 0.5, Some(since.median));
+        let (median, _) = self.quantile_of(&since.counts, 0.5);
         let stays = self.quantile(normal_cdf(-2.0 * tolerance)) <= median && median <= self.quantile(normal_cdf(2.0 * tolerance));
         let tail = stays && (stretched || arm == KNOWN);
         let told = if tail { Told::P95 } else { Told::Median };
-        let change = self.change(&since, told, size);
+        let change = self.change(&since, told, size, newest);
         let moved = size.map_or(mean.abs(), |size| size[1].abs().min(mean.abs().max(0.5 * size[1].abs())));
         if !tail && moved <= tolerance {
             let since = *self.held_since_ms.get_or_insert(at_ms);
@@ -919,50 +944,49 @@ impl Armed {
         for part in [1.0, 0.8, 0.6] {
             tables.extend(quiet.iter().zip(&still).map(|(p, s)| ((part * p + (1.0 - part) * s) / s).ln()));
         }
-        let seen = self.on_grid(&since);
+        let seen = self.on_grid(&since, newest);
         self.calm();
-        let frozen = Frozen { recovery: Mixture::new(RECOVERY_ARMS), tables, before: change.before, told, seen, since: Vec::new() };
+        let frozen = Frozen { alarm_ms: at_ms, recovery: Mixture::new(RECOVERY_ARMS), tables, before: change.before, told, seen, since: Vec::new() };
         self.frozen = Some(Box::new(frozen));
         (Reading { state: State::Frozen, log_evidence, threshold, call: Call::Alarm { change, onset } }, told)
     }
 
     /// Everything that came in from a time on, by whole rows.
     fn since(&self, start_ms: i64) -> Regrouped {
-        let mut all = Regrouped { counts: [0.0; BINS_MAX], n: 0.0, median: 0, p95: 0 };
-        let (mut median, mut p95) = (0.0, 0.0);
+        let mut counts = [0.0; BINS_MAX];
         for row in self.trail.newest_first().take_while(|row| row.start_ms >= start_ms) {
-            for (sum, c) in all.counts.iter_mut().zip(&row.sums[..BINS_MAX]) {
+            for (sum, c) in counts.iter_mut().zip(&row.sums[..BINS_MAX]) {
                 *sum += f64::from(*c);
             }
-            median += f64::from(row.sums[BINS_MAX + 1]);
-            p95 += f64::from(row.sums[BINS_MAX + 2]);
         }
-        all.n = all.counts.iter().sum();
-        // The grid is logarithmic: the mean of its bins is a geometric one.
-        (all.median, all.p95) = ((median / all.n.max(1.0)).round() as u16, (p95 / all.n.max(1.0)).round() as u16);
-        all
+        Regrouped { counts, n: counts.iter().sum() }
     }
 
-    /// The same on the grid, each bin's values spread evenly over some of its grid bins.
-    fn on_grid(&self, seen: &Regrouped) -> Vec<(u16, u32)> {
+    /// The same on the grid: each bin's values spread evenly over some of its grid bins, those of open bins as in the newest pane.
+    fn on_grid(&self, seen: &Regrouped, newest: &[(u16, u32)]) -> Vec<(u16, u32)> {
         const SPREAD: u32 = 8;
         let mut grid = Vec::new();
         let cuts = self.cuts();
         for (b, c) in seen.counts[..self.bins].iter().enumerate() {
             let c = c.round() as u32;
-            let (low, high) = match (b.checked_sub(1).map(|i| cuts[i]), cuts.get(b)) {
-                (Some(low), Some(high)) => (low, *high),
-                // The median lies in an open bin when most values do.
-                (None, Some(high)) => (if seen.median <= *high { seen.median.saturating_sub(1) } else { high.saturating_sub(1) }, *high),
-                (Some(low), None) => (low, if seen.median > low { seen.median } else { seen.p95.max(low.saturating_add(1)) }),
-                (None, None) => continue,
+            let low = b.checked_sub(1).map(|i| cuts[i]);
+            let mut places: Vec<u16> = match (low, cuts.get(b)) {
+                (Some(low), Some(high)) => {
+                    let width = u32::from(high.saturating_sub(low)).max(1);
+                    let parts = SPREAD.min(width);
+                    (1..=parts).map(|i| low.saturating_add((width * i / parts) as u16)).collect()
+                }
+                (Some(low), None) => newest.iter().map(|k| k.0).filter(|bin| *bin > low).collect(),
+                (None, high) => newest.iter().map(|k| k.0).filter(|bin| high.is_none_or(|high| bin <= high)).collect(),
             };
-            let parts = SPREAD.min(u32::from(high.saturating_sub(low)).max(1));
-            for i in 0..parts {
+            if places.is_empty() {
+                places.push(low.map_or_else(|| cuts.first().copied().unwrap_or(0), |low| low.saturating_add(1)));
+            }
+            let parts = places.len() as u32;
+            for (i, bin) in (0u32..).zip(&places) {
                 let share = c / parts + u32::from(i < c % parts);
                 if share > 0 {
-                    let bin = u32::from(low) + (u32::from(high - low) * (i + 1)).div_ceil(parts).max(1);
-                    add_counts(&mut grid, &[(u16::try_from(bin).unwrap_or(u16::MAX), share)], SINCE_BINS_MAX);
+                    add_counts(&mut grid, &[(*bin, share)], SINCE_BINS_MAX);
                 }
             }
         }
@@ -977,17 +1001,28 @@ impl Armed {
             let d = size(j as f64 + 0.5);
             (d, self.ln_norm(d))
         });
+        // A pane of which a part is changed has that part of the shift.
+        let mixed: [[(f64, f64); PARTS.len()]; SIZES] = from_fn(|j| PARTS.map(|part| (part * tilts[j].0, self.ln_norm(part * tilts[j].0))));
         let per = 1.0 / self.dispersion();
-        let (onset, weights) = self.trail.explain(SIZES, pointer_ms, pane_ms, |row, nats| {
-            let (mut n, mut score) = (0.0, 0.0);
-            for (c, z) in row[..BINS_MAX].iter().zip(&self.scores.of_bin) {
-                n += f64::from(*c);
-                score += f64::from(c * z);
-            }
+        let of = |row: &[f32]| {
+            row[..BINS_MAX]
+                .iter()
+                .zip(&self.scores.of_bin)
+                .fold((0.0, 0.0), |(n, score), (c, z)| (n + f64::from(*c) * per, score + f64::from(c * z) * per))
+        };
+        let add = |row: &[f32], nats: &mut [f64]| {
+            let (n, score) = of(row);
             for (sum, (d, ln_norm)) in nats.iter_mut().zip(&tilts) {
-                *sum += (d * score - n * ln_norm) * per;
+                *sum += d * score - n * ln_norm;
             }
-        });
+        };
+        let first = |row: &[f32], nats: &mut [f64]| {
+            let (n, score) = of(row);
+            for (sum, tilts) in nats.iter_mut().zip(&mixed) {
+                *sum += over_parts(tilts.map(|(d, ln_norm)| d * score - n * ln_norm));
+            }
+        };
+        let (onset, weights) = self.trail.explain(SIZES, pointer_ms, pane_ms, add, first);
         (onset, Some([0.025, 0.5, 0.975].map(|level| size(place_of(&weights, level)))))
     }
 
@@ -1002,39 +1037,42 @@ impl Armed {
                 (table, ln(norm))
             })
             .collect();
-        let (onset, _) = self.trail.explain(tables.len(), pointer_ms, pane_ms, |row, nats| {
+        let add = |row: &[f32], nats: &mut [f64]| {
             let counts = &row[..BINS_MAX];
             let n: f64 = counts.iter().map(|c| f64::from(*c)).sum();
             for (sum, (table, ln_norm)) in nats.iter_mut().zip(&tables) {
                 let tail: f64 = counts.iter().zip(table).map(|(c, l)| f64::from(c * l)).sum();
                 *sum += (tail - n * ln_norm) * per;
             }
-        });
+        };
+        let (onset, _) = self.trail.explain(tables.len(), pointer_ms, pane_ms, add, add);
         onset
     }
 
     /// The change of a quantile. A shift of moderate size is told by the baseline's own quantiles over all starts that it may have
-    /// had; anything else by what came in since the likeliest start, its interval by the binomial law of ranks.
-    fn change(&self, since: &Regrouped, told: Told, size: Option<[f64; 3]>) -> Change {
-        let (q, open) = if told == Told::P95 { (0.95, since.p95) } else { (0.5, since.median) };
+    /// had; anything else by what came in since the likeliest start, its interval by the binomial law of ranks. What lies beyond all
+    /// cuts is told by the newest pane alone, which has no part in what was before.
+    fn change(&self, since: &Regrouped, told: Told, size: Option<[f64; 3]>, newest: &[(u16, u32)]) -> Change {
+        let q = if told == Told::P95 { 0.95 } else { 0.5 };
         let before = self.quantile(q);
-        let ranks = |deviations: f64| {
-            let half = deviations * (q * (1.0 - q) * self.dispersion() / since.n.max(1.0)).sqrt();
-            let at = |q: f64| self.quantile_of(&since.counts, q.clamp(0.0, 1.0), Some(open));
-            (at(q - half), at(q), at(q + half))
-        };
-        let (low, after, high) = ranks(1.96);
+        let rank = |n: f64, deviations: f64| (q + deviations * (q * (1.0 - q) * self.dispersion() / n.max(1.0)).sqrt()).clamp(0.0, 1.0);
+        let [low, after, high] = [-1.96, 0.0, 1.96].map(|deviations| self.quantile_of(&since.counts, rank(since.n, deviations)));
+        if low.1 || after.1 || high.1 {
+            let n = newest.iter().map(|k| f64::from(k.1)).sum();
+            let [low, after, high] = [-1.96, 0.0, 1.96].map(|deviations| quantile_of(newest, rank(n, deviations)));
+            return Change { before, after, low, high };
+        }
         if let (Told::Median, Some(size)) = (told, size)
             && size.iter().all(|d| d.abs() <= SIZE_TOLD_MAX)
         {
             let [a, shifted, b] = size.map(|d| self.quantile(normal_cdf(d)));
             // Not when the median denies it: then it is another change than a shift.
-            let (least, _, most) = ranks(4.0);
+            let [least, most] = [-4.0, 4.0].map(|deviations| self.quantile_of(&since.counts, rank(since.n, deviations)).0);
             if least <= shifted && shifted <= most {
                 return Change { before, after: shifted, low: a.min(b), high: a.max(b) };
             }
         }
-        Change { before, after, low, high }
+        Change { before, after: after.0, low: low.0, high: high.0 }
     }
 
     fn watch_recovery(&mut self, pane: &[(u16, u32)], counts: &[f64; BINS_MAX], at_ms: i64, pane_ms: i64) -> (Reading, Option<Told>) {

@@ -11,6 +11,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::climb::Climb;
 use super::trail::{Rates, Rows};
 use super::{Band, Ladder, Mixture, OVERSHOOT_GAIN_MAX, Sees, decay, ln, ln_rising, nats, nats_per_pane_max, overshoot, recovery_injection};
 use crate::verdict::{Call, Change, Reading, Release, State};
@@ -63,6 +64,8 @@ const AT_LEAST: f64 = 0.005;
 /// The share for which a doubling must be visible before the bank is armed.
 const ARMING_SHARE: f64 = 0.05;
 
+/// What evidence is gathered with while nothing may be paged: only its climbs are looked at, and those do not depend on it.
+const SHADOW_INJECTION: f64 = 1e-9;
 /// Evidence in nats below which readings do not go.
 const NO_EVIDENCE: f64 = -50.0;
 
@@ -92,6 +95,9 @@ pub struct ClassBank {
     injection: f64,
     threshold: f64,
     log_evidence: f64,
+    climb: Climb,
+    /// The evidence was gathered while nothing might be paged, and is forgotten when something may.
+    shadow: bool,
 }
 
 /// The classes told apart, from the middle of warming on.
@@ -140,6 +146,7 @@ struct Lag {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Frozen {
+    alarm_ms: i64,
     recovery: Mixture,
     /// Log-likelihood ratios per slot of each recovery alternative against "still moved".
     tables: Vec<f64>,
@@ -171,6 +178,8 @@ impl ClassBank {
             injection: 0.0,
             threshold: f64::INFINITY,
             log_evidence: NO_EVIDENCE,
+            climb: Climb::default(),
+            shadow: false,
         }
     }
 
@@ -192,7 +201,8 @@ impl ClassBank {
         if let Some((mut held, start, spent)) = self.pending.take() {
             add_classes(&mut held, pane);
             let length = at_ms + pane_ms - start;
-            if total(&held) < MERGE_EVENTS && length < MERGE_MS {
+            let stretch_ms = i64::from(self.climb.stretch()) * pane_ms;
+            if length < MERGE_MS.max(stretch_ms) && (total(&held) < MERGE_EVENTS || length < stretch_ms) {
                 self.pending = Some((held, start, spent + injection));
                 return self.reading(Call::Quiet, injection);
             }
@@ -201,7 +211,7 @@ impl ClassBank {
         if n <= 0.0 {
             return self.reading(Call::Quiet, injection);
         }
-        if n < MERGE_EVENTS && pane_ms < MERGE_MS {
+        if self.climb.stretch() > 1 || n < MERGE_EVENTS && pane_ms < MERGE_MS {
             let mut held = Vec::new();
             add_classes(&mut held, pane);
             self.pending = Some((held, at_ms, injection));
@@ -231,22 +241,39 @@ impl ClassBank {
             }
             return reading;
         }
-        if !self.armed || injection <= 0.0 {
+        if !self.armed {
             slots.learn(counts, n, pane_ms);
             self.meet(pane, at_ms);
-            if !self.armed && self.sees(injection).armed {
+            if self.sees(injection).armed {
                 self.armed = true;
                 self.known.iter_mut().for_each(|k| k.1 = 0.0);
             }
             return self.reading(Call::Quiet, injection);
         }
-        let sum = slots.judge(counts, n, injection, tolerance, at_ms);
+        let shadow = injection <= 0.0;
+        if self.shadow && !shadow {
+            slots.forget();
+        }
+        self.shadow = shadow;
+        let share = if shadow { SHADOW_INJECTION } else { injection };
+        let sum = slots.judge(counts, n, share, tolerance, at_ms);
+        if self.climb.step(sum / share, tolerance, at_ms) {
+            // The panes of this series are too short for it. Evidence on the old ones is forgotten, and their noise fades.
+            slots.lengthen();
+            self.log_evidence = NO_EVIDENCE;
+            return self.reading(Call::Quiet, injection);
+        }
+        if shadow {
+            slots.learn(counts, n, pane_ms);
+            self.meet(pane, at_ms);
+            return self.reading(Call::Quiet, injection);
+        }
+        let learns = sum < injection.sqrt().sqrt().sqrt() && sum < 1.0;
+        slots.remember(counts, n, learns, at_ms, pane_ms);
         if injection != self.injection {
             (self.injection, self.threshold) = (injection, -injection.ln());
         }
         self.log_evidence = (ln(sum.max(1e-300)) + self.threshold).max(NO_EVIDENCE);
-        let learns = sum < injection.sqrt().sqrt().sqrt() && sum < 1.0;
-        slots.remember(counts, n, learns, at_ms, pane_ms);
         if sum >= 1.0 {
             let (reading, told) = slots.speak(sum, injection, at_ms, pane_ms, tolerance, pane);
             if slots.evidence.is_idle() {
@@ -282,6 +309,9 @@ impl ClassBank {
                 let counts = slots.regroup(&frozen.seen);
                 let n = counts.iter().sum();
                 slots.learn(&counts[..slots.of.len()], n, 0);
+                if self.climb.lengthen(frozen.alarm_ms) {
+                    slots.lengthen();
+                }
             }
             Release::NewNormal => {
                 self.armed = false;
@@ -340,6 +370,7 @@ impl ClassBank {
         let mut next = ClassBank::new(self.settings);
         next.known.clone_from(&self.known);
         next.newcomers.clone_from(&self.newcomers);
+        next.climb = self.climb;
         if let Some(s) = &self.slots {
             let mut slots = s.clone();
             slots.frozen = None;
@@ -586,10 +617,28 @@ impl Slots {
     }
 
     fn calm(&mut self) {
+        self.forget();
+        self.lagged = Lag::default();
+    }
+
+    fn forget(&mut self) {
         self.evidence.clear();
         self.trail.clear();
-        self.lagged = Lag::default();
         self.held_since_ms = None;
+    }
+
+    /// Panes get longer: what is known of the noise of the shorter ones is kept as a few panes' worth.
+    fn lengthen(&mut self) {
+        self.ladders.iter_mut().for_each(Ladder::lengthen);
+        self.ask_for_noise();
+        self.calm();
+    }
+
+    fn ask_for_noise(&mut self) {
+        for (phi, ladder) in self.dispersions.iter_mut().zip(&self.ladders) {
+            *phi = ladder.phi_beyond(DOUBT) as f32;
+        }
+        self.dispersion = self.dispersions.iter().fold(1.0, |most, phi| most.max(f64::from(*phi)));
     }
 
     fn learn(&mut self, counts: &[f64], n: f64, pane_ms: i64) {
@@ -613,10 +662,7 @@ impl Slots {
             ladder.feed(f64::from(*seen), f64::from(pane[LADDERS]), p * (1.0 - p));
         }
         if self.ladders[0].fed().is_multiple_of(DISPERSION_PANES) {
-            for (phi, ladder) in self.dispersions.iter_mut().zip(&self.ladders) {
-                *phi = ladder.phi_beyond(DOUBT) as f32;
-            }
-            self.dispersion = self.dispersions.iter().fold(1.0, |most, phi| most.max(f64::from(*phi)));
+            self.ask_for_noise();
         }
     }
 
@@ -651,10 +697,10 @@ impl Slots {
         // less than in a count from the pointer on.
         let before = share(slot);
         let rates = Rates::new(before, since[slot] / n > before, self.dispersion_of(slot));
-        let (onset, over_starts) = self.trail.explain(Rates::LEN, start, pane_ms, |row, nats| {
-            let counts = &row[..slots];
-            rates.add(f64::from(counts[slot]), counts.iter().map(|c| f64::from(*c)).sum(), nats);
-        });
+        let of = |row: &[f32]| (f64::from(row[slot]), row[..slots].iter().map(|c| f64::from(*c)).sum::<f64>());
+        let add = |row: &[f32], nats: &mut [f64]| rates.add(of(row).0, of(row).1, nats);
+        let first = |row: &[f32], nats: &mut [f64]| rates.add_first(of(row).0, of(row).1, nats);
+        let (onset, over_starts) = self.trail.explain(Rates::LEN, start, pane_ms, add, first);
         let [least, after, most] = rates.points(&over_starts);
         let change = Change { before, after, low: least, high: most };
         let (low, high) = edges(change.before, tolerance);
@@ -708,6 +754,7 @@ impl Slots {
         }
         self.calm();
         self.frozen = Some(Frozen {
+            alarm_ms: at_ms,
             recovery: Mixture::new(RECOVERY_ARMS),
             tables,
             slot,

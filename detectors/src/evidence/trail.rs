@@ -116,31 +116,41 @@ impl Rows {
 
     /// When one of several alternatives began, if it lasts until now, and the weight of each alternative over all starts.
     ///
-    /// Each start is as likely beforehand, and so is each alternative; `add` adds to the nats of every alternative what one row says.
-    /// The onset is the likeliest start and its interval holds the middle of the weight. `pointer_ms` answers when nothing is remembered.
-    pub fn explain(&self, alternatives: usize, pointer_ms: i64, pane_ms: i64, mut add: impl FnMut(&[f32], &mut [f64])) -> (Onset, Vec<f64>) {
+    /// Each start is as likely beforehand, and so is each alternative. `add` adds to the nats of every alternative what one row says.
+    /// The onset is the likeliest start and its interval holds the middle of the weight. For the weights of the alternatives `first` tells
+    /// the nats of the row in which the change comes, of which only a part may be changed: as a whole it would make changes smaller. `pointer_ms` answers when nothing is remembered.
+    pub fn explain(
+        &self,
+        alternatives: usize,
+        pointer_ms: i64,
+        pane_ms: i64,
+        mut add: impl FnMut(&[f32], &mut [f64]),
+        mut first: impl FnMut(&[f32], &mut [f64]),
+    ) -> (Onset, Vec<f64>) {
+        let mut begun = vec![0.0; alternatives];
         let mut nats = vec![0.0; alternatives];
         // Weight of each alternative over all starts so far, in units of exp(scale).
         let (mut weights, mut scale) = (vec![0.0f64; alternatives], f64::NEG_INFINITY);
         // Newest first: start, length, weight of the start in nats.
         let mut starts: Vec<(i64, i64, f64)> = Vec::with_capacity(self.len());
         for Row { start_ms, length_ms, sums } in self.newest_first() {
+            begun.copy_from_slice(&nats);
+            first(sums, &mut begun);
             add(sums, &mut nats);
             // A long step stands for as many starts as it has panes.
-            let panes = (length_ms as f64 / pane_ms.max(1) as f64).max(1.0);
-            let most = nats.iter().fold(f64::NEG_INFINITY, |m, l| m.max(*l)) + panes.ln();
+            let panes = (length_ms as f64 / pane_ms.max(1) as f64).max(1.0).ln();
+            let most = begun.iter().fold(f64::NEG_INFINITY, |m, l| m.max(*l)) + panes;
             if most > scale {
                 let shrink = (scale - most).exp();
                 weights.iter_mut().for_each(|w| *w *= shrink);
                 scale = most;
             }
-            let mut all = 0.0;
-            for (weight, l) in weights.iter_mut().zip(&nats) {
-                let w = (l + panes.ln() - scale).exp();
-                *weight += w;
-                all += w;
+            for (weight, l) in weights.iter_mut().zip(&begun) {
+                *weight += (l + panes - scale).exp();
             }
-            starts.push((start_ms, length_ms, scale + all.max(1e-300).ln()));
+            let most = nats.iter().fold(f64::NEG_INFINITY, |m, l| m.max(*l));
+            let all: f64 = nats.iter().map(|l| (l - most).exp()).sum();
+            starts.push((start_ms, length_ms, most + panes + all.ln()));
         }
         (dated(&starts, pointer_ms, pane_ms), weights)
     }
@@ -171,6 +181,15 @@ fn dated(starts: &[(i64, i64, f64)], pointer_ms: i64, pane_ms: i64) -> Onset {
     }
     // The change comes inside a pane, and its first part alone may not show: half a pane on both sides.
     Onset { at_ms: at, from_ms: from.min(at) - pane_ms / 2, to_ms: to.max(at) + pane_ms / 2 }
+}
+
+/// Parts of the first pane that may be changed, each as likely.
+pub const PARTS: [f64; 3] = [1.0 / 6.0, 0.5, 5.0 / 6.0];
+
+/// ln of the mean likelihood over those parts.
+pub fn over_parts(nats: [f64; PARTS.len()]) -> f64 {
+    let most = nats.iter().fold(f64::NEG_INFINITY, |m, l| m.max(*l));
+    most + (nats.iter().map(|l| (l - most).exp()).sum::<f64>() / PARTS.len() as f64).ln()
 }
 
 /// Where so much of the weight lies below, as a place among the weights: 2.5 is the middle of the third.
@@ -217,7 +236,8 @@ impl Trail {
     /// independent events.
     pub fn onset(&self, before: f64, up: bool, phi: f64, pointer_ms: i64, pane_ms: i64) -> (Onset, [f64; 3]) {
         let rates = Rates::new(before, up, phi);
-        let (onset, weights) = self.rows.explain(RATES, pointer_ms, pane_ms, |row, nats| rates.add(f64::from(row[0]), f64::from(row[1]), nats));
+        let add = |row: &[f32], nats: &mut [f64]| rates.add(f64::from(row[0]), f64::from(row[1]), nats);
+        let (onset, weights) = self.rows.explain(RATES, pointer_ms, pane_ms, add, add);
         (onset, rates.points(&weights))
     }
 }
@@ -228,6 +248,8 @@ pub struct Rates {
     far: f64,
     /// Nats of a hit and of a miss.
     bets: [(f64, f64); RATES],
+    /// The same of a mixture with what was before, in each of the parts.
+    mixed: [[(f64, f64); PARTS.len()]; RATES],
 }
 
 impl Rates {
@@ -237,11 +259,10 @@ impl Rates {
         let p = before.clamp(1e-9, 1.0 - 1e-9);
         let logit = (p / (1.0 - p)).ln();
         let far = if up { LOGIT_FAR.max(logit + 1.0) } else { (-LOGIT_FAR).min(logit - 1.0) };
-        let bets = std::array::from_fn(|j| {
-            let q = Self::rate(logit, far, j as f64 + 0.5);
-            ((q / p).ln() / phi, ((1.0 - q) / (1.0 - p)).ln() / phi)
-        });
-        Rates { logit, far, bets }
+        let bet = |q: f64| ((q / p).ln() / phi, ((1.0 - q) / (1.0 - p)).ln() / phi);
+        let bets = std::array::from_fn(|j| bet(Self::rate(logit, far, j as f64 + 0.5)));
+        let mixed = std::array::from_fn(|j| PARTS.map(|part| bet(p + part * (Self::rate(logit, far, j as f64 + 0.5) - p))));
+        Rates { logit, far, bets, mixed }
     }
 
     fn rate(logit: f64, far: f64, place: f64) -> f64 {
@@ -252,6 +273,13 @@ impl Rates {
     pub fn add(&self, hits: f64, total: f64, nats: &mut [f64]) {
         for (sum, (hit, miss)) in nats.iter_mut().zip(&self.bets) {
             *sum += hits * hit + (total - hits) * miss;
+        }
+    }
+
+    /// Adds the nats of the pane in which the change comes.
+    pub fn add_first(&self, hits: f64, total: f64, nats: &mut [f64]) {
+        for (sum, bets) in nats.iter_mut().zip(&self.mixed) {
+            *sum += over_parts(bets.map(|(hit, miss)| hits * hit + (total - hits) * miss));
         }
     }
 
