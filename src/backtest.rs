@@ -76,6 +76,8 @@ pub struct Options {
     /// For plain files, and for topics of dumps that are not among `topics`.
     pub usual: Reading,
     pub live_from: LiveFrom,
+    /// Models and their packed references.
+    pub references: Vec<(String, String)>,
 }
 
 /// What is said while it runs.
@@ -583,6 +585,9 @@ impl<'a> Watcher<'a> {
             broken: false,
             seen: Vec::new(),
         };
+        for (model, packed) in &options.references {
+            watcher.enter(Time::MIN, Control::Baseline { model: model.clone(), environment: None, packed: packed.clone() });
+        }
         let live = match options.live_from {
             LiveFrom::Beginning => Some(Time::MIN),
             LiveFrom::At(time) => Some(time),

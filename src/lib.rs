@@ -24,6 +24,7 @@ pub mod engine;
 // --- shell: input and output; no adaptor knows another ---
 pub mod telemetry;
 pub mod source;
+pub mod reference;
 pub mod store;
 pub mod notify;
 pub mod act;

@@ -1,5 +1,6 @@
 //! Does the joint bank keep its budget on quiet features and find a dependence that no marginal shows? Beside it: eight random
-//! projections of normal scores in quantile bins. `cargo bench -p bellwether-detectors --bench joint`; `SERIES`, `RUNS`, `SEED`.
+//! projections of normal scores in quantile bins. `cargo bench -p bellwether-detectors --bench joint`; `SERIES`, `RUNS`, `SEED`;
+//! `KEPT`: how many of a pane's events the joint bank is shown, as where only a sample of each pane is carried.
 //!
 //! Six features, panes of 100 events: a pair whose correlation is the matter, the others normal, skewed, discrete and heavy-tailed.
 
@@ -61,7 +62,7 @@ impl Source {
 }
 
 /// Panes until the joint bank, and until the bins, page.
-fn race(seed: u64, quiet: Law, fault: Law, learn: usize, panes: usize, injection: f64) -> [Option<usize>; 2] {
+fn race(seed: u64, quiet: Law, fault: Law, learn: usize, panes: usize, injection: f64, kept: usize) -> [Option<usize>; 2] {
     let mut source = Source { noise: Noise::new(seed), state: [0.0; FEATURES], events: 0.0 };
     let rows: Vec<[f64; FEATURES]> = (0..PROJECTIONS)
         .map(|_| {
@@ -75,9 +76,11 @@ fn race(seed: u64, quiet: Law, fault: Law, learn: usize, panes: usize, injection
     let mut found = [None; 2];
     for i in 0..learn + panes {
         let mut projected = vec![Vec::new(); PROJECTIONS];
-        for _ in 0..EVENTS {
+        for e in 0..EVENTS {
             let (scores, values) = source.event(if i < learn { quiet } else { fault });
-            joint.observe(&values);
+            if e < kept {
+                joint.observe(&values);
+            }
             for (out, row) in projected.iter_mut().zip(&rows) {
                 out.push(bin_of(row.iter().zip(&scores).map(|(a, b)| a * b).sum()));
             }
@@ -113,8 +116,9 @@ fn main() {
     let runs = setting("RUNS", 40.0) as u64;
     let panes = setting("PANES", 1_000.0) as usize;
     let seed = setting("SEED", 1.0) as u64;
+    let kept = setting("KEPT", EVENTS as f64) as usize;
     let plain = Law { rho: 0.3, swell: false, ar: 0.0, wander: 0.0 };
-    println!("{FEATURES} features, {EVENTS} events a pane, 600 panes learned, seed {seed}\n");
+    println!("{FEATURES} features, {EVENTS} events a pane ({kept} shown to the joint bank), 600 panes learned, seed {seed}\n");
     println!("| quiet | series x panes | series that page, of 10 allowed |\n| --- | --- | --- |");
     for (name, law) in [
         ("independent events, correlation .3", plain),
@@ -123,7 +127,7 @@ fn main() {
         ("features move alone by half a deviation", Law { wander: 0.5, ..plain }),
     ] {
         let b = 10.0 / (series as usize * panes) as f64;
-        let pages = (0..series).filter(|i| race(seed * 1_000 + i, law, law, 600, panes, b)[0].is_some()).count();
+        let pages = (0..series).filter(|i| race(seed * 1_000 + i, law, law, 600, panes, b, kept)[0].is_some()).count();
         println!("| {name} | {series} x {panes} | {pages} |");
     }
     println!(
@@ -140,7 +144,7 @@ fn main() {
     ] {
         let mut delays = [Vec::new(), Vec::new()];
         for i in 0..runs {
-            for (delays, found) in delays.iter_mut().zip(race(seed * 77_000 + i, from, to, 600, 300, 1e-6)) {
+            for (delays, found) in delays.iter_mut().zip(race(seed * 77_000 + i, from, to, 600, 300, 1e-6, kept)) {
                 delays.extend(found.map(|n| n as f64));
             }
         }

@@ -265,7 +265,11 @@ mod tests {
         assert_eq!(way.go(Errand::Apply).await.as_str(), "moved", "the version is another by now");
         assert_eq!(way.go(Errand::Undo).await.as_str(), "done");
         assert!(way.is(Errand::VerifyUndo).await);
-        assert_eq!((flags.lock().unwrap().on, flags.lock().unwrap().variation), (true, 0));
+        let (on, variation) = {
+            let f = flags.lock().unwrap();
+            (f.on, f.variation)
+        };
+        assert_eq!((on, variation), (true, 0));
         assert_eq!(way.go(Errand::Undo).await.as_str(), "moved", "somebody else's state is left alone");
         assert_eq!(api.writes().len(), 2);
     }

@@ -13,6 +13,7 @@ use crate::backtest::{self, IncidentLine, Line, LiveFrom, Options, Reading, Summ
 use crate::daemon::build;
 use crate::decode::{self, Decoder};
 use crate::domain::Time;
+use crate::reference::{self, Asked};
 use crate::settings::Settings;
 
 const EXAMPLES: &str = "\
@@ -155,7 +156,13 @@ impl Backtest {
             },
         };
         let engine = build::engine_settings(settings);
-        Ok(Options { files: self.files.clone(), engine, topics, usual, live_from: self.live_from.unwrap_or_default() })
+        let mut references = Vec::new();
+        for (model, path) in build::references(settings) {
+            let asked = Asked { roles: BTreeMap::new(), by: "the configuration".to_owned(), now: crate::daemon::now(), pane_ms: settings.pane_ms };
+            let packed = reference::read(&path, &asked).and_then(|found| found.import.pack());
+            references.push((model.clone(), packed.map_err(|why| Failure::new(format!("models.{model}.reference: {why}")))?));
+        }
+        Ok(Options { files: self.files.clone(), engine, topics, usual, live_from: self.live_from.unwrap_or_default(), references })
     }
 }
 

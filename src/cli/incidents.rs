@@ -15,7 +15,7 @@ use super::output::{Output, inert, print, table};
 use super::{Global, runtime};
 use crate::domain::incident::{Finding, Incident, TimelineEntry};
 use crate::domain::{Category, ClosedAs, IncidentState, Time};
-use crate::engine::view::SeriesView;
+use crate::engine::view::{BaselineView, SeriesView};
 use crate::settings::duration_ms;
 use crate::store::{Filter, Store};
 
@@ -36,6 +36,8 @@ list, show and explain also read the store of a daemon that does not run (--data
 /// Where pages and API are if nobody says.
 const SERVER: &str = "http://127.0.0.1:9710";
 const PATIENCE: Duration = Duration::from_secs(15);
+/// The daemon learns a reference before it answers.
+const TEACHING: Duration = Duration::from_secs(60);
 /// Items of one answer of the API.
 const PAGE: usize = 500;
 /// Points shown of a series: some before the onset, and the last.
@@ -522,6 +524,18 @@ impl Desk {
         let url = self.url(&format!("/api/v1/incidents/{id}/{verb}"))?;
         let incident: Incident = self.read(self.answer(self.client.post(url).json(&body)).await?)?;
         output.one(&incident, || format!("{}: {}, revision {}\n", incident.id, incident.state, incident.revision))
+    }
+
+    /// What is normal.
+    pub async fn baselines(&self, query: &[(&str, String)]) -> Result<Vec<BaselineView>, Failure> {
+        let mut answer = self.get("/api/v1/baselines", query).await?;
+        self.read(answer["data"].take())
+    }
+
+    /// Changes it.
+    pub async fn teach(&self, path: &str, body: Value) -> Result<Vec<BaselineView>, Failure> {
+        let mut answer = self.answer(self.client.post(self.url(path)?).json(&body).timeout(TEACHING)).await?;
+        self.read(answer["data"].take())
     }
 
     /// Shows the plan; carries it out if it is the one that was named, or whatever it is with `yes`.

@@ -14,6 +14,7 @@ use crate::telemetry;
 
 mod audit;
 pub mod backtest;
+mod baseline;
 mod check;
 mod completions;
 mod config;
@@ -82,6 +83,8 @@ enum Command {
     Simulate(simulate::Simulate),
     Score(score::Score),
     #[command(subcommand)]
+    Baseline(baseline::Baseline),
+    #[command(subcommand)]
     Incidents(incidents::Incidents),
     #[command(subcommand)]
     Audit(audit::Audit),
@@ -115,6 +118,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Backtest(command) => command.run(global),
         Command::Simulate(command) => command.run(global),
         Command::Score(command) => command.run(global),
+        Command::Baseline(command) => command.run(global),
         Command::Incidents(command) => command.run(global),
         Command::Audit(command) => command.run(global),
         Command::Silences(command) => command.run(global),

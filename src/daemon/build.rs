@@ -1,6 +1,7 @@
 //! From the configuration to what the engine, the decoders and the receivers need. No side effects beyond reading secret files.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use aho_corasick::AhoCorasick;
@@ -81,6 +82,11 @@ pub fn engine_settings(s: &Settings) -> engine::Settings {
             clocks: s.clocks.clone(),
         },
     }
+}
+
+/// Models whose normal is told by a file.
+pub fn references(s: &Settings) -> Vec<(String, PathBuf)> {
+    s.models.iter().filter_map(|(name, x)| Some((name.clone(), x.reference.clone()?))).collect()
 }
 
 /// Every action of the file.

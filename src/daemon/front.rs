@@ -13,13 +13,13 @@ use super::{Reloader, now};
 use crate::domain::Hold;
 use crate::domain::incident::Incident;
 use crate::engine::Control;
-use crate::engine::view::{EngineView, ModelView, SeriesPage, SeriesView};
+use crate::engine::view::{BaselineView, EngineView, ModelView, SeriesPage, SeriesView};
 use crate::incident::Command;
 use crate::notify::pagerduty;
 use crate::respond::StepCommand;
 use crate::serve::{
-    Audited, Backend, CommandError, DeliveryRow, FaultButton, HealthView, HearError, Holder, IncidentFilter, IncidentPage, NewHold, OutboxRow,
-    PersonCommand, Readiness,
+    Audited, Backend, BaselineCommand, CommandError, DeliveryRow, FaultButton, HealthView, HearError, Holder, IncidentFilter, IncidentPage, NewHold,
+    OutboxRow, PersonCommand, Readiness,
 };
 use crate::settings::{self, Settings};
 use crate::store::{AuditEntry, Filter, Store};
@@ -188,6 +188,19 @@ impl Backend for Front {
         let missing = || CommandError::NotFound(id.to_owned());
         let id = id.parse().map_err(|()| missing())?;
         self.ask(|to| Ask::Page { id, to }).await?.ok_or_else(missing)
+    }
+
+    async fn baselines(&self, model: Option<&str>) -> Result<Vec<BaselineView>, CommandError> {
+        let model = model.map(str::to_owned);
+        self.ask(|to| Ask::Baselines { model, to }).await
+    }
+
+    async fn teach(&self, command: BaselineCommand) -> Result<Vec<BaselineView>, CommandError> {
+        let (model, control) = match command {
+            BaselineCommand::Import { model, environment, packed } => (model.clone(), Control::Baseline { model, environment, packed }),
+            BaselineCommand::Forget { model, environment, signal } => (model.clone(), Control::Forget { model, environment, signal }),
+        };
+        self.ask(|to| Ask::Teach { model, control: Box::new(control), to }).await?
     }
 
     async fn engine(&self) -> Result<EngineView, CommandError> {

@@ -21,10 +21,11 @@ use crate::domain::incident::Incident;
 use crate::domain::observation::Body;
 use crate::domain::response::{Job, Receipt};
 use crate::domain::{Decision, Hold, SeriesId, Time};
-use crate::engine::view::{EngineView, ModelView, SeriesPage, SeriesView};
+use crate::engine::view::{BaselineView, EngineView, ModelView, SeriesPage, SeriesView};
 use crate::engine::{Control, Engine, Entry, ModelSettings, Outcome, Route, STATE_VERSION};
 use crate::incident::Command;
 use crate::pane::PartitionId;
+use crate::reference;
 use crate::respond::{self, StepCommand};
 use crate::serve::{CommandError, LagRow};
 use crate::source::dead_letters::{DeadLetters, Letter};
@@ -59,6 +60,15 @@ pub enum Steering {
 pub enum Ask {
     Engine(oneshot::Sender<EngineView>),
     Models(oneshot::Sender<Vec<ModelView>>),
+    Baselines {
+        model: Option<String>,
+        to: oneshot::Sender<Vec<BaselineView>>,
+    },
+    Teach {
+        model: String,
+        control: Box<Control>,
+        to: oneshot::Sender<Result<Vec<BaselineView>, CommandError>>,
+    },
     Series {
         model: Option<String>,
         limit: usize,
@@ -593,7 +603,7 @@ impl Keeper {
 
     /// History has been read: from here on findings page.
     fn go_live(&mut self) -> Result<(), Error> {
-        if !self.status.is_assigned.load(Ordering::Relaxed) || !self.state.behind.is_empty() {
+        if !self.status.is_assigned.load(Ordering::Relaxed) || !self.state.behind.is_empty() || self.engine.awaits_acts() {
             return Ok(());
         }
         if !self.status.is_caught_up.swap(true, Ordering::Relaxed) {
@@ -622,6 +632,11 @@ impl Keeper {
             Ask::Models(to) => drop(to.send(self.engine.models())),
             Ask::Series { model, limit, to } => drop(to.send(self.engine.series(model.as_deref(), limit))),
             Ask::Page { id, to } => drop(to.send(self.engine.series_page(id))),
+            Ask::Baselines { model, to } => drop(to.send(self.engine.baselines(model.as_deref()))),
+            Ask::Teach { model, control, to } => {
+                let result = self.teach(&model, *control)?;
+                let _ = to.send(result);
+            }
             Ask::Act { incident, command, revision, key, to } => {
                 let result = self.act(&incident, command, revision, key.as_deref())?;
                 let _ = to.send(result);
@@ -647,6 +662,20 @@ impl Keeper {
             Ask::Stop => {}
         }
         Ok(())
+    }
+
+    /// A reference, or an order to forget: written down, applied, and answered with what is normal now.
+    fn teach(&mut self, model: &str, control: Control) -> Result<Result<Vec<BaselineView>, CommandError>, Error> {
+        let (seq, _) = self.enter(self.engine.boundary(), control, None)?;
+        let mut out = Outcome::default();
+        self.engine.advance(&mut out);
+        let result = out.answers.iter().find(|a| a.0 == seq).map(|a| a.1.clone());
+        self.write(out)?;
+        Ok(match result {
+            Some(Ok(_)) => Ok(self.engine.baselines(Some(model))),
+            Some(Err(why)) => Err(CommandError::Refused(why)),
+            None => Err(CommandError::Unavailable("it is written down and will be applied when the panes before it are judged".to_owned())),
+        })
     }
 
     fn act(&mut self, id: &str, command: Command, revision: Option<u64>, key: Option<&str>) -> Result<Result<Incident, CommandError>, Error> {
@@ -822,6 +851,40 @@ pub fn open_engine(store: &Store, settings: crate::engine::Settings) -> Result<(
         }
     }
     Ok((engine, positions))
+}
+
+/// What the configuration says is normal: each reference is written to the journal once, when it is new. A file that cannot be
+/// read keeps nobody from watching: it is told, and the model learns from its traffic.
+///
+/// # Errors
+/// The store cannot be written.
+pub fn teach(store: &Store, engine: &mut Engine, references: &[(String, std::path::PathBuf)], pane_ms: i64) -> Result<(), Error> {
+    for (model, path) in references {
+        let asked = reference::Asked { roles: BTreeMap::new(), by: "the configuration".to_owned(), now: now(), pane_ms };
+        let packed = reference::read(path, &asked).and_then(|found| Ok((found.import.pack()?, found.import.provenance)));
+        let (packed, provenance) = match packed {
+            Ok(packed) => packed,
+            Err(why) => {
+                error!(model = %model, why = %why, "the reference was not learned");
+                continue;
+            }
+        };
+        let fact = format!("reference/{model}");
+        if store.get_meta(&fact)?.as_deref() == Some(provenance.sha256.as_str()) {
+            continue;
+        }
+        let control = Control::Baseline { model: model.clone(), environment: None, packed };
+        let body = serde_json::to_vec(&control).map_err(|e| Error::State(format!("a journal entry cannot be written: {e}")))?;
+        let at = engine.boundary();
+        // A kill between the two writes does not teach it twice.
+        let appended = store.journal_append(at, &body, Some(&format!("{fact}/{}", provenance.sha256)), now())?;
+        if appended.is_new {
+            engine.enter(Entry { seq: appended.seq, at, control });
+        }
+        store.set_meta(&fact, &provenance.sha256)?;
+        info!(model = %model, reference = %provenance.words(), "a reference was learned");
+    }
+    Ok(())
 }
 
 pub fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -151,6 +151,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         warn!(deliveries = restored, "messages were on their way when the last run ended; nobody knows whether they arrived");
     }
     let (mut engine, positions) = keeper::open_engine(&store, engine_settings)?;
+    keeper::teach(&store, &mut engine, &build::references(&settings), settings.pane_ms)?;
     let origin = keeper::origin(&store)?;
     if let Some(origin) = &origin {
         for place in &origin.places {
@@ -293,14 +294,14 @@ pub async fn run(options: Options) -> Result<(), Error> {
     };
     let ended_by_itself = wait(stopped, &mut ended, &reloader).await;
     info!("stopping");
-    // Whoever is out on an errand still finds somebody to bring the answer to.
-    let last = lock(&acting).take();
-    if let Some(acting) = last {
-        let _ = acting.stop.send(true);
-        let _ = tokio::time::timeout(ERRANDS_END, acting.task).await;
-    }
-    let _ = asks.send(Ask::Stop);
     let stopping = async {
+        // Whoever is out on an errand still finds somebody to bring the answer to.
+        let last = lock(&acting).take();
+        if let Some(acting) = last {
+            let _ = acting.stop.send(true);
+            let _ = tokio::time::timeout(ERRANDS_END, acting.task).await;
+        }
+        let _ = asks.send(Ask::Stop);
         if !ended_by_itself {
             let _ = ended.await;
         }

@@ -41,6 +41,8 @@ pub enum Unit {
     PerSecond,
     Score,
     Count,
+    /// How far something lies away, in standard deviations of one event; usual is 0.
+    Deviations,
 }
 
 impl Unit {
@@ -54,6 +56,7 @@ impl Unit {
             Unit::PerSecond => "per_second",
             Unit::Score => "score",
             Unit::Count => "count",
+            Unit::Deviations => "deviations",
         }
     }
 
@@ -68,6 +71,17 @@ impl Unit {
             Unit::Currency => short(value),
             Unit::PerSecond => format!("{}/s", short(value)),
             Unit::Score | Unit::Count => short(value),
+            Unit::Deviations => format!("{} standard deviations", short(value)),
+        }
+    }
+}
+
+impl Unit {
+    /// What changed and how: `error rate 0.4 % → 3.1 %`, `embedding text moved by 0.62 standard deviations`.
+    pub fn change(self, what: &str, change: &Change) -> String {
+        match self {
+            Unit::Deviations => format!("{what} moved by {}", self.words(change.after - change.before)),
+            _ => format!("{what} {} → {}", self.words(change.before), self.words(change.after)),
         }
     }
 }
@@ -104,13 +118,16 @@ pub struct Alarm {
     pub severity: Severity,
     /// Rules need no statistics and wait for nobody.
     pub by_rule: bool,
+    /// Which of many the change is of (a pair of features, two groups), where the series watches many.
+    #[serde(default)]
+    pub named: Option<String>,
 }
 
 impl Alarm {
     /// `error rate 0.4 % → 3.1 %`.
     pub fn headline(&self) -> String {
         match &self.change {
-            Some(c) => format!("{} {} → {}", self.series.signal.words(), self.unit.words(c.before), self.unit.words(c.after)),
+            Some(c) => self.unit.change(&self.named.clone().unwrap_or_else(|| self.series.signal.words()), c),
             None => self.reason.clone(),
         }
     }

@@ -248,6 +248,9 @@ pub enum Signal {
 }
 
 impl Signal {
+    /// The name in `feature:*`: how features stand together, whatever each does by itself.
+    pub const TOGETHER: &str = "*";
+
     /// Signal names without a parameter, and the prefixes of those that take one.
     pub const PLAIN: &'static [&'static str] = &[
         "error_rate",
@@ -312,6 +315,7 @@ impl Signal {
     pub fn words(&self) -> String {
         let family = self.family().replace('_', " ");
         match (self, self.name()) {
+            (Signal::Feature(n), _) if n == Signal::TOGETHER => "features together".to_owned(),
             (Signal::Missing(n), _) => format!("missing {n}"),
             (Signal::Unseen(n), _) => format!("unseen values of {n}"),
             (Signal::Flag(n), _) => format!("{n} flag rate"),

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{HoldKind, Matcher, Time};
+use crate::domain::{HoldKind, Matcher, Signal, Time};
 use crate::incident::Command;
 use crate::pane::PartitionId;
 
@@ -35,6 +35,18 @@ pub enum Control {
         incident: String,
         command: Command,
         wall: Time,
+    },
+    /// What is normal of a model, in one environment or in all: a packed [`crate::judge::Import`].
+    Baseline {
+        model: String,
+        environment: Option<String>,
+        packed: String,
+    },
+    /// What was learned of a model, or of one signal of it, is forgotten.
+    Forget {
+        model: String,
+        environment: Option<String>,
+        signal: Option<Signal>,
     },
     /// A look at the clock: what is due on incidents becomes so.
     Tick {

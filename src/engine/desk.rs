@@ -18,7 +18,7 @@ use crate::domain::incident::{Actor, Branch, Estimate, Exemplar, Finding, Incide
 use crate::domain::time::{DAY_MS, HOUR_MS};
 use crate::domain::{ClosedAs, Decision, GroupKey, Hold, IncidentState, Onset, Segment, SeriesId, SeriesKey, Severity, Signal, Time};
 use crate::incident::{BRANCHES_MAX, Command, Effect, Event, Happening, Refusal, Verdict, belongs, correlate, decide, effects, evolve, timeline_of};
-use crate::judge::{Judge, RuleFired, Rules, Said, Spoken};
+use crate::judge::{Import, Judge, RuleFired, Rules, Said, Spoken};
 use crate::pane::{BoxedCell, Contribution, Fact, FactKind, LeafCell, Outbound, PartitionId};
 use crate::respond::{self, StepCommand};
 use crate::triage::{self, Case};
@@ -258,6 +258,14 @@ impl Desk {
                 };
                 out.answers.push((entry.seq, result.map_err(|r| r.0)));
             }
+            Control::Baseline { model, environment, packed } => {
+                let taken = Import::unpack(&packed).and_then(|i| self.judge.import(&model, environment.as_deref(), i, entry.at));
+                out.answers.push((entry.seq, taken.map(|()| None)));
+            }
+            Control::Forget { model, environment, signal } => {
+                let done = self.judge.forget(&model, environment.as_deref(), signal.as_ref(), entry.at);
+                out.answers.push((entry.seq, done.map(|()| None)));
+            }
             Control::Tick { wall } => {
                 let due: Vec<IncidentKey> =
                     self.state.incidents.values().filter(|i| crate::incident::is_due(i, wall)).map(|i| i.key.clone()).collect();
@@ -351,6 +359,7 @@ impl Desk {
                             category: triage::category_of(&line.series.signal),
                             severity: Severity::MINOR,
                             by_rule: false,
+                            named: line.named(),
                         };
                         out.alarms.push((alarm_id(series, pane), alarm));
                     }
@@ -451,10 +460,8 @@ impl Desk {
             detector: spoken.detector.to_owned(),
             decision: Decision::Raised,
             reason: format!(
-                "{} {} → {} with {:.1} nats of evidence where {:.1} are asked",
-                spoken.named.clone().unwrap_or_else(|| spoken.series.signal.words()),
-                spoken.unit.words(told.before),
-                spoken.unit.words(told.after),
+                "{} with {:.1} nats of evidence where {:.1} are asked",
+                spoken.unit.change(&spoken.named.clone().unwrap_or_else(|| spoken.series.signal.words()), &told),
                 spoken.log_evidence,
                 spoken.threshold
             ),
@@ -465,6 +472,7 @@ impl Desk {
             category: triage::category_of(&spoken.series.signal),
             severity: triage::severity_of(&spoken.series.signal, Some(&told), false),
             by_rule: false,
+            named: spoken.named,
             series: spoken.series,
         };
         self.state.alarms_raised += 1;
@@ -504,7 +512,14 @@ impl Desk {
     /// itself, its counts tell. Parts that only share in the change of the whole are its shadows: they stay frozen until they
     /// are back, and are not listed.
     fn narrow(&self, key: &IncidentKey, mut found: Vec<Finding>) -> (Vec<Finding>, Place) {
-        let size = |f: &Finding| f.change.map_or(0.0, |c| if c.before > 0.0 && c.after > 0.0 { (c.after / c.before).ln().abs() } else { f64::MAX });
+        let size = |f: &Finding| match (f.change, &f.series.signal) {
+            (None, _) => 0.0,
+            // Deviations from 0 and correlations, which may be negative, are sizes as they are.
+            (Some(c), Signal::Embedding(_)) => (c.after - c.before).abs(),
+            (Some(c), Signal::Feature(name)) if name == Signal::TOGETHER => (c.after - c.before).abs(),
+            (Some(c), _) if c.before > 0.0 && c.after > 0.0 => (c.after / c.before).ln().abs(),
+            (Some(_), _) => f64::MAX,
+        };
         found.sort_by(|a, b| size(b).total_cmp(&size(a)).then(a.series.cmp(&b.series)).then(a.detector.cmp(&b.detector)));
         let live = self.state.incidents.get(key).filter(|i| i.state.is_live());
         let known: Vec<&Finding> = live.iter().flat_map(|i| &i.findings).filter(|f| f.recovered_at.is_none()).collect();
@@ -619,6 +634,7 @@ impl Desk {
             category,
             severity: triage::severity_of(&fired.series.signal, told.as_ref(), true),
             by_rule: true,
+            named: None,
             series: fired.series,
         };
         self.state.alarms_raised += 1;
@@ -1082,6 +1098,12 @@ impl Desk {
             }
         }
         None
+    }
+
+    /// Something that a person did before the process ended has not been reached again.
+    pub fn awaits_acts(&self) -> bool {
+        let is_act = |e: &Entry| matches!(e.control, Control::Act { .. } | Control::Hold { .. } | Control::EndHold { .. });
+        self.state.pending.iter().any(is_act)
     }
 
     pub fn awaits_live(&self) -> bool {

@@ -27,7 +27,7 @@ pub use control::{Control, Entry};
 use desk::{Desk, State};
 
 /// Version of everything that a snapshot holds. Another one is not read but rebuilt from the log.
-pub const STATE_VERSION: u32 = 5;
+pub const STATE_VERSION: u32 = 6;
 
 /// What an incident's way depends on beside the evidence.
 #[derive(Clone)]
@@ -138,6 +138,11 @@ impl Engine {
         self.desk.awaits_live()
     }
 
+    /// The journal holds acts of before a kill whose boundary has not come again: whoever acts now would be before them.
+    pub fn awaits_acts(&self) -> bool {
+        self.desk.awaits_acts()
+    }
+
     /// Owners, exposure, routes and runbooks of a new configuration.
     pub fn reroute(&mut self, models: BTreeMap<String, ModelSettings>, routes: Vec<Route>, respond: crate::respond::Settings) {
         self.settings.models = models.clone();
@@ -206,6 +211,8 @@ impl Engine {
             | Control::Hold { .. }
             | Control::EndHold { .. }
             | Control::Tick { .. }
+            | Control::Baseline { .. }
+            | Control::Forget { .. }
             | Control::Blind { .. }
             | Control::Sighted { .. } => false,
         }) {
@@ -230,6 +237,8 @@ impl Engine {
             | Control::Hold { .. }
             | Control::EndHold { .. }
             | Control::Tick { .. }
+            | Control::Baseline { .. }
+            | Control::Forget { .. }
             | Control::Blind { .. }
             | Control::Sighted { .. } => {}
         }
@@ -251,6 +260,8 @@ impl Engine {
             | Control::Hold { .. }
             | Control::EndHold { .. }
             | Control::Tick { .. }
+            | Control::Baseline { .. }
+            | Control::Forget { .. }
             | Control::Blind { .. }
             | Control::Sighted { .. } => self.desk.enter(entry),
         }
@@ -364,10 +375,12 @@ impl Engine {
         let state: State = postcard::from_bytes(row("desk")?).map_err(|e| read("desk", e))?;
         let core: judge::Core = postcard::from_bytes(row("judge")?).map_err(|e| read("judge", e))?;
         let turns: Vec<Entry> = postcard::from_bytes(row("turns")?).map_err(|e| read("turns", e))?;
-        let mut groups: Vec<(&str, &[u8])> = rows.iter().filter(|r| r.0.starts_with("group/")).map(|r| (r.0.as_str(), r.1.as_slice())).collect();
-        groups.sort();
-        let groups: Vec<&[u8]> = groups.into_iter().map(|g| g.1).collect();
-        let judge = judge::Judge::restore(settings.judge.clone(), core, &groups)?;
+        let all = |kind: &str| -> Vec<&[u8]> {
+            let mut all: Vec<(&str, &[u8])> = rows.iter().filter(|r| r.0.starts_with(kind)).map(|r| (r.0.as_str(), r.1.as_slice())).collect();
+            all.sort();
+            all.into_iter().map(|g| g.1).collect()
+        };
+        let judge = judge::Judge::restore(settings.judge.clone(), core, &all("group/"), &all("template/"))?;
         Ok(Engine { desk: Desk::with(settings.clone(), judge, state), settings, watch, turns, outbound: Vec::new() })
     }
 

@@ -1,7 +1,7 @@
 //! What people may ask of a running engine.
 
 use super::Engine;
-use super::view::{Drift, EngineView, ModelView, NamedTest, SeriesPage, SeriesStates, SeriesView};
+use super::view::{BaselineView, Drift, EngineView, ModelView, NamedTest, SeriesPage, SeriesStates, SeriesView};
 use crate::domain::{DetectorState, SeriesId, Time};
 use crate::judge::{Group, Line};
 use crate::pane::FactKind;
@@ -29,6 +29,7 @@ impl Engine {
             ("foreign_currency", 0),
             ("segments_as_other", 0),
             ("slots_dropped", 0),
+            ("embeddings_unsampled", 0),
             ("dedup_forgotten", 0),
         ];
         for c in self.watch.counts() {
@@ -46,6 +47,7 @@ impl Engine {
                 c.foreign_currency,
                 c.segments_as_other,
                 c.slots_dropped,
+                c.embeddings_unsampled,
                 c.dedup_forgotten,
             ];
             for (b, n) in bounds.iter_mut().zip(met) {
@@ -53,6 +55,8 @@ impl Engine {
             }
         }
         view.bounds = bounds.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect();
+        let refused = self.desk.judge.refused();
+        view.bounds.extend([("embedding_lines_refused".to_owned(), refused.embeddings), ("joint_lines_refused".to_owned(), refused.joint)]);
         view.series = states(self.desk.judge.groups().iter().flat_map(|g| &g.lines));
         view.changes = self
             .desk
@@ -132,6 +136,56 @@ impl Engine {
         })
     }
 
+    /// What is normal, of models as wholes; of a model that was not seen yet, what a reference says.
+    pub fn baselines(&self, model: Option<&str>) -> Vec<BaselineView> {
+        let judge = &self.desk.judge;
+        let is_it = |m: &str| model.is_none_or(|asked| asked == m);
+        let finite = |v: f64| v.is_finite().then_some(v);
+        let mut out: Vec<BaselineView> = Vec::new();
+        for group in judge.groups().iter().filter(|g| g.key.is_roll_up() && is_it(&g.key.model)) {
+            for line in &group.lines {
+                let band = line.bank.baseline();
+                out.push(BaselineView {
+                    model: group.key.model.to_string(),
+                    environment: Some(group.key.environment.to_string()),
+                    signal: line.series.signal.clone(),
+                    detector: line.bank.name().to_owned(),
+                    state: line.state(),
+                    needs_events: finite(line.bank.sees(line.injection).needs_events),
+                    unit: line.unit,
+                    value: band.map(|b| b.value).and_then(finite),
+                    low: band.map(|b| b.low).and_then(finite),
+                    high: band.map(|b| b.high).and_then(finite),
+                    learned_from: line.learned_from.as_ref().map(|p| p.words()),
+                });
+            }
+        }
+        for template in judge.templates().iter().filter(|t| is_it(&t.model)) {
+            let words = template.provenance.words();
+            for learned in &template.lines {
+                if out.iter().any(|o| o.model == template.model && o.signal == learned.signal && o.learned_from.as_ref() == Some(&words)) {
+                    continue;
+                }
+                let band = learned.baseline();
+                out.push(BaselineView {
+                    model: template.model.clone(),
+                    environment: template.environment.clone(),
+                    signal: learned.signal.clone(),
+                    detector: learned.bank.name().to_owned(),
+                    state: learned.state(),
+                    needs_events: finite(judge.needs_events(learned)),
+                    unit: learned.unit,
+                    value: band.map(|b| b.value).and_then(finite),
+                    low: band.map(|b| b.low).and_then(finite),
+                    high: band.map(|b| b.high).and_then(finite),
+                    learned_from: Some(words.clone()),
+                });
+            }
+        }
+        out.sort_by(|a, b| (&a.model, &a.environment, &a.signal, &a.detector).cmp(&(&b.model, &b.environment, &b.signal, &b.detector)));
+        out
+    }
+
     fn series_view(&self, line: &Line) -> SeriesView {
         let band = line.bank.baseline();
         let last = line.points.back();
@@ -152,6 +206,7 @@ impl Engine {
             log_evidence: if line.last_evidence.is_finite() { line.last_evidence } else { 0.0 },
             threshold: (line.injection > 0.0).then(|| -line.injection.ln()),
             budget_share: line.injection * 30.0 * 86_400_000.0 / pane_ms,
+            learned_from: line.learned_from.as_ref().map(|p| p.words()),
             change: line.change.map(|c| crate::domain::Change { before: c.before, after: c.after, low: c.low, high: c.high }),
         }
     }

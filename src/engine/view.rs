@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::alarm::{Change, Unit};
-use crate::domain::{Category, DetectorState, SeriesId, SeriesKey, Time};
+use crate::domain::{Category, DetectorState, SeriesId, SeriesKey, Signal, Time};
 pub use crate::judge::Point;
 
 /// One model in one environment.
@@ -54,6 +54,28 @@ pub struct SeriesView {
     /// False pages in 30 days that this series may spend.
     pub budget_share: f64,
     pub change: Option<Change>,
+    /// The file that its baseline began with, in words.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub learned_from: Option<String>,
+}
+
+/// What is normal of one signal of a model as a whole.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BaselineView {
+    pub model: String,
+    /// None: of every environment, and the model was not seen yet.
+    pub environment: Option<String>,
+    pub signal: Signal,
+    pub detector: String,
+    pub state: DetectorState,
+    /// Until a change that is worth a page can be seen.
+    pub needs_events: Option<f64>,
+    pub unit: Unit,
+    pub value: Option<f64>,
+    pub low: Option<f64>,
+    pub high: Option<f64>,
+    #[serde(default)]
+    pub learned_from: Option<String>,
 }
 
 /// One series with its recent past.

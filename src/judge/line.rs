@@ -1,6 +1,7 @@
 //! One line of the judge's book: a series, the bank that gathers its evidence, and its recent past.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bellwether_detectors::evidence::bins::{BinsBank, BinsSettings, Told};
 use bellwether_detectors::evidence::classes::{ClassBank, ClassSettings};
@@ -13,11 +14,15 @@ use bellwether_detectors::sketch::log_linear::middle;
 use bellwether_detectors::{Call, Reading, Release, State};
 use serde::{Deserialize, Serialize};
 
+use super::embedding::{EmbeddingLine, Vectors};
 use super::fairness::{FairnessBank, Tally};
+use super::import::Provenance;
+use super::joint::JointLine;
 use super::reference::Reference;
 use crate::domain::alarm::Unit;
 use crate::domain::series::StableHash;
 use crate::domain::{DetectorState, SeriesId, SeriesKey, Signal, Time};
+use crate::pane::{Samples, SlotName};
 
 /// Panes kept of every line of a whole model, and of its parts, for charts and for comparing siblings.
 pub const POINTS_MAX: usize = 120;
@@ -70,6 +75,8 @@ pub enum Bank {
     Seasonal(Box<SeasonalStepBank>),
     Gap(GapBank),
     Fairness(Box<FairnessBank>),
+    Embedding(Box<EmbeddingLine>),
+    Joint(Box<JointLine>),
 }
 
 /// What a line is fed with at a pane close.
@@ -95,6 +102,9 @@ pub enum Feed<'a> {
     },
     /// Groups of a protected attribute.
     Groups(&'a [Tally]),
+    Vectors(Vectors<'a>),
+    /// Events whose values are taken together, and the names of their slots.
+    Together(&'a Samples, &'a [SlotName]),
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -125,6 +135,8 @@ pub struct Line {
     pub change: Option<bellwether_detectors::Change>,
     /// What was learned first, of a model as a whole: the yardstick of slow drift.
     pub reference: Option<Box<Reference>>,
+    /// The file that its baseline began with.
+    pub learned_from: Option<Arc<Provenance>>,
 }
 
 // === impl Points ===
@@ -204,6 +216,8 @@ impl Bank {
             Bank::Seasonal(_) => "seasonal_step",
             Bank::Gap(_) => "gap",
             Bank::Fairness(_) => "two_group",
+            Bank::Embedding(_) => "embedding",
+            Bank::Joint(_) => "joint",
         }
     }
 
@@ -218,6 +232,8 @@ impl Bank {
             (Bank::Seasonal(b), Feed::Interval { value, start }) => Some(b.judge(*value, start.0, injection)),
             (Bank::Gap(b), Feed::Arrivals { at_ms, alive }) => Some(b.judge(at_ms, at.0, pane_ms, *alive, injection)),
             (Bank::Fairness(b), Feed::Groups(pane)) => Some(b.judge(pane, at.0, pane_ms, injection)),
+            (Bank::Embedding(b), Feed::Vectors(pane)) => Some(b.judge(pane, at.0, pane_ms, injection)),
+            (Bank::Joint(b), Feed::Together(samples, slots)) => Some(b.judge(samples, slots, at.0, pane_ms, injection)),
             _ => None,
         }
     }
@@ -231,6 +247,8 @@ impl Bank {
             Bank::Seasonal(b) => b.release(how),
             Bank::Gap(b) => b.release(how),
             Bank::Fairness(b) => b.bank.release(how),
+            Bank::Embedding(b) => b.release(how),
+            Bank::Joint(b) => b.release(how),
         }
     }
 
@@ -243,6 +261,8 @@ impl Bank {
             Bank::Seasonal(b) => b.start_live(),
             Bank::Gap(b) => b.start_live(),
             Bank::Fairness(b) => b.bank.start_live(),
+            Bank::Embedding(b) => b.start_live(),
+            Bank::Joint(b) => b.start_live(),
         }
     }
 
@@ -255,6 +275,8 @@ impl Bank {
             Bank::Seasonal(b) => b.state(),
             Bank::Gap(b) => b.state(),
             Bank::Fairness(b) => b.bank.state(),
+            Bank::Embedding(b) => b.state(),
+            Bank::Joint(b) => b.state(),
         }
     }
 
@@ -267,6 +289,8 @@ impl Bank {
             Bank::Seasonal(b) => b.sees(injection),
             Bank::Gap(b) => b.sees(injection),
             Bank::Fairness(b) => b.bank.sees(injection),
+            Bank::Embedding(b) => b.sees(injection),
+            Bank::Joint(b) => b.sees(injection),
         }
     }
 
@@ -279,6 +303,8 @@ impl Bank {
             Bank::Seasonal(b) => b.baseline(),
             Bank::Gap(b) => b.baseline(),
             Bank::Fairness(b) => b.bank.baseline(),
+            Bank::Embedding(b) => b.baseline(),
+            Bank::Joint(b) => b.baseline(),
         }
     }
 
@@ -294,6 +320,8 @@ impl Bank {
             Bank::Gap(b) => Bank::Gap(b.succeed(weight_max)),
             // Only the whole is compared: a version inherits nothing here.
             Bank::Fairness(b) => Bank::Fairness(b.clone()),
+            Bank::Embedding(b) => Bank::Embedding(Box::new(b.succeed(weight_max))),
+            Bank::Joint(b) => Bank::Joint(b.clone()),
         }
     }
 }
@@ -322,17 +350,21 @@ impl Line {
             recovery: None,
             change: None,
             reference: None,
+            learned_from: None,
         }
     }
 
     pub fn state(&self) -> DetectorState {
-        match self.bank.state() {
-            State::Warming => DetectorState::Warming,
-            State::Armed => DetectorState::Armed,
-            State::Starved => DetectorState::Starved,
-            State::Frozen => DetectorState::Frozen,
-            State::Off => DetectorState::Off,
-        }
+        state_of(&self.bank)
+    }
+
+    /// All that it knows is forgotten; it learns anew with this bank.
+    pub fn forget(&mut self, bank: Bank, now: Time, learn_ms: i64) {
+        self.bank = bank;
+        self.reference = self.reference.take().map(|_| Box::default());
+        (self.learned_from, self.change, self.onset, self.expected, self.held) = (None, None, None, None, false);
+        self.judged_from = now.plus_ms(learn_ms);
+        self.decided(now, "reset", "its baseline was forgotten and is learned anew".to_owned());
     }
 
     /// The quantile by which values of this line are told.
@@ -396,6 +428,14 @@ impl Line {
                 Bank::Fairness(b) => b.seen(pane),
                 _ => (0.0, 0.0),
             },
+            Feed::Vectors(_) => match &self.bank {
+                Bank::Embedding(b) => b.seen(),
+                _ => (0.0, 0.0),
+            },
+            Feed::Together(samples, _) => match &self.bank {
+                Bank::Joint(b) => b.seen(samples),
+                _ => (0.0, 0.0),
+            },
             Feed::Arrivals { at_ms, .. } => (at_ms.len() as f64, at_ms.len() as f64 * 1_000.0 / pane_ms as f64),
         };
         if n > 0.0 {
@@ -439,9 +479,33 @@ impl Line {
 
     /// In words why this series pages or does not.
     pub fn words(&self) -> String {
-        if let Bank::Fairness(b) = &self.bank {
-            return b.words();
+        match &self.bank {
+            Bank::Fairness(b) => b.words(),
+            Bank::Embedding(b) => format!("{}; {}", self.state_words(), b.words()),
+            Bank::Joint(b) => format!("{}; {}", self.state_words(), b.words()),
+            Bank::Rate(_) | Bank::Limit(_) | Bank::Bins(_) | Bank::Classes(_) | Bank::Counts(_) | Bank::Seasonal(_) | Bank::Gap(_) => {
+                self.state_words()
+            }
         }
+    }
+
+    /// Which pair or groups an alarm speaks of, where it speaks of some among many.
+    pub fn named(&self) -> Option<String> {
+        match &self.bank {
+            Bank::Fairness(b) => b.named(),
+            Bank::Joint(b) => b.named(),
+            Bank::Rate(_)
+            | Bank::Limit(_)
+            | Bank::Bins(_)
+            | Bank::Classes(_)
+            | Bank::Counts(_)
+            | Bank::Seasonal(_)
+            | Bank::Gap(_)
+            | Bank::Embedding(_) => None,
+        }
+    }
+
+    fn state_words(&self) -> String {
         match self.state() {
             DetectorState::Warming => {
                 let sees = self.bank.sees(self.injection);
@@ -476,6 +540,16 @@ impl Line {
     }
 }
 
+pub fn state_of(bank: &Bank) -> DetectorState {
+    match bank.state() {
+        State::Warming => DetectorState::Warming,
+        State::Armed => DetectorState::Armed,
+        State::Starved => DetectorState::Starved,
+        State::Frozen => DetectorState::Frozen,
+        State::Off => DetectorState::Off,
+    }
+}
+
 /// `12,400`.
 pub fn thousands(number: f64) -> String {
     let digits = format!("{:.0}", number.max(0.0));
@@ -504,6 +578,8 @@ fn quantile_of(grid: &[(u16, u32)], q: f64) -> f64 {
 fn unit_of(signal: &Signal, bank: &Bank) -> Unit {
     match (signal, bank) {
         (_, Bank::Rate(_) | Bank::Limit(_) | Bank::Classes(_) | Bank::Fairness(_)) => Unit::Ratio,
+        (_, Bank::Embedding(_)) => Unit::Deviations,
+        (_, Bank::Joint(_)) => Unit::Score,
         (Signal::ComplaintRate, _) | (Signal::Traffic, Bank::Counts(_)) => Unit::Ratio,
         (Signal::Silence, _) => Unit::Seconds,
         (Signal::Traffic, _) => Unit::Count,
@@ -517,7 +593,7 @@ fn unit_of(signal: &Signal, bank: &Bank) -> Unit {
 /// The id of a line: that of its series, or one of its own where a second detector watches the same series.
 fn line_id(series: &SeriesKey, bank: &Bank) -> SeriesId {
     match bank {
-        Bank::Limit(_) | Bank::Seasonal(_) | Bank::Counts(_) if is_second(&series.signal, bank) => {
+        Bank::Limit(_) | Bank::Seasonal(_) | Bank::Counts(_) | Bank::Joint(_) if is_second(&series.signal, bank) => {
             let mut h = StableHash::new();
             h.part(&series.id().0.to_be_bytes()).part(bank.name().as_bytes());
             SeriesId(h.finish())
@@ -529,9 +605,10 @@ fn line_id(series: &SeriesKey, bank: &Bank) -> SeriesId {
 /// Does another detector watch the same series under its own id?
 fn is_second(signal: &Signal, bank: &Bank) -> bool {
     match bank {
-        Bank::Limit(_) => true,
+        // A feature might bear the name by which all together are told.
+        Bank::Limit(_) | Bank::Joint(_) => true,
         Bank::Seasonal(_) => *signal != Signal::Traffic,
         Bank::Counts(_) => *signal == Signal::Traffic,
-        Bank::Rate(_) | Bank::Bins(_) | Bank::Classes(_) | Bank::Gap(_) | Bank::Fairness(_) => false,
+        Bank::Rate(_) | Bank::Bins(_) | Bank::Classes(_) | Bank::Gap(_) | Bank::Fairness(_) | Bank::Embedding(_) => false,
     }
 }

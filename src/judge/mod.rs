@@ -19,16 +19,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::incident::Exemplar;
 use crate::domain::{GroupKey, SeriesId, SeriesKey, Signal, Time};
-use crate::pane::{Code, Distinct, Leaf, LeafCell, Leaves, SlotName, once_each, renew_order, slot};
+use crate::pane::{Code, Distinct, Leaf, LeafCell, Leaves, Samples, SlotName, once_each, renew_order, slot};
 
 mod budget;
+mod embedding;
 mod fairness;
+mod import;
+mod joint;
 mod line;
 mod reference;
 mod rules;
 
 pub use budget::Budget;
+use embedding::{EmbeddingLine, Vectors};
 use fairness::{FairnessBank, Tally};
+pub use import::{Import, Learned, PANES_MAX, Provenance, Template};
+use joint::JointLine;
 pub use line::{Bank, Decided, Feed, Line, Point, Points, thousands};
 use reference::DayEnd;
 pub use rules::{RuleFired, Rules};
@@ -44,6 +50,12 @@ pub const SLOW_DRIFT: &str = "slow_drift:";
 /// What is forgiven where the configuration says nothing: relative, and in standard deviations.
 const TOLERANCE: f64 = 0.2;
 const TOLERANCE_SIGMA: f64 = 0.1;
+/// A vector may lie this far away, in standard deviations of one, along whatever direction a change takes.
+const TOLERANCE_OF_EMBEDDINGS: f64 = 0.05;
+/// Lines of embeddings: each holds about 80 KB, most of it the covariance of its waves.
+const EMBEDDING_LINES_MAX: usize = 1_000;
+/// Models whose features are taken together: each holds up to 250 KB, two kilobytes for every kind of agreement of every pair.
+const JOINT_LINES_MAX: usize = 250;
 /// Empty intervals fed after a pause; a longer pause is a hole in the data and no evidence.
 const EMPTY_INTERVALS_MAX: i64 = 36;
 /// Complaints are counted against the predictions of this long.
@@ -182,6 +194,8 @@ struct Gathered {
     with_features: u32,
     /// Predictions outside the intended use.
     outside: u32,
+    /// Of a model as a whole and of its versions.
+    samples: Samples,
 }
 
 pub struct Judge {
@@ -207,7 +221,20 @@ pub struct Judge {
     /// Models that are watched more closely while something is open, and how many times as closely.
     raised: Vec<(GroupKey, f64)>,
     is_live: bool,
+    /// Lines of embeddings and of features together, which are bounded, and how often one was not opened for it.
+    embedding_lines: usize,
+    joint_lines: usize,
+    refused: Refused,
+    /// What was learned from references.
+    templates: Vec<Template>,
     scratch: Scratch,
+}
+
+/// How often a line was not opened because there are too many of its kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    pub embeddings: u64,
+    pub joint: u64,
 }
 
 #[derive(Default)]
@@ -227,6 +254,7 @@ pub struct Core {
     budget: budget::Budget,
     raised: Vec<(GroupKey, f64)>,
     is_live: bool,
+    refused: Refused,
 }
 
 // === impl Group ===
@@ -262,6 +290,10 @@ impl Judge {
             budget,
             raised: Vec::new(),
             is_live: false,
+            embedding_lines: 0,
+            joint_lines: 0,
+            refused: Refused::default(),
+            templates: Vec::new(),
             scratch: Scratch::default(),
         }
     }
@@ -276,6 +308,10 @@ impl Judge {
 
     pub fn is_live(&self) -> bool {
         self.is_live
+    }
+
+    pub fn refused(&self) -> Refused {
+        self.refused
     }
 
     pub fn groups(&self) -> &[Group] {
@@ -517,8 +553,14 @@ impl Judge {
         gathered.outside += outside;
         let since = *gathered.since.get_or_insert(start);
         let length_ms = start.plus_ms(self.settings.pane_ms).since_ms(since);
+        let is_whole = self.groups[g as usize].key.is_roll_up();
+        let gathered = &mut self.groups[g as usize].gathered;
         for (_, i) in touched {
-            let codes = cells[*i as usize].cell.codes();
+            let LeafCell { cell, .. } = &mut cells[*i as usize];
+            if !is_segment && !cell.samples.is_empty() {
+                gathered.samples.join(&cell.samples, is_whole);
+            }
+            let codes = cell.codes();
             if is_segment {
                 gathered.codes.extend(codes.iter().filter(|c| !self.of_features.get(usize::from(c.0.slot())).is_some_and(|f| *f)));
             } else {
@@ -537,9 +579,13 @@ impl Judge {
         let Gathered { predictions, with_features, outside, .. } = *gathered;
         codes.extend_from_slice(&gathered.codes);
         gathered.codes.clear();
+        let samples = std::mem::take(&mut gathered.samples);
         *gathered = Gathered { codes: std::mem::take(&mut gathered.codes), ..Gathered::default() };
         once_each(&mut codes);
         self.grow(g as usize, &codes, predictions > 0, since);
+        if is_whole && samples.rows().next().is_some() {
+            self.take_together(g as usize, since);
+        }
 
         let live = self.is_live;
         // From here on a pane is what was gathered.
@@ -566,11 +612,8 @@ impl Judge {
             let all: f64 = part.iter().map(|c| f64::from(c.1)).sum();
             grid.clear();
             grid.extend(part.iter().map(|c| (c.0.bin(), c.1)));
-            // Values never met are told by the classes of the same slot, before those learn.
-            let unseen: f64 = fed
-                .iter()
-                .find_map(|l| classes_of(&lines[usize::from(*l)]))
-                .map_or(f64::NAN, |bank| grid.iter().filter(|(class, _)| !bank.is_known(*class)).map(|c| f64::from(c.1)).sum());
+            // Values never met are told by the classes of the same slot, before those learn; vectors of a strange length by their line.
+            let unseen = fed.iter().find_map(|l| strangers_of(&lines[usize::from(*l)], &grid)).unwrap_or(f64::NAN);
             for l in fed {
                 let line = &mut lines[usize::from(*l)];
                 let served = all - count(3);
@@ -583,8 +626,9 @@ impl Judge {
                     (Signal::ComplaintRate, _) => Feed::Count { count: count(1), exposure },
                     (_, Bank::Bins(_)) => Feed::Grid(&grid),
                     (_, Bank::Classes(_)) => Feed::Classes(&grid),
+                    (_, Bank::Embedding(_)) => Feed::Vectors(Vectors { lengths: &grid, samples: &samples, slot: *number }),
                     (_, Bank::Rate(_) | Bank::Limit(_)) => Feed::Share { hits: count(1), total: all },
-                    (_, Bank::Counts(_) | Bank::Seasonal(_) | Bank::Gap(_) | Bank::Fairness(_)) => continue,
+                    (_, Bank::Counts(_) | Bank::Seasonal(_) | Bank::Gap(_) | Bank::Fairness(_) | Bank::Joint(_)) => continue,
                 };
                 if let Feed::Share { total, .. } = feed
                     && total <= 0.0
@@ -616,6 +660,12 @@ impl Judge {
             if let Some(call) = line.judge(&Feed::Groups(&tallies), start, pane_ms, panes) {
                 said(line, call, start, pane_ms, live, Vec::new(), out);
             }
+        }
+        if samples.rows().next().is_some()
+            && let Some(line) = lines.iter_mut().find(|l| matches!(l.bank, Bank::Joint(_)))
+            && let Some(call) = line.judge(&Feed::Together(&samples, &self.slots), start, pane_ms, panes)
+        {
+            said(line, call, start, pane_ms, live, Vec::new(), out);
         }
         // Use that the model was not made for: the whole model is asked, by its leaves' segments.
         if predictions > 0
@@ -750,7 +800,9 @@ impl Judge {
         self.groups[g].lines.reserve_exact(if fresh.is_empty() { 0 } else { fresh.len() + more });
         for (name, number) in fresh {
             let mut fed = Vec::new();
-            for (signal, bank) in self.wanted(&name, g) {
+            let wanted = self.wanted(&name, g);
+            self.refused.embeddings += u64::from(wanted.is_empty() && matches!(name, SlotName::Embedding(_)) && self.groups[g].key.segment.is_none());
+            for (signal, bank) in wanted {
                 let bank = self.inherited(g, &signal, bank, now);
                 fed.push(self.open_line(g, signal, bank, now));
             }
@@ -789,6 +841,25 @@ impl Judge {
         self.groups[g].grown = Some(self.groups[g].has_cost);
     }
 
+    /// Opens the line of features that are taken together.
+    fn take_together(&mut self, g: usize, now: Time) {
+        if self.groups[g].lines.iter().any(|l| matches!(l.bank, Bank::Joint(_))) {
+            return;
+        }
+        if self.joint_lines >= JOINT_LINES_MAX {
+            self.refused.joint += 1;
+            return;
+        }
+        let signal = Signal::Feature(Signal::TOGETHER.to_owned());
+        self.open_line(g, signal, self.joint_bank(), now);
+    }
+
+    fn joint_bank(&self) -> Bank {
+        // Only what is said of this signal itself: a tolerance of all features is one of values.
+        let asked = self.settings.signals.get(&Signal::Feature(Signal::TOGETHER.to_owned()).to_string()).and_then(|l| l.tolerance);
+        Bank::Joint(Box::new(JointLine::new(asked.unwrap_or_else(JointLine::default_tolerance))))
+    }
+
     /// Opens the lines that compare groups. What is compared is the outcome if the events tell one, else failures.
     fn compare_groups(&mut self, g: usize, codes: &[(Code, u32)], now: Time) {
         let model = self.groups[g].key.model.clone();
@@ -825,13 +896,16 @@ impl Judge {
         let weight = weight_of(&signal);
         let mut line = Line::new(SeriesKey { group: key, signal }, bank, weight);
         line.injection = self.budget.birth(weight) * closeness(&self.raised, &line.series.group);
-        if matches!(line.bank, Bank::Rate(_) | Bank::Bins(_) | Bank::Classes(_) | Bank::Counts(_)) {
+        if matches!(line.bank, Bank::Rate(_) | Bank::Bins(_) | Bank::Classes(_) | Bank::Counts(_) | Bank::Embedding(_) | Bank::Joint(_)) {
             line.judged_from = born.min(now).plus_ms(self.settings.learn_ms);
         }
         if line.series.group.is_roll_up() && matches!(line.bank, Bank::Rate(_) | Bank::Bins(_) | Bank::Classes(_)) {
             line.reference = Some(Box::default());
         }
+        self.teach(&mut line, now);
         let id = line.id;
+        self.embedding_lines += usize::from(matches!(line.bank, Bank::Embedding(_)));
+        self.joint_lines += usize::from(matches!(line.bank, Bank::Joint(_)));
         let lines = &mut self.groups[g].lines;
         lines.push(line);
         let at = (lines.len() - 1) as u16;
@@ -859,6 +933,11 @@ impl Judge {
 
     /// The lines that a slot opens in a group.
     fn wanted(&self, name: &SlotName, g: usize) -> Vec<(Signal, Bank)> {
+        self.wanted_of(name, g, true)
+    }
+
+    /// `fresh`: only what is not there already and has room.
+    fn wanted_of(&self, name: &SlotName, g: usize, fresh: bool) -> Vec<(Signal, Bank)> {
         let key = &self.groups[g].key;
         let (of_whole, of_segment) = (key.is_roll_up(), key.segment.is_some());
         let rate = |signal: Signal| -> Vec<(Signal, Bank)> {
@@ -882,7 +961,7 @@ impl Judge {
             SlotName::Cost => value(Signal::Cost),
             SlotName::Score => value(Signal::Prediction),
             // A model that gives a score and a label is judged on the score: the label is a cut of it.
-            SlotName::Label if self.groups[g].by_slot.iter().any(|b| b.0 == slot::SCORE) => vec![],
+            SlotName::Label if fresh && self.groups[g].by_slot.iter().any(|b| b.0 == slot::SCORE) => vec![],
             SlotName::Label => vec![(Signal::Prediction, Bank::classes(self.limits(&Signal::Prediction).tolerance.unwrap_or(0.2)))],
             SlotName::Empty => rate(Signal::EmptyRate),
             SlotName::Complaint => {
@@ -904,6 +983,20 @@ impl Judge {
             SlotName::QualityBad(n) => rate(Signal::Quality(n.to_string())),
             // All groups of an attribute are one line, opened with the whole's.
             SlotName::Group(..) => vec![],
+            SlotName::Embedding(n) => {
+                let (signal, unseen) = (Signal::Embedding(n.to_string()), Signal::Unseen(n.to_string()));
+                let tolerance =
+                    self.limits(&signal).tolerance.map_or(TOLERANCE_OF_EMBEDDINGS, |t| sigma_of(Limits { tolerance: Some(t), ..Limits::default() }));
+                let mut out = Vec::new();
+                if self.embedding_lines < EMBEDDING_LINES_MAX || !fresh {
+                    out.push((signal, Bank::Embedding(Box::new(EmbeddingLine::new(tolerance)))));
+                    // A feature of the same name that came as text is watched for unseen values already.
+                    if !fresh || self.groups[g].lines.iter().all(|l| l.series.signal != unseen) {
+                        out.insert(0, (unseen.clone(), self.rate_bank(&unseen)));
+                    }
+                }
+                out
+            }
         }
     }
 
@@ -1045,7 +1138,7 @@ impl Judge {
     // --- state ---
 
     pub fn core(&self) -> Core {
-        Core { slots: self.slots.clone(), budget: self.budget.clone(), raised: self.raised.clone(), is_live: self.is_live }
+        Core { slots: self.slots.clone(), budget: self.budget.clone(), raised: self.raised.clone(), is_live: self.is_live, refused: self.refused }
     }
 
     /// Groups that changed since they were last taken, by a stable name.
@@ -1058,21 +1151,32 @@ impl Judge {
                 out.push((format!("group/{i:08}"), bytes));
             }
         }
+        for (i, template) in self.templates.iter_mut().enumerate() {
+            if std::mem::take(&mut template.dirty)
+                && let Ok(bytes) = postcard::to_stdvec(template)
+            {
+                out.push((format!("template/{i:08}"), bytes));
+            }
+        }
         out
     }
 
     /// Puts saved groups back, in the order of their names.
     ///
     /// # Errors
-    /// When a row is not a group of this version.
-    pub fn restore(settings: Settings, core: Core, groups: &[&[u8]]) -> Result<Judge, String> {
+    /// When a row is not a group, or no template, of this version.
+    pub fn restore(settings: Settings, core: Core, groups: &[&[u8]], templates: &[&[u8]]) -> Result<Judge, String> {
         let mut judge = Judge::new(settings);
+        for bytes in templates {
+            judge.templates.push(postcard::from_bytes(bytes).map_err(|e| format!("a saved reference cannot be read: {e}"))?);
+        }
         judge.of_features = core.slots.iter().map(is_of_feature).collect();
         judge.slots = core.slots;
         judge.budget = core.budget;
         judge.budget.set(judge.settings.false_pages, judge.settings.pane_ms);
         judge.raised = core.raised;
         judge.is_live = core.is_live;
+        judge.refused = core.refused;
         for bytes in groups {
             let group: Group = postcard::from_bytes(bytes).map_err(|e| format!("a saved group cannot be read: {e}"))?;
             let g = judge.groups.len() as u32;
@@ -1080,6 +1184,8 @@ impl Judge {
             judge.families.entry(group.key.whole()).or_default().push(g);
             for (i, line) in group.lines.iter().enumerate() {
                 judge.by_line.insert(line.id, (g, i as u16));
+                judge.embedding_lines += usize::from(matches!(line.bank, Bank::Embedding(_)));
+                judge.joint_lines += usize::from(matches!(line.bank, Bank::Joint(_)));
                 if line.series.signal == Signal::Silence {
                     judge.listeners.push((g, i as u16));
                 }
@@ -1135,7 +1241,7 @@ fn tallies_of(slots: &[SlotName], codes: &[(Code, u32)], attribute: &str) -> Vec
 }
 
 fn is_of_feature(slot: &SlotName) -> bool {
-    matches!(slot, SlotName::Number(_) | SlotName::Class(_) | SlotName::Present(_) | SlotName::Group(..))
+    matches!(slot, SlotName::Number(_) | SlotName::Class(_) | SlotName::Present(_) | SlotName::Group(..) | SlotName::Embedding(_))
 }
 
 /// What a line's reading means, once it is live.
@@ -1176,10 +1282,7 @@ fn said(line: &mut Line, call: Call, start: Time, pane_ms: i64, live: bool, exem
                 log_evidence: line.last_evidence,
                 threshold: if threshold.is_finite() { threshold } else { 0.0 },
                 exemplars,
-                named: match &line.bank {
-                    Bank::Fairness(b) => b.named(),
-                    _ => None,
-                },
+                named: line.named(),
             })));
         }
         Call::Recovered { change } => {
@@ -1194,9 +1297,13 @@ fn said(line: &mut Line, call: Call, start: Time, pane_ms: i64, live: bool, exem
     }
 }
 
-fn classes_of(line: &Line) -> Option<&bellwether_detectors::evidence::classes::ClassBank> {
+/// How many of what came in the line has never met, where it is able to tell.
+fn strangers_of(line: &Line, grid: &[(u16, u32)]) -> Option<f64> {
     match &line.bank {
-        Bank::Classes(b) if b.state() != bellwether_detectors::State::Warming => Some(b),
+        Bank::Classes(b) if b.state() != bellwether_detectors::State::Warming => {
+            Some(grid.iter().filter(|(class, _)| !b.is_known(*class)).map(|c| f64::from(c.1)).sum())
+        }
+        Bank::Embedding(b) => b.strangers(grid),
         _ => None,
     }
 }

@@ -81,7 +81,7 @@ impl Reference {
                     self.fold();
                 }
             }
-            Feed::Count { .. } | Feed::Interval { .. } | Feed::Arrivals { .. } | Feed::Groups(_) => {}
+            Feed::Count { .. } | Feed::Interval { .. } | Feed::Arrivals { .. } | Feed::Groups(_) | Feed::Vectors(_) | Feed::Together(..) => {}
         }
     }
 
@@ -166,7 +166,7 @@ impl Reference {
                 .filter(|c| f64::from(c.1) >= SHARE_MIN * first)
                 .filter_map(|c| self.of_share(c.0, first, newest, tolerance, at_least))
                 .max_by(|a, b| a.tolerances.total_cmp(&b.tolerances)),
-            Bank::Limit(_) | Bank::Counts(_) | Bank::Seasonal(_) | Bank::Gap(_) | Bank::Fairness(_) => None,
+            Bank::Limit(_) | Bank::Counts(_) | Bank::Seasonal(_) | Bank::Gap(_) | Bank::Fairness(_) | Bank::Embedding(_) | Bank::Joint(_) => None,
         }) else {
             return DayEnd::Nothing;
         };

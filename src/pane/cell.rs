@@ -8,6 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::sample::Samples;
 use crate::domain::Time;
 use crate::domain::incident::Exemplar;
 
@@ -55,6 +56,8 @@ pub struct Cell {
     pub usual: Exemplars,
     /// Sub-slots of the pane in which a prediction arrived, one bit each.
     pub arrivals: [u64; 4],
+    /// Vectors, and values that stood together.
+    pub samples: Samples,
 }
 
 /// Cells are moved between rooms and sorted; their place in memory stays.
@@ -104,6 +107,7 @@ impl Cell {
         for (mine, theirs) in self.arrivals.iter_mut().zip(other.arrivals) {
             *mine |= theirs;
         }
+        self.samples.join(&other.samples, true);
         other.clear();
     }
 
@@ -119,6 +123,7 @@ impl Cell {
         self.users_failed.smallest.clear();
         self.failed.clear();
         self.usual.clear();
+        self.samples.clear();
     }
 }
 

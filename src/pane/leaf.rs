@@ -158,6 +158,8 @@ pub enum SlotName {
     /// A protected attribute and a group of it: the two low bits of a bin tell what became of the prediction (0 undecided, 1
     /// favourable, 2 unfavourable, 3 failed), the others are the stratum: a hash of its segments.
     Group(Arc<str>, Arc<str>),
+    /// An embedding: bins are the lengths of its vectors, 0 for those that have no direction.
+    Embedding(Arc<str>),
 }
 
 /// Numbers of the fixed slots, in the order of [`SlotName`].

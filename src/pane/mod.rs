@@ -5,10 +5,12 @@
 
 mod cell;
 mod leaf;
+mod sample;
 #[cfg(test)]
 mod tests;
 mod watch;
 
 pub use cell::{BoxedCell, Cell, Code, Distinct, Exemplars, SLOTS_PER_PANE, once_each};
 pub use leaf::{Leaf, LeafCell, Leaves, SlotName, renew_order, slot};
+pub use sample::{Row, Samples, VECTORS_MAX, Vector};
 pub use watch::{Contribution, Counts, Fact, FactKind, Limits, Outbound, PartitionId, Protected, Scan, Settings, Watch};

@@ -9,12 +9,14 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use bellwether_detectors::evidence::embedding::Folded;
 use bellwether_detectors::sketch::log_linear::bin_of;
 use foldhash::fast::FixedState;
 use serde::{Deserialize, Serialize};
 
 use super::cell::{BoxedCell, Cell, Told};
 use super::leaf::{Leaf, SlotName, slot};
+use super::sample::Row;
 use crate::domain::observation::{Body, Fault, FeatureValue, FeedbackKind, Flag, PipelineState, Prediction, Status};
 use crate::domain::series::{StableHash, UNKNOWN};
 use crate::domain::{Observation, Segment, Time};
@@ -158,6 +160,8 @@ pub struct Counts {
     pub foreign_currency: u64,
     pub segments_as_other: u64,
     pub slots_dropped: u64,
+    /// Vectors of embeddings beyond those that a cell samples.
+    pub embeddings_unsampled: u64,
     /// Events whose leaf did not fit and was counted as `other`.
     pub leaves_as_other: u64,
     pub facts_dropped: u64,
@@ -231,6 +235,7 @@ struct FeatureSlots {
     present: u16,
     number: Option<u16>,
     class: Option<u16>,
+    embedding: Option<u16>,
 }
 
 /// All partitions of this process.
@@ -695,7 +700,7 @@ impl Partition {
                     Some(shape) => shape,
                     None => shapes.entry(leaf_version.model.clone()).or_default(),
                 };
-                add_features(cell, prediction, shape, &mut slot_of, out);
+                self.counts.embeddings_unsampled += add_features(cell, prediction, id_hash, shape, &mut slot_of, out);
                 for (name, flag) in &prediction.flags {
                     let raised = match flag {
                         Flag::Bool(b) => *b,
@@ -943,16 +948,19 @@ fn class_of(word: &str) -> u16 {
     StableHash::of(word.as_bytes()) as u16
 }
 
+/// Returns how many vectors could not be sampled.
 fn add_features(
     cell: &mut Cell,
     p: &Prediction<'_>,
+    id_hash: u64,
     shape: &mut Shape,
     slot_of: &mut impl FnMut(SlotName, &mut Vec<Outbound>) -> Option<u16>,
     out: &mut Vec<Outbound>,
-) {
+) -> u64 {
     if !p.carries_features {
-        return;
+        return 0;
     }
+    let (mut row, mut numbers, mut unsampled) = (Row::default(), 0, 0);
     cell.with_features += 1;
     for (i, (name, value)) in p.features.iter().enumerate() {
         let at = match shape.features.get(i) {
@@ -963,7 +971,7 @@ fn add_features(
                     // A name without a slot is not remembered: a producer may invent names for ever.
                     let Some(present) = slot_of(SlotName::Present(name.as_ref().into()), out) else { continue };
                     let at = shape.features.len();
-                    shape.features.push(FeatureSlots { name: name.to_string(), present, number: None, class: None });
+                    shape.features.push(FeatureSlots { name: name.to_string(), present, number: None, class: None, embedding: None });
                     shape.feature_index.insert(name.to_string(), at);
                     at
                 }
@@ -981,6 +989,7 @@ fn add_features(
             FeatureValue::Number(v) => {
                 if let Some(s) = get(&mut known.number, SlotName::Number, out) {
                     cell.add(s, bin_of(*v));
+                    row.push(&mut numbers, s, *v);
                 }
             }
             FeatureValue::Text(t) => {
@@ -993,9 +1002,21 @@ fn add_features(
                     cell.add(s, u16::from(*b));
                 }
             }
-            FeatureValue::Null | FeatureValue::Embedding(_) => {}
+            FeatureValue::Embedding(vector) => {
+                if let Some(s) = get(&mut known.embedding, SlotName::Embedding, out) {
+                    // Decoding bounds lengths far below.
+                    let length = if vector.iter().any(|x| *x != 0.0) { vector.len().min(usize::from(u16::MAX)) as u16 } else { 0 };
+                    cell.add(s, length);
+                    unsampled += u64::from(!cell.samples.vector(s, id_hash, length, || Folded::of(vector)));
+                }
+            }
+            FeatureValue::Null => {}
         }
     }
+    if numbers > 1 {
+        cell.samples.row(id_hash, &row);
+    }
+    unsampled
 }
 
 /// What is said about one prediction: no more than the allow-list lets through.

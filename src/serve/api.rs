@@ -396,7 +396,7 @@ async fn runtime_info(State(web): Shared) -> Answer<Json<Value>> {
 // --- the document ---
 
 /// Method, path, what it does, name of the answer's schema.
-pub const ROUTES: [(&str, &str, &str, &str); 34] = [
+pub const ROUTES: [(&str, &str, &str, &str); 37] = [
     ("get", "/-/healthy", "200 while the process turns; 503 only if a restart would help", ""),
     ("get", "/-/ready", "200 when it can do its work, else 503; the reasons either way", "Readiness"),
     ("post", "/-/reload", "Reads the configuration again; 400 says what is wrong with it", ""),
@@ -430,6 +430,9 @@ pub const ROUTES: [(&str, &str, &str, &str); 34] = [
     ("get", "/api/v1/models", "Models with traffic, detector states and live incidents", "Models"),
     ("get", "/api/v1/series", "Series of a model, or all", "SeriesList"),
     ("get", "/api/v1/series/{id}/points", "The recent past of a series, with its decisions", "Points"),
+    ("get", "/api/v1/baselines", "What is normal of models as wholes, and where it was learned", "Baselines"),
+    ("post", "/api/v1/baselines", "Learns a reference, packed by `bellwether baseline import`", "Baselines"),
+    ("post", "/api/v1/baselines/reset", "Forgets what was learned of a model, or of one `signal` of it", "Baselines"),
     ("get", "/api/v1/faults", "Faults of the demo; 404 elsewhere", "Faults"),
     ("post", "/api/v1/faults/{name}/on", "Switches a fault of the demo on", "Fault"),
     ("post", "/api/v1/faults/{name}/off", "Switches a fault of the demo off", "Fault"),
@@ -446,6 +449,7 @@ fn document() -> Value {
             path.split('/').filter_map(|p| p.strip_prefix('{')?.strip_suffix('}')).map(|name| parameter("path", name)).collect();
         match path {
             "/api/v1/incidents" => parameters.extend(["model", "category", "state", "live", "limit", "cursor"].map(|n| parameter("query", n))),
+            "/api/v1/baselines" if method == "get" => parameters.push(parameter("query", "model")),
             "/api/v1/series" => parameters.extend(["model", "limit"].map(|n| parameter("query", n))),
             _ => {}
         }
@@ -563,6 +567,11 @@ fn schemas() -> Value {
             "state": {"enum": crate::domain::DetectorState::NAMES}, "words": text, "unit": text, "log_evidence": number,
             "value": {"type": ["number", "null"]}, "baseline": {"type": ["number", "null"]}, "threshold": {"type": ["number", "null"]}}},
         "SeriesList": list("Series"),
+        "Baseline": {"type": "object", "properties": {"model": text, "environment": {"type": ["string", "null"]}, "signal": text, "detector": text,
+            "state": {"enum": crate::domain::DetectorState::NAMES}, "needs_events": {"type": ["number", "null"]}, "unit": text,
+            "value": {"type": ["number", "null"]}, "low": {"type": ["number", "null"]}, "high": {"type": ["number", "null"]},
+            "learned_from": {"type": ["string", "null"]}}},
+        "Baselines": list("Baseline"),
         "Points": {"type": "object", "properties": {"series": {"$ref": "#/components/schemas/Series"}, "onset": time_or_none,
             "decisions": {"type": "array", "items": {"type": "object", "properties": {"time": time, "decision": text, "reason": text}}},
             "data": {"type": "array", "items": {"type": "object", "properties": {

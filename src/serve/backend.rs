@@ -5,8 +5,8 @@ use serde::Serialize;
 
 use super::holds::NewHold;
 use crate::domain::incident::{Incident, TimelineEntry};
-use crate::domain::{ClosedAs, Hold, Role, Time};
-use crate::engine::view::{EngineView, ModelView, SeriesPage, SeriesView};
+use crate::domain::{ClosedAs, Hold, Role, Signal, Time};
+use crate::engine::view::{BaselineView, EngineView, ModelView, SeriesPage, SeriesView};
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct IncidentFilter {
@@ -125,6 +125,22 @@ pub struct Audited {
     pub detail: String,
 }
 
+/// What a person may do to what is normal.
+#[derive(Clone, Debug, PartialEq)]
+pub enum BaselineCommand {
+    /// A packed reference; `environment`: all if none.
+    Import {
+        model: String,
+        environment: Option<String>,
+        packed: String,
+    },
+    Forget {
+        model: String,
+        environment: Option<String>,
+        signal: Option<Signal>,
+    },
+}
+
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum CommandError {
     #[error("no incident {0:?}")]
@@ -229,6 +245,14 @@ pub trait Backend: Send + Sync {
     /// Series of a model, or all; at most `limit`.
     async fn series(&self, model: Option<&str>, limit: usize) -> Result<Vec<SeriesView>, CommandError>;
     async fn series_page(&self, id: &str) -> Result<SeriesPage, CommandError>;
+    /// What is normal, of one model or of all.
+    async fn baselines(&self, _model: Option<&str>) -> Result<Vec<BaselineView>, CommandError> {
+        Err(CommandError::Unavailable("no baselines here".to_owned()))
+    }
+    /// Changes what is normal; durable when it returns what is normal now.
+    async fn teach(&self, _command: BaselineCommand) -> Result<Vec<BaselineView>, CommandError> {
+        Err(CommandError::Unavailable("no baselines here".to_owned()))
+    }
     async fn engine(&self) -> Result<EngineView, CommandError>;
     /// Lag, rejections and the outbox. Nothing is said of what is not told.
     async fn health(&self) -> HealthView {

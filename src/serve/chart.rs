@@ -221,6 +221,7 @@ fn value_ticks(scale: &Scale, unit: Unit) -> Vec<(f64, String)> {
         Unit::Milliseconds => (1.0, " ms"),
         Unit::Seconds => (1.0, " s"),
         Unit::PerSecond => (1.0, "/s"),
+        Unit::Deviations => (1.0, " sd"),
         Unit::Tokens | Unit::Currency | Unit::Score | Unit::Count => (1.0, ""),
     };
     let rough = span * factor / 5.0;

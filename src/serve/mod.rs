@@ -5,6 +5,7 @@
 
 mod api;
 mod backend;
+mod baselines;
 mod chart;
 mod door;
 mod guard;
@@ -29,9 +30,11 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use backend::{
-    Audited, Backend, CommandError, DeliveryRow, FaultButton, HealthView, HearError, Holder, IncidentFilter, IncidentPage, LagRow, OutboxRow,
-    PersonCommand, Readiness,
+    Audited, Backend, BaselineCommand, CommandError, DeliveryRow, FaultButton, HealthView, HearError, Holder, IncidentFilter, IncidentPage, LagRow,
+    OutboxRow, PersonCommand, Readiness,
 };
+
+pub use baselines::REFERENCE_BYTES_MAX;
 
 use crate::domain::Time;
 pub use holds::NewHold;
@@ -114,6 +117,7 @@ async fn farewell(mut heard: watch::Receiver<bool>) {
 fn routes(web: Arc<Web>) -> Router {
     Router::new()
         .merge(manage::routes())
+        .merge(baselines::routes())
         .merge(api::routes())
         .merge(holds::routes())
         .merge(pages::routes())
@@ -126,11 +130,12 @@ fn routes(web: Arc<Web>) -> Router {
 async fn at_the_guard(State(web): Shared, request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let length = request.headers().get(header::CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse::<u64>().ok());
+    let most = if path == baselines::PATH { REFERENCE_BYTES_MAX } else { BODY_BYTES_MAX };
     let mut response = match web.guard.admits(request.method(), request.headers(), request.uri().host()) {
         Err(refusal) => api::Problem::new(StatusCode::FORBIDDEN, refusal.to_string()).into_response(),
         // What says beforehand that it is too long need not be read; what does not say is cut off while it is read.
-        Ok(()) if length.is_some_and(|l| l > BODY_BYTES_MAX as u64) => {
-            api::Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a body has at most {BODY_BYTES_MAX} bytes")).into_response()
+        Ok(()) if length.is_some_and(|l| l > most as u64) => {
+            api::Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a body has at most {most} bytes")).into_response()
         }
         Ok(()) => match within(by_role(&web, request, next)).await {
             Some(response) => response,

@@ -1042,6 +1042,7 @@ struct SeriesTemplate<'a> {
     why: String,
     budget_words: String,
     decisions: Vec<(When, String, String)>,
+    learned_from: Option<String>,
     drift: Option<String>,
     tests: Vec<TestRow>,
 }
@@ -1089,6 +1090,7 @@ async fn series(State(web): Shared, headers: HeaderMap, Path(id): Path<String>) 
             s.budget_share
         ),
         decisions: found.decisions.iter().map(|(at, decision, reason)| (frame.when(*at), capital(decision), reason.clone())).collect(),
+        learned_from: s.learned_from.clone(),
         drift: found.drift.as_ref().map(|d| d.words.clone()),
         tests: (found.drift.iter().flat_map(|d| &d.tests))
             .map(|t| TestRow {

@@ -210,11 +210,23 @@ fn models(checker: &mut Checker<'_>, root: &Node, segments: &[String]) -> BTreeM
             protected: texts(model.get("protected")),
             favourable: model.get("favourable").map_or_else(|| FAVOURABLE.iter().map(|w| (*w).to_owned()).collect(), |n| texts(Some(n))),
             silence_after_ms: model.get("silence_after").and_then(|n| form::duration(n).ok()),
+            reference: reference(checker, model, &path),
             canaries: model.entry("canaries").map(|e| canaries(checker, &e.value, &e.key_at, &join(&path, "canaries"))).unwrap_or_default(),
         };
         all.insert(entry.name.clone(), settings);
     }
     all
+}
+
+/// A file that is not there yet is no fault of the configuration: the daemon says so, and watches.
+fn reference(checker: &mut Checker<'_>, model: &Node, path: &str) -> Option<PathBuf> {
+    let (plain, section) = (model.entry("reference"), model.get("baseline").and_then(|b| b.entry("reference")));
+    if let (Some(_), Some(second)) = (plain, section) {
+        let message = "the reference is given twice; keep one";
+        checker.complain(&second.key_at, &join(path, "baseline.reference"), "reference".to_owned(), message, None);
+    }
+    let name = form::text(&plain.or(section)?.value).ok()?;
+    Some(beside(checker.file, name))
 }
 
 fn canaries(checker: &mut Checker<'_>, node: &Node, key_at: &Place, path: &str) -> Vec<String> {

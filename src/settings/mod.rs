@@ -134,6 +134,8 @@ pub struct ModelSettings {
     pub favourable: Vec<String>,
     /// Learned where absent.
     pub silence_after_ms: Option<i64>,
+    /// A table of predictions that says what is normal.
+    pub reference: Option<PathBuf>,
     /// Planted strings, from the file and from here. `Debug` shows only how many.
     pub canaries: Vec<String>,
 }

@@ -268,6 +268,7 @@ pub fn redacted(settings: &Settings) -> String {
                 parts.push(format!("favourable: {}", list(&model.favourable)));
             }
             parts.extend(model.silence_after_ms.map(|ms| format!("silence_after: {}", shown_duration(ms))));
+            parts.extend(model.reference.as_ref().map(|f| format!("reference: {}", text(&f.display().to_string()))));
             if !model.canaries.is_empty() {
                 // A page that shows a planted string would set it off.
                 parts.push(format!("canaries: {{list: {}}}", list(&vec![SECRET.to_owned(); model.canaries.len()])));

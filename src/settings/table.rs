@@ -194,8 +194,11 @@ static MODEL: &[Key] = &[
     key("canaries", "Planted strings; one seen in an output is a page.", Shape::Section(CANARIES)),
     key("protected", "Attributes of `groups` whose groups must be served alike, such as age_band.", ANY_LIST),
     key("favourable", "Labels that are good for whom they befall; approved, accepted, yes, true, pass and the like if left out.", ANY_LIST),
-    later("baseline"),
+    key("reference", "A table of predictions (CSV or NDJSON), beside the configuration: what is normal before the first event.", Shape::Path),
+    key("baseline", "The same, as a section.", Shape::Section(MODEL_BASELINE)),
 ];
+
+static MODEL_BASELINE: &[Key] = &[key("reference", "A table of predictions, beside the configuration.", Shape::Path)];
 
 static CANARIES: &[Key] = &[
     key("file", "A file of strings, one a line, beside the configuration.", Shape::Path),

@@ -74,5 +74,6 @@ pub(super) fn alarm(model: &str, at: i64) -> Alarm {
         category: Category::ModelFailure,
         severity: Severity::DEGRADED,
         by_rule: false,
+        named: None,
     }
 }

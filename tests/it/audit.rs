@@ -47,6 +47,7 @@ fn f60_every_role_may_do_what_it_may_and_every_write_stands_in_the_audit() {
     let switch = Switch::start();
     let mut desk = Desk::new(RUNBOOK, &format!("{}{}", switched(&switch), tokens()));
     desk.start();
+    desk.until("readiness", |d| d.ask("GET", "/-/ready", &[], "").is_some_and(|a| a.0 == 200));
     // Nobody, and somebody with a token that is none.
     for token in [None, Some("token-of-nobody".to_owned()), Some(String::new())] {
         desk.token = token;

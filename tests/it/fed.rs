@@ -32,9 +32,11 @@ impl Drop for Fed {
 }
 
 impl Fed {
-    /// `more`: further keys of the configuration; `before` may put files beside it.
-    pub fn start(more: &str, before: impl FnOnce(&Path)) -> Fed {
+    /// `more`: further receivers (indented by two) and keys of the configuration, from the receivers' address; `before` may put files
+    /// beside it.
+    pub fn start(more: impl FnOnce(&str) -> String, before: impl FnOnce(&Path)) -> Fed {
         let oracle = Oracle::start();
+        let more = more(&oracle.url);
         let folder = tempfile::tempdir().expect("a folder");
         before(folder.path());
         let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();

@@ -26,7 +26,7 @@ fn requests(from: Time, seconds: i64, failing: bool) -> String {
 
 #[test]
 fn nobody_is_called_for_what_somebody_silenced_and_hands_may_merge_and_split() {
-    let mut d = Fed::start("pane: 2s\nlateness: 2s\n", |_| ());
+    let mut d = Fed::start(|_| "pane: 2s\nlateness: 2s\n".to_owned(), |_| ());
     let state = |d: &Fed, model: &str| {
         let all = d.incidents();
         let one = all.iter().find(|p| p["incident"]["key"]["model"] == model).map(|p| p["incident"].clone());

@@ -1,5 +1,6 @@
 //! The one integration binary: the product through its front door, with real parts where they can be had.
 
+mod baseline;
 mod broker;
 mod bus;
 mod actions;
@@ -11,6 +12,7 @@ mod dead;
 mod cli;
 mod demo;
 mod drift;
+mod embedding;
 mod fairness;
 mod fed;
 mod holds;

@@ -96,6 +96,7 @@ fn series(now: Time, key: SeriesKey, unit: Unit, before: f64, after: f64, spread
     let last = points.last().unwrap();
     let words = if is_broken { "pages: the change is larger than is tolerated" } else { "quiet: could see a change by half within 6 minutes" };
     let series = SeriesView {
+        learned_from: None,
         id: key.id(),
         detector: if unit == Unit::Ratio { "rate" } else { "bins" }.into(),
         category: Category::ModelFailure,

@@ -143,8 +143,14 @@ struct Story {
 }
 
 static STORY: LazyLock<Story> = LazyLock::new(|| {
-    let config = "segments: [region]\nbaseline: {learn: 30m}\nmodels:\n  memorised: {canaries: {file: canaries.txt}}\n  \
-         biased: {protected: [age_band], exposure: [legal]}\n  misused: {intended_use: {region: [eu, us, apac]}}\n";
+    let config = |url: &str| {
+        format!(
+            "  boss: {{type: webhook, url: \"{url}/hooks/boss\"}}\n  law: {{type: webhook, url: \"{url}/hooks/law\"}}\n\
+             routes: [{{to: [oncall]}}]\npeople: {{leadership: [boss], legal: [law]}}\nsegments: [region]\nbaseline: {{learn: 30m}}\n\
+             models:\n  memorised: {{canaries: {{file: canaries.txt}}}}\n  biased: {{protected: [age_band], exposure: [legal]}}\n  \
+             misused: {{intended_use: {{region: [eu, us, apac]}}}}\n"
+        )
+    };
     let mut daemon = Fed::start(config, |folder| std::fs::write(folder.join("canaries.txt"), format!("{CANARY}\n")).expect("written"));
     let mut text = String::new();
     for s in 0..MINUTES * 60 {
@@ -328,4 +334,71 @@ fn a_root_cause_in_the_model_is_worse_answers_with_nothing_else_changed() {
 #[test]
 fn a_minor_degradation_is_severity_three() {
     raises("slower", "model_failure", 3..=3, "latency");
+}
+
+// === immediate response ===
+
+/// Kinds of the steps that are proposed for a model's incident, in order.
+fn steps(model: &str) -> Vec<String> {
+    let response = &STORY.of(model)["incident"]["response"];
+    assert!(response["owner"].as_str().is_some_and(|o| !o.is_empty()) && response["fallback"].as_str().is_some_and(|f| !f.is_empty()), "{response}");
+    response["steps"].as_array().expect("steps").iter().map(|s| s["kind"].as_str().expect("a kind").to_owned()).collect()
+}
+
+/// Has the person behind this hook heard of the model's incident?
+fn heard(hook: &str, model: &str) -> bool {
+    let id = &STORY.of(model)["incident"]["id"];
+    STORY.daemon.oracle.requests_to(&format!("/hooks/{hook}")).iter().any(|r| r.json()["data"]["incident"]["id"] == *id)
+}
+
+fn has_one_of(model: &str, kinds: &[&str]) {
+    let steps = steps(model);
+    assert!(kinds.iter().any(|k| steps.iter().any(|s| s == k)), "{model}: {steps:?}");
+}
+
+#[test]
+fn severity_one_takes_the_system_offline_or_falls_back_to_a_safe_default_first() {
+    for model in ["harmful", "memorised", "biased"] {
+        assert!(["take_offline", "safe_default"].contains(&steps(model)[0].as_str()), "{model}: {:?}", steps(model));
+    }
+}
+
+#[test]
+fn severity_one_communicates_with_affected_users() {
+    let drafts = &STORY.of("harmful")["incident"]["response"]["drafts"];
+    let texts: Vec<&str> = drafts.as_array().expect("drafts").iter().filter_map(|d| d["text"].as_str()).collect();
+    assert!(texts.len() >= 2 && texts.iter().any(|t| t.contains("harmful")) && texts.iter().all(|t| !t.contains('{')), "{texts:?}");
+}
+
+#[test]
+fn severity_one_escalates_to_leadership() {
+    assert!(heard("boss", "harmful") && heard("boss", "memorised"));
+    assert!(!heard("boss", "costly") && !heard("boss", "slower"), "leadership sleeps otherwise");
+}
+
+#[test]
+fn severity_one_notifies_legal_if_there_is_regulatory_exposure() {
+    assert!(heard("law", "biased"));
+    assert!(!heard("law", "harmful"), "no exposure is configured for it");
+}
+
+#[test]
+fn severity_two_enables_guardrails_or_a_conservative_configuration_or_reroutes() {
+    for model in ["inaccurate", "timing-out", "costly", "deployed"] {
+        has_one_of(model, &["guardrails", "conservative", "reroute"]);
+    }
+}
+
+#[test]
+fn severity_two_increases_monitoring_sensitivity_and_says_what_it_may_cost() {
+    has_one_of("inaccurate", &["sensitivity"]);
+    let timeline = STORY.of("inaccurate")["timeline"].to_string();
+    assert!(timeline.contains("false page"), "{timeline}");
+}
+
+#[test]
+fn severity_three_increases_monitoring_begins_investigation_and_schedules_a_fix() {
+    for kind in ["sensitivity", "investigate", "schedule_fix"] {
+        has_one_of("slower", &[kind]);
+    }
 }

@@ -23,19 +23,19 @@ const MINUTE_MS: i64 = 60_000;
 
 /// What both must agree on.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Told {
-    id: String,
-    key: String,
-    onset: String,
-    severity: u64,
-    signals: Vec<String>,
-    paged: bool,
-    state: String,
-    title: String,
+pub struct Told {
+    pub id: String,
+    pub key: String,
+    pub onset: String,
+    pub severity: u64,
+    pub signals: Vec<String>,
+    pub paged: bool,
+    pub state: String,
+    pub title: String,
 }
 
 /// Writes the topic as `kcat -J` would, partition after partition.
-fn dump(broker: &Broker, topic: &str, to: &std::path::Path) -> u64 {
+pub fn dump(broker: &Broker, topic: &str, partitions: i32, to: &std::path::Path) -> u64 {
     let client: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", &broker.bootstrap)
         .set("group.id", unique("dump"))
@@ -44,7 +44,7 @@ fn dump(broker: &Broker, topic: &str, to: &std::path::Path) -> u64 {
         .expect("a client");
     let mut out = std::io::BufWriter::new(std::fs::File::create(to).expect("a file"));
     let mut written = 0;
-    for partition in 0..PARTITIONS {
+    for partition in 0..partitions {
         let (low, high) = client.fetch_watermarks(topic, partition, Duration::from_secs(10)).expect("watermarks");
         let mut place = TopicPartitionList::new();
         place.add_partition_offset(topic, partition, Offset::Offset(low)).expect("a place");
@@ -73,6 +73,56 @@ fn signals(of: &Value) -> Vec<String> {
 
 fn text(v: &Value) -> String {
     v.as_str().unwrap_or_default().to_owned()
+}
+
+/// The incidents of a running daemon.
+pub fn told_live(daemon: &Daemon) -> Vec<Told> {
+    let mut live: Vec<Told> = (daemon.incidents().iter())
+        .map(|p| {
+            let i = &p["incident"];
+            Told {
+                id: text(&i["id"]),
+                key: format!("{}/{}/{}", text(&i["key"]["environment"]), text(&i["key"]["model"]), text(&i["key"]["category"])),
+                onset: text(&i["onset"]["at"]),
+                severity: i["severity"].as_u64().unwrap_or(0),
+                signals: signals(&i["findings"]),
+                paged: i["paged"] == true,
+                state: text(&i["state"]),
+                title: text(&i["title"]),
+            }
+        })
+        .collect();
+    live.sort();
+    live
+}
+
+/// The incidents and the summary of a backtest, from its lines.
+pub fn told_again(stdout: &str) -> (Vec<Told>, Value) {
+    let mut last: BTreeMap<String, Told> = BTreeMap::new();
+    let mut summary = Value::Null;
+    for line in stdout.lines() {
+        let line: Value = serde_json::from_str(line).expect("a JSON line");
+        if line["type"] == "summary" {
+            summary = line;
+        } else if line["type"] == "incident" {
+            let mut signals: Vec<String> = line["signals"].as_array().into_iter().flatten().map(text).collect();
+            signals.sort();
+            let told = Told {
+                id: text(&line["id"]),
+                key: format!("{}/{}/{}", text(&line["environment"]), text(&line["model"]), text(&line["category"])),
+                onset: text(&line["onset"]),
+                severity: line["severity"].as_u64().unwrap_or(0),
+                signals,
+                paged: line["paged"] == true,
+                state: text(&line["state"]),
+                title: text(&line["title"]),
+            };
+            last.insert(told.id.clone(), told);
+        }
+    }
+    let mut again: Vec<Told> = last.into_values().collect();
+    again.sort();
+    (again, summary)
 }
 
 /// Half an hour and more of history, three faults one after the other, then the dump.
@@ -108,27 +158,13 @@ fn compare(share: f64) {
         let through = d.engine()["judged_through"].as_str().and_then(Time::parse_rfc3339);
         through.is_some_and(|t| t >= feed.fleet.frontier().plus_ms(-60_000))
     });
-    let mut live: Vec<Told> = (daemon.incidents().iter())
-        .map(|p| {
-            let i = &p["incident"];
-            Told {
-                id: text(&i["id"]),
-                key: format!("{}/{}/{}", text(&i["key"]["environment"]), text(&i["key"]["model"]), text(&i["key"]["category"])),
-                onset: text(&i["onset"]["at"]),
-                severity: i["severity"].as_u64().unwrap_or(0),
-                signals: signals(&i["findings"]),
-                paged: i["paged"] == true,
-                state: text(&i["state"]),
-                title: text(&i["title"]),
-            }
-        })
-        .collect();
+    let live = told_live(&daemon);
     let events = daemon.engine()["events"].as_u64();
     assert!(daemon.terminate().0.success());
 
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("topic.ndjson");
-    let dumped = dump(broker, &topic, &file);
+    let dumped = dump(broker, &topic, PARTITIONS, &file);
     assert_eq!(dumped, sent);
     let yaml = folder.path().join("bellwether.yaml");
     let written = std::fs::write(
@@ -147,31 +183,7 @@ fn compare(share: f64) {
         .output()
         .expect("it runs");
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
-    let mut last: BTreeMap<String, Told> = BTreeMap::new();
-    let mut summary = Value::Null;
-    for line in String::from_utf8_lossy(&run.stdout).lines() {
-        let line: Value = serde_json::from_str(line).expect("a JSON line");
-        if line["type"] == "summary" {
-            summary = line;
-        } else if line["type"] == "incident" {
-            let mut signals: Vec<String> = line["signals"].as_array().into_iter().flatten().map(text).collect();
-            signals.sort();
-            let told = Told {
-                id: text(&line["id"]),
-                key: format!("{}/{}/{}", text(&line["environment"]), text(&line["model"]), text(&line["category"])),
-                onset: text(&line["onset"]),
-                severity: line["severity"].as_u64().unwrap_or(0),
-                signals,
-                paged: line["paged"] == true,
-                state: text(&line["state"]),
-                title: text(&line["title"]),
-            };
-            last.insert(told.id.clone(), told);
-        }
-    }
-    let mut again: Vec<Told> = last.into_values().collect();
-    live.sort();
-    again.sort();
+    let (again, summary) = told_again(&String::from_utf8_lossy(&run.stdout));
     println!("{sent} records; live and backtest say {} incidents: {live:#?}\n{summary}", live.len());
     assert_eq!(summary["events"].as_u64(), events);
     assert!(live.len() >= 3, "{live:#?}");

@@ -21,7 +21,12 @@ use super::{Ladder, Mixture, Sees, decay, nats, normal_quantile, onset_of, recov
 use crate::verdict::{Call, Change, Reading, Release, State};
 
 /// Numbers that a vector is folded to.
-const FOLDS: usize = 16;
+pub const FOLDS: usize = 16;
+/// Steps of a fold: folds of a vector of length 1 have deviation 1 over random signs, whatever its dimensions, so 16 bits hold
+/// eight of these deviations, in steps that are far finer than any cloud is wide.
+const FOLD_STEPS: f32 = 4_096.0;
+/// Signs are the same for all, so that vectors folded in one place can be judged in another.
+const FOLD_SEED: u64 = 1;
 /// Waves.
 const WAVES: usize = 64;
 /// Vectors that tell centre and scale; then the waves are hung and never moved.
@@ -52,9 +57,13 @@ const LADDERS: usize = 4;
 pub struct EmbeddingSettings {
     /// Shift that is forgiven, in standard deviations of one event along the direction of the change.
     pub tolerance_sigma: f64,
-    /// Decides the random signs and waves; two banks with one seed look alike.
+    /// Decides the random waves; two banks with one seed look alike.
     pub seed: u64,
 }
+
+/// A vector folded to 16 numbers by random signs and rounded: all that a bank needs to know of it, in 32 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Folded([i16; FOLDS]);
 
 impl Default for EmbeddingSettings {
     fn default() -> Self {
@@ -89,6 +98,8 @@ pub struct EmbeddingBank {
     hour: (i64, f64),
     starved: bool,
     frozen: Option<Frozen>,
+    /// How far the last pane lay away along the direction that was looked in, in standard deviations of one event.
+    shown: Option<f64>,
 }
 
 /// Where vectors lie: mean and spread of every fold, and the waves once these are known.
@@ -146,26 +157,54 @@ impl EmbeddingBank {
             hour: (i64::MIN, 0.0),
             starved: false,
             frozen: None,
+            shown: None,
         }
     }
 
     /// Takes one vector into the open pane. False, and nothing is taken, when it is not finite, all zero, or of another length than
     /// the first one: the caller counts it.
     pub fn observe(&mut self, vector: &[f32]) -> bool {
-        let square: f64 = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
-        if !square.is_finite() || square <= 0.0 || (self.dimensions != 0 && vector.len() != self.dimensions) {
+        if self.dimensions != 0 && vector.len() != self.dimensions {
             return false;
         }
+        let Some(folded) = Folded::of(vector) else {
+            return false;
+        };
         self.dimensions = vector.len();
-        // Directions are compared, not lengths: that is how embeddings are used.
-        let folds = fold(vector, self.settings.seed, (1.0 / square.sqrt()) as f32);
+        self.observe_folded(&folded);
+        true
+    }
+
+    /// The same for a vector that was folded elsewhere; whoever folded it has seen to its dimensions.
+    pub fn observe_folded(&mut self, folded: &Folded) {
+        let folds = folded.0.map(|x| f32::from(x) / FOLD_STEPS);
         self.open.n += 1.0;
         if self.geometry.frequencies.is_empty() {
             self.geometry.learn(&folds);
         } else {
             self.geometry.add_waves(&folds, &mut self.open.waves);
         }
-        true
+    }
+
+    /// How far the last pane lay away along the direction that was looked in, in standard deviations of one event; `None` before
+    /// anything was compared.
+    pub fn shown(&self) -> Option<f64> {
+        self.shown
+    }
+
+    /// The bank of what follows: it starts from what this one knows of quiet times, with a bounded weight, and forgets its evidence.
+    pub fn succeed(&self, events_max: f64) -> EmbeddingBank {
+        let mut next = self.clone();
+        next.frozen = None;
+        if next.quiet.n > events_max {
+            let part = events_max / next.quiet.n;
+            next.quiet.n *= part;
+            next.quiet.waves.iter_mut().for_each(|w| *w *= part);
+        }
+        next.open.clear();
+        next.calm();
+        (next.shown, next.hour, next.starved) = (None, (i64::MIN, 0.0), false);
+        next
     }
 
     /// Closes the open pane: judges first, learns after. `injection`: false pages this bank may spend on this pane; 0 gathers no
@@ -219,6 +258,7 @@ impl EmbeddingBank {
                 let x = shift / deviation;
                 if x.abs() > best_shift.0.abs() {
                     best_shift = (x, deviation);
+                    self.shown = Some(x.abs());
                 }
                 // The quiet mean is known only so well.
                 let exposure = 1.0 / (phi * (1.0 / n + 1.0 / self.quiet.n));
@@ -461,6 +501,7 @@ impl EmbeddingBank {
         }
         let shift: f64 = frozen.direction.iter().enumerate().map(|(w, v)| v * (mean[w] - self.quiet.waves[w] / self.quiet.n)).sum();
         let (x, c) = (shift / frozen.deviation, frozen.boundary);
+        self.shown = Some(x);
         let exposure = 1.0 / (phi * (1.0 / n + 1.0 / self.quiet.n));
         let l = RECOVERY_PARTS.map(|part| {
             let m = part * c;
@@ -547,6 +588,22 @@ impl Geometry {
             let angle: f32 = row.iter().zip(&centred).map(|(w, x)| w * x).sum::<f32>() + phase;
             *sum += f64::from(angle.cos());
         }
+    }
+}
+
+// === impl Folded ===
+
+impl Folded {
+    /// `None` when the vector is not finite or all zero: it has no direction. Directions are compared, not lengths: that is how
+    /// embeddings are used.
+    pub fn of(vector: &[f32]) -> Option<Folded> {
+        let square: f64 = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
+        if !square.is_finite() || square <= 0.0 {
+            return None;
+        }
+        let folds = fold(vector, FOLD_SEED, (1.0 / square.sqrt()) as f32);
+        // A cast from float to integer stops at the ends of the range.
+        Some(Folded(folds.map(|x| (x * FOLD_STEPS).round() as i16)))
     }
 }
 

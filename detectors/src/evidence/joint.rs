@@ -12,8 +12,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Sees;
 use super::rate::{CountPane, Direction, RateBank, RateSettings};
+use super::{Band, Sees};
 use crate::verdict::{Call, Change, Reading, Release, State};
 
 /// Features of one bank; the pairs are 28 at most.
@@ -22,6 +22,8 @@ pub const FEATURES_MAX: usize = 8;
 const SETTLE_EVENTS: f64 = 300.0;
 /// Step of the median in spreads per value, once settled: a shift of a spread is followed within two hundred values.
 const STEP: f64 = 0.02;
+/// Panes over which the recent share is told to people.
+const SHOWN_PANES: f32 = 32.0;
 const KINDS: usize = 2;
 const WAYS: usize = 2;
 
@@ -54,8 +56,21 @@ pub struct JointBank {
     open: Vec<CountPane>,
     /// By pair, kind and way: more agreement, less agreement.
     banks: Vec<RateBank>,
+    /// By pair and kind: agreements and events of the last panes, for people only.
+    recent: Vec<[f32; 2]>,
     /// The bank that speaks while an alarm is out.
     named: Option<usize>,
+}
+
+/// The pair that has moved most in the last panes, or the one that an alarm names.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shown {
+    /// Places of the two features.
+    pub pair: (usize, usize),
+    pub what: Agreement,
+    /// Correlation, or share of events, in the last panes; and what is normal of it.
+    pub recent: f64,
+    pub band: Band,
 }
 
 /// Median and spread of one feature, both followed value by value (Robbins and Monro 1951).
@@ -81,6 +96,7 @@ impl JointBank {
             features: vec![Feature::default(); features],
             open: vec![CountPane { hits: 0.0, total: 0.0 }; pairs * KINDS],
             banks: vec![RateBank::new(rate); pairs * KINDS * WAYS],
+            recent: vec![[0.0; 2]; pairs * KINDS],
             named: None,
         }
     }
@@ -115,6 +131,10 @@ impl JointBank {
         let out_before = self.named.is_some();
         let (mut call, mut log_evidence) = (Call::Quiet, f64::NEG_INFINITY);
         for b in 0..self.banks.len() {
+            // What a pair has changed to is not learned as usual from the other side.
+            if self.banks[b ^ 1].state() == State::Frozen {
+                continue;
+            }
             let open = self.open[b / WAYS];
             let less = b % WAYS == 1;
             let pane = if less { CountPane { hits: open.total - open.hits, ..open } } else { open };
@@ -139,6 +159,10 @@ impl JointBank {
         if out_before && matches!(call, Call::Held { .. }) {
             call = Call::Quiet;
         }
+        for (recent, open) in self.recent.iter_mut().zip(&self.open) {
+            let keep = if open.total > 0.0 { 1.0 - 1.0 / SHOWN_PANES } else { 1.0 };
+            *recent = [recent[0] * keep + open.hits as f32, recent[1] * keep + open.total as f32];
+        }
         self.open.fill(CountPane { hits: 0.0, total: 0.0 });
         let threshold = if injection > 0.0 { -share.ln() } else { f64::INFINITY };
         Reading { state: self.state(), log_evidence: if log_evidence.is_finite() { log_evidence } else { 0.0 }, threshold, call }
@@ -152,11 +176,34 @@ impl JointBank {
     /// The two features that an alarm names, by place, and what of them, while it is out.
     pub fn named(&self) -> Option<(usize, usize, Agreement)> {
         let b = self.named?;
-        let mut pair = b / (KINDS * WAYS);
+        let (i, j) = self.places(b / (KINDS * WAYS))?;
+        Some((i, j, kind_of(b)))
+    }
+
+    /// What a person may look at; `None` before anything is known.
+    pub fn shown(&self) -> Option<Shown> {
+        let moved = |at: usize| -> Option<(usize, f64, f64)> {
+            let [hits, total] = self.recent[at].map(f64::from);
+            let usual = self.banks[at * WAYS].baseline()?.value;
+            (total > 0.0).then(|| (at, hits / total, (hits / total - usual).abs()))
+        };
+        let most = match self.named {
+            Some(b) => moved(b / WAYS),
+            None => (0..self.recent.len()).filter_map(moved).max_by(|a, b| a.2.total_cmp(&b.2)),
+        };
+        let (at, recent, _) = most?;
+        let (more, less) = (self.banks[at * WAYS].baseline()?, self.banks[at * WAYS + 1].baseline()?);
+        let tell = |share: f64| tell(share.clamp(0.0, 1.0), kind_of(at * WAYS));
+        let band = Band { value: tell(more.value), low: tell(1.0 - less.high), high: tell(more.high), events: more.events };
+        Some(Shown { pair: self.places(at / KINDS)?, what: kind_of(at * WAYS), recent: tell(recent), band })
+    }
+
+    /// Places of the two features of a pair.
+    fn places(&self, mut pair: usize) -> Option<(usize, usize)> {
         for i in 0..self.features.len() {
             let here = self.features.len() - 1 - i;
             if pair < here {
-                return Some((i, i + 1 + pair, kind_of(b)));
+                return Some((i, i + 1 + pair));
             }
             pair -= here;
         }
@@ -206,16 +253,18 @@ fn kind_of(bank: usize) -> Agreement {
     if (bank / WAYS).is_multiple_of(KINDS) { Agreement::Side } else { Agreement::Distance }
 }
 
+/// A share of agreement, as a correlation where sides agree.
+fn tell(agree: f64, what: Agreement) -> f64 {
+    match what {
+        Agreement::Side => (std::f64::consts::PI * (agree - 0.5)).sin(),
+        Agreement::Distance => agree,
+    }
+}
+
 /// A change of the share of (dis)agreement, as correlations where sides agree.
 fn told(change: Change, bank: usize) -> Change {
     let turned = bank % WAYS == 1;
-    let tell = |share: f64| {
-        let agree = if turned { 1.0 - share } else { share };
-        match kind_of(bank) {
-            Agreement::Side => (std::f64::consts::PI * (agree - 0.5)).sin(),
-            Agreement::Distance => agree,
-        }
-    };
+    let tell = |share: f64| tell(if turned { 1.0 - share } else { share }, kind_of(bank));
     let (low, high) = (tell(change.low), tell(change.high));
     Change { before: tell(change.before), after: tell(change.after), low: low.min(high), high: low.max(high) }
 }
@@ -308,6 +357,11 @@ mod tests {
                 let Call::Alarm { change, .. } = call else { panic!("{from} -> {to}: {call:?}") };
                 println!("{from} -> {to}: {panes} panes, {change:?}");
                 assert_eq!(bank.named(), Some((0, 1, Agreement::Side)));
+                let shown = bank.shown().expect("a pair");
+                assert!(
+                    shown.pair == (0, 1) && (shown.band.value - from).abs() < 0.12 && shown.band.low < from && from < shown.band.high,
+                    "{shown:?}"
+                );
                 assert!(panes <= panes_max && (change.before - from).abs() < 0.12 && (change.after - to).abs() < 0.25, "{panes} {change:?}");
                 assert_eq!(run(&mut bank, &mut noise, &mut t, to, false, B, 300).1, Call::Quiet, "no recovery while it lasts");
                 let (panes, call) = run(&mut bank, &mut noise, &mut t, from, false, B, 200);
