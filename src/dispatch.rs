@@ -22,7 +22,7 @@ use crate::domain::delivery::{Delivery, DeliveryState, Message, Notice, Outcome}
 use crate::domain::incident::Incident;
 use crate::domain::series::StableHash;
 use crate::domain::time::{DAY_MS, MINUTE_MS, SECOND_MS};
-use crate::notify::{Act, Manner, Receiver, Repeat, Schedule, http};
+use crate::notify::{Act, Errand, Manner, Receiver, Repeat, Schedule, http};
 
 /// A delivery under a lease.
 #[derive(Clone, Debug)]
@@ -34,6 +34,8 @@ pub struct Claimed {
     pub first_attempt_at: Option<Time>,
     /// The answer to an earlier attempt was lost, or a process died with it in hand.
     pub was_uncertain: bool,
+    /// What this receiver gave us for this incident, if it gave anything.
+    pub reference: Option<String>,
 }
 
 /// The table of due messages, wherever it is kept. Every method may block.
@@ -43,6 +45,8 @@ pub trait Outbox: Send + Sync {
     fn claim(&self, now: Time, lease_ms: i64, max: usize) -> Result<Vec<Claimed>, String>;
     /// Writes down what came of a claim. `false` when the claim was no longer ours.
     fn settle(&self, id: &str, attempts: u32, state: DeliveryState, detail: &str, next_at: Option<Time>, now: Time) -> Result<bool, String>;
+    /// Keeps what a receiver gave us for an incident; the claims of the same lane bring it back. Durable when it returns.
+    fn keep_reference(&self, incident: &str, receiver: &str, reference: &str, now: Time) -> Result<(), String>;
     fn open_incidents(&self) -> Result<Vec<Incident>, String>;
     /// Incidents that are no longer live and were so at `t` or later.
     fn resolved_since(&self, t: Time) -> Result<Vec<Incident>, String>;
@@ -170,7 +174,8 @@ pub fn after_sending(claimed: &Claimed, manner: &Manner, outcome: &Outcome, trie
         if is_past_end(manner, is_live, age_ms) {
             return After { detail: format!("given up: {detail}"), ..done(DeliveryState::Expired, is_live) };
         }
-        let wait_ms = wait_ms(&manner.schedule, tries.sent, unit).max(after_ms.unwrap_or(0));
+        let look_after_ms = if is_uncertain { manner.look_after_ms } else { 0 };
+        let wait_ms = wait_ms(&manner.schedule, tries.sent, unit).max(after_ms.unwrap_or(0)).max(look_after_ms);
         // Once nobody knows, a later "did not arrive" does not make it known.
         let state = if is_uncertain || claimed.was_uncertain { DeliveryState::Uncertain } else { DeliveryState::Waiting };
         After { next_at: Some(now.plus_ms(wait_ms)), ..done(state, false) }
@@ -254,6 +259,8 @@ struct Door {
     room_max: usize,
     /// (length of the last attempt in milliseconds, moments given away until)
     pace: Mutex<(i64, Time)>,
+    /// It has asked to be left alone until then.
+    quiet_until: Mutex<Time>,
 }
 
 impl Door {
@@ -264,7 +271,7 @@ impl Door {
 
     fn new(room_max: usize) -> Door {
         let room_max = room_max.max(1);
-        Door { room: Semaphore::new(room_max), room_max, pace: Mutex::new((Door::LENGTH_MS, Time::MIN)) }
+        Door { room: Semaphore::new(room_max), room_max, pace: Mutex::new((Door::LENGTH_MS, Time::MIN)), quiet_until: Mutex::new(Time::MIN) }
     }
 
     fn moment(&self, now: Time) -> Time {
@@ -272,6 +279,18 @@ impl Door {
         let step_ms = (pace.0 / self.room_max as i64).max(Door::STEP_MS_MIN);
         pace.1 = pace.1.max(now).plus_ms(step_ms);
         pace.1
+    }
+
+    /// "Too many requests" is said to all of us, not to one message.
+    fn hush(&self, until: Time) {
+        let mut quiet = self.quiet_until.lock().unwrap_or_else(PoisonError::into_inner);
+        *quiet = (*quiet).max(until);
+    }
+
+    /// A moment after the quiet that the receiver asked for, if it lasts.
+    fn quiet(&self, now: Time) -> Option<Time> {
+        let until = *self.quiet_until.lock().unwrap_or_else(PoisonError::into_inner);
+        (until > now).then(|| self.moment(until))
     }
 
     fn took(&self, time: Duration) {
@@ -461,6 +480,9 @@ impl Desk {
         let Ok(_room) = door.room.try_acquire() else {
             return self.put_back(&job, "waits: too many are on their way to this receiver", door.moment((self.clock)())).await;
         };
+        if let Some(at) = door.quiet((self.clock)()) {
+            return self.put_back(&job, "waits: the receiver has asked for time", at).await;
+        }
         let manner = notifier.manner();
         let id = message.incident.id.clone();
         let current = match self.ask(move |o| o.incident(&id)).await {
@@ -480,11 +502,23 @@ impl Desk {
             return self.put_back(&job, "not sent: the lease was running out", now).await;
         }
         let began = Instant::now();
-        let outcome = notifier.deliver(&claimed.delivery, now).await;
-        let time = began.elapsed();
+        let errand = Errand { delivery: &claimed.delivery, reference: claimed.reference.as_deref(), may_have_arrived: claimed.was_uncertain };
+        let receipt = notifier.deliver(errand, now).await;
+        let (outcome, time) = (receipt.outcome, began.elapsed());
         door.took(time);
         (self.observer)(name, &outcome, time);
         let now = (self.clock)();
+        if let Some(reference) = receipt.reference.filter(|r| claimed.reference.as_ref() != Some(r)) {
+            let (incident, receiver) = (message.incident.id.clone(), name.to_owned());
+            // Before the end is written down: a kill in between leaves a message that is uncertain and a ticket that is known.
+            if let Err(error) = self.ask(move |o| o.keep_reference(&incident, &receiver, &reference, now)).await {
+                warn!(receiver = name, incident = %message.incident.id, error, "what the receiver gave us cannot be written down");
+                return Some(now.plus_ms(self.tuning.lease_ms));
+            }
+        }
+        if let Outcome::Retry { status: Some(429), after_ms: Some(ms), .. } = &outcome {
+            door.hush(now.plus_ms(*ms));
+        }
         let is_live = current.as_ref().unwrap_or(&message.incident).state.is_live();
         let tries = self.tried(&claimed.delivery.id, matches!(outcome, Outcome::Refused { .. }));
         let unit = jitter(self.tuning.seed, &claimed.delivery.id, claimed.attempts);
@@ -667,7 +701,7 @@ mod tests {
     fn claimed(notice: Notice) -> Claimed {
         let mut message = fixtures::message(notice);
         message.at = NOW;
-        Claimed { delivery: Delivery::new("pd", message), attempts: 1, first_attempt_at: None, was_uncertain: false }
+        Claimed { delivery: Delivery::new("pd", message), attempts: 1, first_attempt_at: None, was_uncertain: false, reference: None }
     }
 
     fn verdict(claimed: &Claimed, manner: Manner, state: IncidentState, minutes: i64) -> &'static str {
@@ -742,6 +776,9 @@ mod tests {
         assert_eq!(after(&claim, Outcome::Uncertain { detail: "cut".into() }).state, DeliveryState::Uncertain);
         claim.was_uncertain = true;
         assert_eq!(after(&claim, retry(None)).state, DeliveryState::Uncertain);
+        let lost =
+            after_sending(&claim, &Manner::TICKETS, &Outcome::Uncertain { detail: "cut".into() }, Tries { sent: 1, refused: 0 }, true, 0.0, NOW);
+        assert_eq!(lost.next_at, Some(NOW.plus_ms(10_000)), "a search that lags behind is not asked at once");
     }
 
     #[test]

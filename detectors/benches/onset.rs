@@ -3,15 +3,19 @@
 //! Rates as in the delay bench (tolerance 0, baseline of 200,000 events, a promise of one false alarm in a million events), panes of 10
 //! and of 100: the onset interval of 90 % should hold the start of the changed pane in 85 to 97 % of runs, the size interval of 95 %
 //! the true rate. Then recovery at the daemon's tolerance of 20 %, panes of 100 a 10 s: events until healthy is declared, and how often
-//! "recovered" is declared within a day when the fault is repaired half.
+//! "recovered" is declared within a day when the fault is repaired half. Numeric values and classes likewise, without recovery, from
+//! baselines of BASELINE events; the size is of what the bank tells it by: median, 95 % point or the share of the class that it names.
 //!
-//! `cargo bench -p bellwether-detectors --bench onset`; RUNS (400), SEED (57).
+//! `cargo bench -p bellwether-detectors --bench onset`; RUNS (400), SEED (57), BASELINE (60000 events of values), RATES (1: also rates), ONLY (part of a
+//! name of values).
 
 mod common;
 
+use bellwether_detectors::evidence::bins::{BinsBank, BinsSettings, Told};
+use bellwether_detectors::evidence::classes::{ClassBank, ClassSettings};
 use bellwether_detectors::evidence::rate::{CountPane, Direction, RateBank, RateSettings};
 use bellwether_detectors::{Call, State};
-use common::{Rng, quantile, setting};
+use common::{CLASSES, Law, Rng, SIGMA, Z95, bin, quantile, scenarios, setting};
 
 const PANE_MS: i64 = 10_000;
 
@@ -42,10 +46,142 @@ impl Stream {
     }
 }
 
+/// Numeric values and classes, with tolerance 0 as the rates.
+enum Bank {
+    Bins(BinsBank),
+    Classes(ClassBank),
+}
+
+struct Values {
+    bank: Bank,
+    rng: Rng,
+    at_ms: i64,
+    n: usize,
+    lognormal: bool,
+    pane: Vec<(u16, u32)>,
+}
+
+impl Values {
+    fn pane(&mut self, first: Law, then: Law, change_at: usize, injection: f64) -> Call {
+        self.pane.clear();
+        for i in 0..self.n {
+            let x = if i < change_at { first } else { then }.draw(&mut self.rng);
+            let key = if matches!(first, Law::Class(_)) { x as u16 } else { bin(x, self.lognormal) };
+            match self.pane.binary_search_by_key(&key, |p| p.0) {
+                Ok(at) => self.pane[at].1 += 1,
+                Err(at) => self.pane.insert(at, (key, 1)),
+            }
+        }
+        let call = match &mut self.bank {
+            Bank::Bins(bank) => bank.judge(&self.pane, self.at_ms, PANE_MS, injection),
+            Bank::Classes(bank) => bank.judge(&self.pane, self.at_ms, PANE_MS, injection),
+        };
+        self.at_ms += PANE_MS;
+        call.call
+    }
+}
+
+/// The true value of what a change is told by: the median, the 95 % point, or the share of a class.
+fn truth(changed: Law, told: Option<u16>, p95: bool) -> f64 {
+    match changed {
+        Law::Class(moved) => match told {
+            Some(0) => CLASSES[0] - moved,
+            Some(7) => CLASSES[7] + moved,
+            Some(class) => CLASSES[usize::from(class).min(CLASSES.len() - 1)],
+            None => 0.0,
+        },
+        Law::Shift(d, lognormal) => {
+            let z = d + if p95 { Z95 } else { 0.0 };
+            if lognormal { 400.0 * (SIGMA * z).exp() } else { z }
+        }
+        // It leaves everything below its 95 % point as it was.
+        Law::Tail => 400.0 * (SIGMA * if p95 { Z95 } else { 0.0 }).exp(),
+        Law::Bernoulli(p) => p,
+    }
+}
+
+fn values(runs: usize, seed: u64, baseline: usize) {
+    println!(
+        "\n| scenario, n | delay median | error of the onset: median, 90 % | interval of 90 % holds, median width | error of the size / change: median [5, 95 %] | interval of 95 % holds |"
+    );
+    println!("| --- | --- | --- | --- | --- | --- |");
+    let mut rows: Vec<(String, Law, Law)> = scenarios().into_iter().map(|s| (s.name.to_string(), s.quiet, s.changed)).collect();
+    rows.retain(|row| !matches!(row.1, Law::Bernoulli(_)));
+    rows.push(("latency x2.5".to_string(), Law::Shift(0.0, true), Law::Shift(2.5f64.ln() / SIGMA, true)));
+    rows.push(("mean -1 sigma".to_string(), Law::Shift(0.0, false), Law::Shift(-1.0, false)));
+    rows.push(("mean +6 sigma".to_string(), Law::Shift(0.0, false), Law::Shift(6.0, false)));
+    rows.push(("classes 25 % of mass moves".to_string(), Law::Class(0.0), Law::Class(0.25)));
+    let only = std::env::var("ONLY").unwrap_or_default();
+    rows.retain(|row| row.0.contains(&only));
+    for (name, quiet, changed) in rows {
+        for n in [10usize, 100] {
+            let injection = n as f64 / 1e6;
+            let (mut delays, mut errors, mut widths, mut sizes) = (vec![], vec![], vec![], vec![]);
+            let (mut held, mut held_size, mut run) = (0, 0, 0);
+            let lognormal = matches!(quiet, Law::Shift(_, true));
+            while delays.len() < runs {
+                run += 1;
+                let bank = match quiet {
+                    Law::Class(_) => Bank::Classes(ClassBank::new(ClassSettings { tolerance: 0.0 })),
+                    _ => Bank::Bins(BinsBank::new(BinsSettings { tolerance_sigma: 0.0 })),
+                };
+                let mut s = Values { bank, rng: Rng::new(seed, run), at_ms: 0, n, lognormal, pane: Vec::new() };
+                let judged = 20_000 / n;
+                let pages = (0..baseline / n).any(|i| {
+                    let b = if i + judged < baseline / n { 0.0 } else { injection };
+                    matches!(s.pane(quiet, quiet, 0, b), Call::Alarm { .. })
+                });
+                if pages {
+                    continue;
+                }
+                let before = s.rng.below(n as u64) as usize;
+                let per_ms = n as f64 / PANE_MS as f64;
+                let began_ms = s.at_ms + (before as f64 / per_ms) as i64;
+                let mut call = s.pane(quiet, changed, before, injection);
+                while !matches!(call, Call::Alarm { .. }) && s.at_ms - began_ms < (400_000.0 / per_ms) as i64 {
+                    call = s.pane(changed, changed, 0, injection);
+                }
+                let Call::Alarm { change, onset } = call else { continue };
+                let (told, p95) = match &s.bank {
+                    Bank::Bins(bank) => (None, bank.told() == Told::P95),
+                    Bank::Classes(bank) => (bank.told(), false),
+                };
+                let (was, is) = (truth(quiet, told, p95), truth(changed, told, p95));
+                delays.push((s.at_ms - began_ms) as f64 * per_ms);
+                errors.push((onset.at_ms - began_ms).abs() as f64 * per_ms);
+                widths.push((onset.to_ms - onset.from_ms) as f64 * per_ms);
+                sizes.push((change.after - is) / if (is - was).abs() > 1e-9 { (is - was).abs() } else { is.abs() });
+                held += usize::from(onset.from_ms <= began_ms && began_ms <= onset.to_ms);
+                // Values are told to the width of a bin of the grid, one in 128.
+                let width = if matches!(quiet, Law::Class(_)) { 0.0 } else { is.abs() / 128.0 };
+                held_size += usize::from(change.low - width <= is && is <= change.high + width);
+            }
+            let percent = |k: usize| 100.0 * k as f64 / runs as f64;
+            println!(
+                "| {name}, {n} | {:.0} | {:.0}, {:.0} | {:.0} %, {:.0} | {:+.2} [{:+.2}, {:+.2}] | {:.0} % |",
+                quantile(&delays, 0.5),
+                quantile(&errors, 0.5),
+                quantile(&errors, 0.9),
+                percent(held),
+                quantile(&widths, 0.5),
+                quantile(&sizes, 0.5),
+                quantile(&sizes, 0.05),
+                quantile(&sizes, 0.95),
+                percent(held_size),
+            );
+        }
+    }
+}
+
 fn main() {
     let runs = setting("RUNS", 400.0) as usize;
     let seed = setting("SEED", 57.0) as u64;
-    println!("{runs} runs, seed {seed}\n");
+    println!("{runs} runs, seed {seed}");
+    values(runs, seed, setting("BASELINE", 60_000.0) as usize);
+    if setting("RATES", 1.0) <= 0.0 {
+        return;
+    }
+    println!();
     println!(
         "| scenario, n | delay median | error of the onset: median, 90 % | interval of 90 % holds, median width | size / true: median [5, 95 %] | interval of 95 % holds |"
     );

@@ -5,13 +5,18 @@
 //! the rate doubles: median panes to the page. With LEVELS=1 also how many of the series climbed over 10^4 .. 10^7 panes' worth of
 //! injection (no resets).
 //!
-//! `cargo bench -p bellwether-detectors --bench ugly`; SERIES (60), DAYS (2), SEED (91), ONLY (part of a name), LEVELS (0).
+//! Numeric values and classes likewise at their defaults (0.1 sigma, 20 %), panes of about 100, from a day of learning; the faults are a
+//! shift of half a sigma, and 5 % of all events that move from the first class to the eighth.
+//!
+//! `cargo bench -p bellwether-detectors --bench ugly`; RATES (1), VALUES (1), SERIES (60), DAYS (2), SEED (91), ONLY (part of a name), LEVELS (0).
 
 mod common;
 
+use bellwether_detectors::evidence::bins::{BinsBank, BinsSettings};
+use bellwether_detectors::evidence::classes::{ClassBank, ClassSettings};
 use bellwether_detectors::evidence::rate::{CountPane, Direction, RateBank, RateSettings};
 use bellwether_detectors::{Call, Release};
-use common::{Rng, setting};
+use common::{CLASSES, Rng, bin, setting};
 
 const PANE_MS: i64 = 10_000;
 const DAY: usize = 8_640;
@@ -186,6 +191,204 @@ impl Process {
     }
 }
 
+/// What makes values and classes resemble each other; levels in sigma, for classes in log weights.
+#[derive(Clone, Copy)]
+struct Mess {
+    name: &'static str,
+    /// AR(1) from value to value.
+    keep_value: f64,
+    /// AR(1) of the pane's level, and its standard deviation.
+    keep: f64,
+    sd: f64,
+    /// A level that lasts for six panes every 720.
+    burst: f64,
+    daily: f64,
+    /// Reflected random walk within a band.
+    walk: f64,
+    /// Swing of the traffic.
+    traffic: f64,
+    /// Part of panes in which a tenth of the values comes from one slow client.
+    clumps: f64,
+}
+
+const CALM: Mess = Mess { name: "", keep_value: 0.0, keep: 0.0, sd: 0.0, burst: 0.0, daily: 0.0, walk: 0.0, traffic: 0.0, clumps: 0.0 };
+
+struct Course {
+    level: f64,
+    walk: f64,
+    value: f64,
+    /// Levels of classes.
+    of_class: [f64; CLASSES.len()],
+    phase: f64,
+}
+
+impl Mess {
+    fn n(&self, s: &Course, r: &mut Rng, i: usize) -> usize {
+        let turn = std::f64::consts::TAU * (i as f64 / DAY as f64 + s.phase);
+        r.poisson(100.0 * (1.0 + self.traffic * turn.sin())).max(1) as usize
+    }
+
+    /// The level of a pane.
+    fn level(&self, s: &mut Course, r: &mut Rng, i: usize) -> f64 {
+        let turn = std::f64::consts::TAU * (i as f64 / DAY as f64 + s.phase);
+        s.level = self.keep * s.level + (1.0 - self.keep * self.keep).sqrt() * self.sd * r.normal();
+        s.walk += self.walk * 2.0 / (DAY as f64).sqrt() * r.normal();
+        if s.walk.abs() > self.walk {
+            s.walk = s.walk.signum() * (2.0 * self.walk - s.walk.abs());
+        }
+        let burst = if (i + (s.phase * 720.0) as usize) % 720 < 6 { self.burst } else { 0.0 };
+        s.level + s.walk + burst + self.daily * turn.sin()
+    }
+
+    fn values(&self, s: &mut Course, r: &mut Rng, i: usize, shift: f64, out: &mut Vec<(u16, u32)>) {
+        let n = self.n(s, r, i);
+        let level = self.level(s, r, i) + shift;
+        let slow = if r.unit() < self.clumps { n / 10 } else { 0 };
+        let mut bins: Vec<u16> = Vec::with_capacity(n);
+        for k in 0..n {
+            s.value = self.keep_value * s.value + (1.0 - self.keep_value * self.keep_value).sqrt() * r.normal();
+            bins.push(bin(level + s.value + if k < slow { 2.0 } else { 0.0 }, true));
+        }
+        bins.sort_unstable();
+        out.clear();
+        for b in bins {
+            match out.last_mut() {
+                Some(last) if last.0 == b => last.1 += 1,
+                _ => out.push((b, 1)),
+            }
+        }
+    }
+
+    fn classes(&self, s: &mut Course, r: &mut Rng, i: usize, moved: f64, out: &mut Vec<(u16, u32)>) {
+        let mut left = self.n(s, r, i) as u32;
+        let all = self.level(s, r, i);
+        let mut weights = CLASSES;
+        weights[0] -= moved;
+        weights[7] += moved;
+        for (c, weight) in weights.iter_mut().enumerate() {
+            // Each class goes its own way, and the third and the eighth also the common one, against each other.
+            s.of_class[c] = self.keep * s.of_class[c] + (1.0 - self.keep * self.keep).sqrt() * self.sd * r.normal();
+            let common = all - s.level;
+            *weight *= (s.of_class[c]
+                + if c == 7 {
+                    common
+                } else if c == 2 {
+                    -common
+                } else {
+                    0.0
+                })
+            .exp();
+        }
+        let mut rest: f64 = weights.iter().sum();
+        out.clear();
+        for (c, weight) in weights.iter().enumerate() {
+            let k = r.binomial(left, (weight / rest).min(1.0));
+            if k > 0 {
+                out.push((c as u16, k));
+            }
+            left -= k;
+            rest = (rest - weight).max(1e-12);
+        }
+    }
+}
+
+trait Judge: Clone {
+    fn judge(&mut self, pane: &[(u16, u32)], at_ms: i64, injection: f64) -> Call;
+    fn false_alarm(&mut self);
+    fn start_live(&mut self);
+}
+
+impl Judge for BinsBank {
+    fn judge(&mut self, pane: &[(u16, u32)], at_ms: i64, injection: f64) -> Call {
+        self.judge(pane, at_ms, PANE_MS, injection).call
+    }
+    fn false_alarm(&mut self) {
+        self.release(Release::FalseAlarm);
+    }
+    fn start_live(&mut self) {
+        self.start_live();
+    }
+}
+
+impl Judge for ClassBank {
+    fn judge(&mut self, pane: &[(u16, u32)], at_ms: i64, injection: f64) -> Call {
+        self.judge(pane, at_ms, PANE_MS, injection).call
+    }
+    fn false_alarm(&mut self) {
+        self.release(Release::FalseAlarm);
+    }
+    fn start_live(&mut self) {
+        self.start_live();
+    }
+}
+
+fn values<J: Judge>(
+    of: &str,
+    new: &J,
+    series: usize,
+    days: usize,
+    seed: u64,
+    draw: impl Fn(&Mess, &mut Course, &mut Rng, usize, bool, &mut Vec<(u16, u32)>),
+) {
+    let messes = [
+        Mess { name: "independent", ..CALM },
+        Mess { name: "independent, traffic swing 80 %", traffic: 0.8, ..CALM },
+        Mess { name: "AR(1) .5 between values", keep_value: 0.5, ..CALM },
+        Mess { name: "AR(1) .9 between values", keep_value: 0.9, ..CALM },
+        Mess { name: "pane level, independent, sd .3", sd: 0.3, ..CALM },
+        Mess { name: "pane level AR(1) .9, sd .1", keep: 0.9, sd: 0.1, ..CALM },
+        Mess { name: "pane level AR(1) .95, sd .3", keep: 0.95, sd: 0.3, ..CALM },
+        Mess { name: "bursts +1, 1 min every 2 h", burst: 1.0, ..CALM },
+        Mess { name: "daily swing .2", daily: 0.2, ..CALM },
+        Mess { name: "random walk within .1", walk: 0.1, ..CALM },
+        Mess { name: "a slow client in one pane of 60", clumps: 1.0 / 60.0, ..CALM },
+    ];
+    let only = std::env::var("ONLY").unwrap_or_default();
+    println!("\n| {of} | pages (series) | panes to the fault, median (90 %) | not found in 3,000 |");
+    println!("| --- | --- | --- | --- |");
+    for (row, mess) in messes.iter().enumerate().filter(|m| m.1.name.contains(&only)) {
+        // Values alone follow each other.
+        if of == "classes" && (mess.keep_value > 0.0 || mess.clumps > 0.0) {
+            continue;
+        }
+        let judged = days * DAY;
+        let injection = PROMISED / (series * judged) as f64;
+        let (mut pages, mut paged, mut missed, mut found) = (0, 0, 0, Vec::new());
+        let mut pane = Vec::new();
+        for one in 0..series {
+            let mut r = Rng::new(seed, (100_000 + row * 1_000 + one) as u64);
+            let mut s = Course { level: 0.0, walk: 0.0, value: 0.0, of_class: [0.0; CLASSES.len()], phase: r.unit() };
+            let mut bank = new.clone();
+            for i in 0..DAY {
+                draw(mess, &mut s, &mut r, i, false, &mut pane);
+                bank.judge(&pane, i as i64 * PANE_MS, 0.0);
+            }
+            bank.start_live();
+            let mut copy = bank.clone();
+            let mut mine = 0;
+            for i in DAY..DAY + judged {
+                draw(mess, &mut s, &mut r, i, false, &mut pane);
+                if matches!(bank.judge(&pane, i as i64 * PANE_MS, injection), Call::Alarm { .. }) {
+                    mine += 1;
+                    bank.false_alarm();
+                }
+            }
+            pages += mine;
+            paged += usize::from(mine > 0);
+            let at = (0..3_000).find(|j| {
+                draw(mess, &mut s, &mut r, DAY + j, true, &mut pane);
+                matches!(copy.judge(&pane, (DAY + j) as i64 * PANE_MS, injection), Call::Alarm { .. })
+            });
+            match at {
+                Some(panes) => found.push((panes + 1) as f64),
+                None => missed += 1,
+            }
+        }
+        let (half, most) = (common::quantile(&found, 0.5), common::quantile(&found, 0.9));
+        println!("| {} | {pages} ({paged}) | {half:.0} ({most:.0}) | {missed} |", mess.name);
+    }
+}
+
 fn main() {
     let series = setting("SERIES", 60.0) as usize;
     let days = setting("DAYS", 2.0) as usize;
@@ -194,6 +397,16 @@ fn main() {
     let tolerance = setting("TOLERANCE", 0.2);
     let only = std::env::var("ONLY").unwrap_or_default();
     println!("{series} series, {days} days judged, promised {PROMISED} pages, tolerance {tolerance}, seed {seed}\n");
+    if setting("VALUES", 1.0) > 0.0 {
+        let bins = BinsBank::new(BinsSettings { tolerance_sigma: 0.1 });
+        values("values", &bins, series, days, seed, |m, s, r, i, fault, out| m.values(s, r, i, if fault { 0.5 } else { 0.0 }, out));
+        let classes = ClassBank::new(ClassSettings { tolerance: 0.2 });
+        values("classes", &classes, series, days, seed, |m, s, r, i, fault, out| m.classes(s, r, i, if fault { 0.05 } else { 0.0 }, out));
+        println!();
+    }
+    if setting("RATES", 1.0) <= 0.0 {
+        return;
+    }
     println!("| process | pages (series) | series on longer panes | panes to x2, median (90 %) | not found in 3,000 |");
     println!("| --- | --- | --- | --- | --- |");
     for (row, process) in processes().iter().enumerate().filter(|p| p.1.name.contains(&only)) {

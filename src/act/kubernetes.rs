@@ -55,7 +55,8 @@ fn build(_name: &str, common: &Common, table: &Table) -> Result<Box<dyn Provider
         r.problems.push(("token".to_owned(), "token is required".to_owned()));
     }
     let pem = r.secret("ca");
-    let client = Client::with_authority(&common.version, false, token.iter().cloned().collect(), pem.as_ref().map(|p| p.expose_secret().as_bytes()));
+    let client =
+        Client::with_authority(&common.version, false, false, token.iter().cloned().collect(), pem.as_ref().map(|p| p.expose_secret().as_bytes()));
     let client = client.map_err(|why| r.problems.push(("ca".to_owned(), why))).ok();
     match (url, token, client) {
         (Some(url), Some(token), Some(client)) if r.problems.is_empty() => Ok(Box::new(Kubernetes { url, token, namespace, client })),

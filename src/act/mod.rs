@@ -201,7 +201,7 @@ impl<'a> Reader<'a> {
     }
 
     fn client(&mut self, common: &Common, secrets: Vec<SecretString>) -> Option<Client> {
-        match Client::new(&common.version, false, secrets) {
+        match Client::new(&common.version, false, false, secrets) {
             Ok(client) => Some(client),
             Err(why) => {
                 self.problems.push(("url".to_owned(), why));
@@ -407,7 +407,7 @@ mod tests {
 
     #[test]
     fn an_answer_says_how_far_it_came() {
-        let answer = |status| Ok(Answer { status, retry_after_ms: None, body: vec![], words: String::new() });
+        let answer = |status| Ok(Answer { status, ..Answer::default() });
         let said = |status| judged(answer(status)).err().map(|r| r.as_str());
         for (status, receipt) in [
             (409, "moved"),

@@ -8,17 +8,18 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use tokio::sync::oneshot;
 
-use super::keeper::{Ask, Status, chain, lock};
+use super::keeper::{Ask, Status, WRITTEN_DOWN, chain, lock};
 use super::{Reloader, now};
 use crate::domain::Hold;
 use crate::domain::incident::Incident;
 use crate::engine::Control;
 use crate::engine::view::{BaselineView, EngineView, ModelView, SeriesPage, SeriesView};
 use crate::incident::Command;
+use crate::notify::pagerduty;
 use crate::respond::StepCommand;
 use crate::serve::{
-    Audited, Backend, BaselineCommand, CommandError, DeliveryRow, FaultButton, HealthView, Holder, IncidentFilter, IncidentPage, NewHold, OutboxRow,
-    PersonCommand, Readiness,
+    Audited, Backend, BaselineCommand, CommandError, DeliveryRow, FaultButton, HealthView, HearError, Holder, IncidentFilter, IncidentPage, NewHold,
+    OutboxRow, PersonCommand, Readiness,
 };
 use crate::settings::{self, Settings};
 use crate::store::{AuditEntry, Filter, Store};
@@ -115,6 +116,32 @@ impl Backend for Front {
         };
         let incident = id.to_owned();
         self.ask(|to| Ask::Act { incident, command, revision, key, to }).await?
+    }
+
+    async fn hear(&self, receiver: &str, signature: &str, body: &[u8]) -> Result<String, HearError> {
+        let settings = self.settings.load_full();
+        let table = settings.receivers.get(receiver).filter(|r| r.kind == pagerduty::KIND.name).map(|r| &r.table);
+        let secret = table.and_then(pagerduty::webhook_secret).ok_or(HearError::Unsigned)?;
+        if !pagerduty::is_signed(body, signature, &secret) {
+            return Err(HearError::Unsigned);
+        }
+        let Some(heard) = pagerduty::hear(body, &settings.instance) else { return Ok("nothing for us".to_owned()) };
+        let (command, done) = match heard.what {
+            pagerduty::Word::Acknowledged => (Command::Acknowledge { by: heard.by, why: "acknowledged in PagerDuty".to_owned() }, "acknowledged"),
+            pagerduty::Word::Resolved => {
+                let text = "resolved in PagerDuty; here it ends when the series are back or somebody resolves it here".to_owned();
+                (Command::Note { by: heard.by, text }, "noted")
+            }
+        };
+        // Like any person's act: in the input journal before it is answered, once for each event of theirs.
+        let (incident, key) = (heard.incident, Some(format!("pagerduty:{}", heard.id)));
+        let act = self.ask(|to| Ask::Act { incident, command, revision: None, key, to }).await;
+        match act.and_then(|result| result) {
+            Ok(_) => Ok(done.to_owned()),
+            Err(CommandError::Unavailable(why)) if why != WRITTEN_DOWN => Err(HearError::Unavailable(why)),
+            Err(CommandError::Unavailable(why) | CommandError::Refused(why)) => Ok(why),
+            Err(other @ (CommandError::NotFound(_) | CommandError::Conflict { .. })) => Ok(other.to_string()),
+        }
     }
 
     fn holders(&self) -> Vec<Holder> {

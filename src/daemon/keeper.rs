@@ -43,6 +43,8 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 const DOUBT_MAX: Duration = Duration::from_secs(5);
 /// How often a silence of everything is looked for.
 const LISTEN_EVERY: Duration = Duration::from_secs(5);
+/// What is answered to an act that is durable and not applied yet.
+pub const WRITTEN_DOWN: &str = "it is written down and will be applied when the panes before it are judged";
 /// How often it is asked whether something is due.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Named in the store's table of facts.
@@ -709,7 +711,7 @@ impl Keeper {
             }
             Some(Ok(None)) => Err(CommandError::NotFound(id.to_owned())),
             Some(Err(why)) => Err(CommandError::Refused(why)),
-            None => Err(CommandError::Unavailable("it is written down and will be applied when the panes before it are judged".to_owned())),
+            None => Err(CommandError::Unavailable(WRITTEN_DOWN.to_owned())),
         })
     }
 

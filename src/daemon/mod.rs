@@ -282,7 +282,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
             let front = front.clone();
             Arc::new(move || is_whole(&front))
         };
-        let client = notify::http::Client::new(env!("CARGO_PKG_VERSION"), false, Vec::new()).map_err(Error::Settings)?;
+        let client = notify::http::Client::new(env!("CARGO_PKG_VERSION"), false, false, Vec::new()).map_err(Error::Settings)?;
         tokio::spawn(heartbeat(client, SecretString::from(url.clone()), HEARTBEAT_EVERY, whole, Arc::new(now), shutdown.clone()));
     }
 

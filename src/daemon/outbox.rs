@@ -24,12 +24,17 @@ impl Outbox for StoreOutbox {
                 attempts: c.attempts,
                 first_attempt_at: c.first_attempt_at,
                 was_uncertain: c.was_uncertain,
+                reference: c.reference,
             })
             .collect())
     }
 
     fn settle(&self, id: &str, attempts: u32, state: DeliveryState, detail: &str, next_at: Option<Time>, now: Time) -> Result<bool, String> {
         self.0.settle(id, attempts, state, detail, next_at, now).map_err(words)
+    }
+
+    fn keep_reference(&self, incident: &str, receiver: &str, reference: &str, now: Time) -> Result<(), String> {
+        self.0.keep_reference(incident, receiver, reference, now).map_err(words)
     }
 
     fn open_incidents(&self) -> Result<Vec<Incident>, String> {

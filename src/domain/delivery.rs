@@ -131,6 +131,21 @@ pub enum Outcome {
     },
 }
 
+/// What an attempt brings home: what came of it, and what the receiver gave us to find its ticket or message again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Receipt {
+    pub outcome: Outcome,
+    /// Opaque to everybody but the kind of receiver that wrote it; kept by incident and receiver and handed to the next attempt.
+    /// `None` changes nothing. It counts whatever the outcome: a ticket may be there although its comment failed.
+    pub reference: Option<String>,
+}
+
+impl From<Outcome> for Receipt {
+    fn from(outcome: Outcome) -> Receipt {
+        Receipt { outcome, reference: None }
+    }
+}
+
 impl Outcome {
     pub fn as_str(&self) -> &'static str {
         match self {

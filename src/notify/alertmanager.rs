@@ -18,7 +18,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
 use super::http::{self, Client};
-use super::{Common, Form, Kind, Knob, PROXY_FROM_ENV, Publisher, Reader, Receiver, Table, cut, nothing_to_say};
+use super::{Common, Form, Kind, Knob, PROXY_FROM_ENV, PUBLIC_ONLY, Publisher, Reader, Receiver, Table, cut, nothing_to_say};
 use crate::domain::delivery::Outcome;
 use crate::domain::incident::Incident;
 use crate::domain::time::MINUTE_MS;
@@ -34,6 +34,7 @@ pub const KIND: Kind = Kind {
         Knob { name: "password", about: "for basic authentication", form: Form::Secret, required: false },
         Knob { name: "bearer_token", about: "for bearer authentication", form: Form::Secret, required: false },
         PROXY_FROM_ENV,
+        PUBLIC_ONLY,
     ],
     build,
 };
@@ -358,7 +359,7 @@ mod tests {
             labels: Labels::from([("team".to_owned(), "risk".to_owned())]),
             headers: HeaderMap::new(),
             common: common(),
-            client: Client::new("0", false, vec![]).expect("a client"),
+            client: Client::new("0", false, false, vec![]).expect("a client"),
             posted: Mutex::default(),
         }
     }

@@ -10,12 +10,14 @@
 //! after resolution, at the moment of connecting; private addresses are allowed, because URLs come only from the file.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use reqwest::Method;
 use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
 
 use crate::domain::Time;
 use crate::domain::delivery::Outcome;
@@ -29,6 +31,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Of an answer's body no more than this is read, bytes.
 const BODY_BYTES_MAX: usize = 64 * 1024;
+/// With less than this left of an attempt, no further request is begun.
+const LEFT_MIN: Duration = Duration::from_secs(1);
 /// Of an answer's body no more than this is shown, characters.
 const DETAIL_CHARS_MAX: usize = 300;
 /// The bounds within which a receiver may say when to come back, milliseconds.
@@ -47,11 +51,16 @@ pub struct Client {
 }
 
 /// The receipt: a status arrived.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answer {
     pub status: u16,
     pub retry_after_ms: Option<i64>,
+    pub headers: HeaderMap,
     pub body: Vec<u8>,
+    /// The body came to its end within its bounds. What was cut off proves nothing.
+    pub is_whole: bool,
+    /// When the attempt began.
+    pub now: Time,
     /// The body for people: one line, short, without secrets.
     pub words: String,
 }
@@ -72,15 +81,21 @@ pub enum Failure {
 impl Client {
     /// # Errors
     /// In words, when this machine cannot do TLS at all.
-    pub fn new(version: &str, proxy_from_env: bool, secrets: Vec<SecretString>) -> Result<Client, String> {
-        Client::with_authority(version, proxy_from_env, secrets, None)
+    pub fn new(version: &str, proxy_from_env: bool, is_public_only: bool, secrets: Vec<SecretString>) -> Result<Client, String> {
+        Client::with_authority(version, proxy_from_env, is_public_only, secrets, None)
     }
 
     /// As [`Client::new`], trusting one more certificate authority, in PEM.
     ///
     /// # Errors
     /// As [`Client::new`], and when that is no certificate.
-    pub fn with_authority(version: &str, proxy_from_env: bool, secrets: Vec<SecretString>, pem: Option<&[u8]>) -> Result<Client, String> {
+    pub fn with_authority(
+        version: &str,
+        proxy_from_env: bool,
+        is_public_only: bool,
+        secrets: Vec<SecretString>,
+        pem: Option<&[u8]>,
+    ) -> Result<Client, String> {
         let mut builder = reqwest::Client::builder()
             .user_agent(format!("Bellwether/{version}"))
             .redirect(reqwest::redirect::Policy::none())
@@ -88,7 +103,7 @@ impl Client {
             .timeout(REQUEST_TIMEOUT)
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_max_idle_per_host(0)
-            .dns_resolver(Guarded);
+            .dns_resolver(Guarded { is_public_only });
         if !proxy_from_env {
             builder = builder.no_proxy();
         }
@@ -106,9 +121,13 @@ impl Client {
     /// # Errors
     /// When no status came back, with how far the request got.
     pub async fn post(&self, url: &Url, headers: HeaderMap, body: Vec<u8>, now: Time) -> Result<Answer, Failure> {
-        let mut request = self.inner.post(url.clone()).headers(headers);
-        request = request.body(body);
+        let request = self.inner.post(url.clone()).headers(headers).body(body);
         self.send(request, now).await
+    }
+
+    /// Begins an attempt of several requests, which share the time of one.
+    pub fn round(&self, now: Time) -> Round<'_> {
+        Round { client: self, until: Instant::now() + REQUEST_TIMEOUT, now }
     }
 
     /// One GET.
@@ -123,7 +142,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::post`].
-    pub async fn request(&self, method: reqwest::Method, url: &Url, headers: HeaderMap, body: Vec<u8>, now: Time) -> Result<Answer, Failure> {
+    pub async fn request(&self, method: Method, url: &Url, headers: HeaderMap, body: Vec<u8>, now: Time) -> Result<Answer, Failure> {
         let request = self.inner.request(method, url.clone()).headers(headers);
         self.send(if body.is_empty() { request } else { request.body(body) }, now).await
     }
@@ -132,20 +151,30 @@ impl Client {
         let mut response = request.send().await.map_err(|e| self.failure(e))?;
         let status = response.status().as_u16();
         let retry_after_ms = response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()).and_then(|v| retry_after_ms(v, now));
-        let mut body = Vec::new();
+        let headers = response.headers().clone();
+        let (mut body, mut is_whole) = (Vec::new(), false);
         // Whatever ends the reading (the end, the bound, the clock, a cut), the status stands.
         let _ = tokio::time::timeout(BODY_TIMEOUT, async {
-            while let Ok(Some(chunk)) = response.chunk().await {
-                let room = BODY_BYTES_MAX - body.len();
-                body.extend_from_slice(&chunk[..chunk.len().min(room)]);
-                if body.len() >= BODY_BYTES_MAX {
-                    break;
+            loop {
+                match response.chunk().await {
+                    Ok(Some(chunk)) => {
+                        let room = BODY_BYTES_MAX - body.len();
+                        body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+                        if chunk.len() >= room {
+                            break;
+                        }
+                    }
+                    Ok(None) => {
+                        is_whole = true;
+                        break;
+                    }
+                    Err(_) => break,
                 }
             }
         })
         .await;
         let words = self.plain(&String::from_utf8_lossy(&body));
-        Ok(Answer { status, retry_after_ms, body, words })
+        Ok(Answer { status, retry_after_ms, headers, body, is_whole, now, words })
     }
 
     fn failure(&self, error: reqwest::Error) -> Failure {
@@ -161,7 +190,7 @@ impl Client {
     }
 
     /// One line for people: no control characters, no secrets, not long.
-    fn plain(&self, text: &str) -> String {
+    pub fn plain(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for secret in self.secrets.iter().map(|s| s.expose_secret()).filter(|s| s.chars().count() >= SECRET_CHARS_MIN) {
             text = text.replace(secret, "[secret]");
@@ -171,7 +200,85 @@ impl Client {
     }
 }
 
+/// An attempt of several requests.
+pub struct Round<'a> {
+    client: &'a Client,
+    until: Instant,
+    now: Time,
+}
+
+impl Round<'_> {
+    /// One request within what is left of the attempt's time.
+    ///
+    /// # Errors
+    /// As [`Client::post`]; nothing is sent when less than a second is left.
+    pub async fn ask(&self, method: Method, url: &Url, headers: HeaderMap, body: Option<&Value>) -> Result<Answer, Failure> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        if left < LEFT_MIN {
+            return Err(Failure::NotSent("the time of this attempt was used up by the requests before".to_owned()));
+        }
+        let mut request = self.client.inner.request(method, url.clone()).headers(headers).timeout(left);
+        if let Some(body) = body {
+            request = request.body(body.to_string());
+        }
+        self.client.send(request, self.now).await
+    }
+
+    /// As [`Round::ask`], for requests that change nothing: when the answer is lost, nothing has happened.
+    ///
+    /// # Errors
+    /// The outcome of the whole attempt, unless the answer is a success with a whole document in JSON.
+    pub async fn read(&self, url: &Url, headers: HeaderMap) -> Result<Value, Outcome> {
+        self.read_by(Method::GET, url, headers, None).await
+    }
+
+    /// As [`Round::read`], where a question is a POST.
+    ///
+    /// # Errors
+    /// As [`Round::read`].
+    pub async fn read_by(&self, method: Method, url: &Url, headers: HeaderMap, body: Option<&Value>) -> Result<Value, Outcome> {
+        match self.ask(method, url, headers, body).await {
+            Ok(answer) if answer.is_success() => {
+                let why = || Outcome::Retry {
+                    status: Some(answer.status),
+                    detail: format!("asking: {}, which is no answer", answer.detail()),
+                    after_ms: None,
+                };
+                answer.document().ok_or_else(why)
+            }
+            Ok(answer) => Err(answer.judge()),
+            Err(Failure::Lost(words)) => Err(Outcome::Retry { status: None, detail: format!("asking: no answer: {words}"), after_ms: None }),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    pub fn has_time(&self, time: Duration) -> bool {
+        self.until.saturating_duration_since(Instant::now()) > time
+    }
+}
+
 impl Answer {
+    /// The body as JSON, if all of it came.
+    pub fn document(&self) -> Option<Value> {
+        if self.is_whole { serde_json::from_slice(&self.body).ok() } else { None }
+    }
+
+    /// A header as text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// How long until the second of the epoch that a header names.
+    pub fn until_reset_ms(&self, name: &str) -> Option<i64> {
+        let seconds = self.header(name)?.trim().parse::<i64>().ok()?;
+        Some(seconds.saturating_mul(SECOND_MS).saturating_sub(self.now.0))
+    }
+
+    /// A success that does not say what was made: it may have been made.
+    pub fn unreadable(&self) -> Outcome {
+        Outcome::Uncertain { detail: format!("{}, which does not say what was made", self.detail()) }
+    }
+
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
@@ -236,19 +343,36 @@ pub fn endpoint(text: &str) -> Result<Url, String> {
     if !url.username().is_empty() || url.password().is_some() {
         return Err("holds a user or password, which would be printed with it".to_owned());
     }
-    let host = url.host_str().ok_or("has no host")?;
-    if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>()
-        && is_metadata(address)
-    {
-        return Err(format!("leads to the metadata address {address}"));
-    }
+    place(url.host_str().ok_or("has no host")?, false)?;
     Ok(url)
+}
+
+/// A host that a receiver may have, as far as it says by itself where it leads.
+///
+/// # Errors
+/// In words that follow the key's name.
+pub fn place(host: &str, is_public_only: bool) -> Result<(), String> {
+    match host.trim_matches(['[', ']']).parse::<IpAddr>() {
+        Ok(address) if is_metadata(address) => Err(format!("leads to the metadata address {address}")),
+        Ok(address) if is_public_only && !is_public_address(address) => Err(format!("leads to {address}, which is not public")),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// Is an address that needs no resolution a public one?
+///
+/// # Errors
+/// In words that follow the key's name.
+pub fn is_public(url: &Url) -> Result<(), String> {
+    place(url.host_str().unwrap_or_default(), true)
 }
 
 // === resolution ===
 
-/// The system's resolver, behind which metadata addresses do not exist.
-struct Guarded;
+/// The system's resolver, behind which metadata addresses do not exist, and private ones neither where only public are wanted.
+struct Guarded {
+    is_public_only: bool,
+}
 
 #[derive(Debug, thiserror::Error)]
 enum Unresolved {
@@ -256,22 +380,37 @@ enum Unresolved {
     Empty(String),
     #[error("{0} leads to the metadata address {1}")]
     Forbidden(String, IpAddr),
+    #[error("{0} leads to {1}, which is not public")]
+    Private(String, IpAddr),
 }
 
 impl Resolve for Guarded {
     fn resolve(&self, name: Name) -> Resolving {
+        let is_public_only = self.is_public_only;
         Box::pin(async move {
             let name = name.as_str().to_owned();
             let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            allowed(name, found).map(|all| Box::new(all.into_iter()) as Addrs).map_err(Into::into)
+            allowed(name, found, is_public_only).map(|all| Box::new(all.into_iter()) as Addrs).map_err(Into::into)
         })
     }
 }
 
+/// Where `host` leads, for those who connect by themselves.
+///
+/// # Errors
+/// In words: nowhere, or to an address that is refused.
+pub async fn resolve(host: &str, port: u16, is_public_only: bool) -> Result<Vec<SocketAddr>, String> {
+    let found: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await.map_err(|e| format!("{host}: {e}"))?.collect();
+    allowed(host.to_owned(), found, is_public_only).map_err(|e| e.to_string())
+}
+
 /// One forbidden address among several spoils all: a name that mixes them is an attack, not a configuration.
-fn allowed(name: String, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Unresolved> {
+fn allowed(name: String, found: Vec<SocketAddr>, is_public_only: bool) -> Result<Vec<SocketAddr>, Unresolved> {
     if let Some(bad) = found.iter().find(|a| is_metadata(a.ip())) {
         return Err(Unresolved::Forbidden(name, bad.ip()));
+    }
+    if let Some(bad) = found.iter().find(|a| is_public_only && !is_public_address(a.ip())) {
+        return Err(Unresolved::Private(name, bad.ip()));
     }
     if found.is_empty() { Err(Unresolved::Empty(name)) } else { Ok(found) }
 }
@@ -294,13 +433,37 @@ fn is_metadata(address: IpAddr) -> bool {
     }
 }
 
+/// Reachable from anywhere: neither this machine, nor its networks, nor a range that is nobody's.
+fn is_public_address(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let [a, b, c, _] = v4.octets();
+            let is_shared = a == 100 && (64..128).contains(&b);
+            let is_reserved = a == 0 || a >= 224 || (a == 192 && b == 0 && c == 0) || (a == 198 && (b == 18 || b == 19));
+            !(v4.is_private() || v4.is_loopback() || v4.is_link_local() || v4.is_documentation() || is_shared || is_reserved)
+        }
+        IpAddr::V6(v6) => {
+            let s = v6.segments();
+            let inner = |high: u16, low: u16| IpAddr::V4(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)));
+            let is_dressed = (s[..5] == [0; 5] && (s[5] == 0xffff || s[5] == 0)) || s[..6] == [0x64, 0xff9b, 0, 0, 0, 0];
+            if is_dressed {
+                return !v6.is_loopback() && !v6.is_unspecified() && is_public_address(inner(s[6], s[7]));
+            }
+            if s[0] == 0x2002 {
+                return is_public_address(inner(s[1], s[2]));
+            }
+            !(v6.is_unique_local() || v6.is_unicast_link_local() || v6.is_multicast() || s[..2] == [0x2001, 0xdb8])
+        }
+    }
+}
+
 /// Marks that turn the direction of a line around, by which a text may be made to look like another.
-fn is_direction_mark(c: char) -> bool {
+pub fn is_direction_mark(c: char) -> bool {
     matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// An error with all its sources on one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut out = error.to_string();
     let mut next = error.source();
     while let Some(source) = next {
@@ -391,14 +554,45 @@ mod tests {
     fn a_name_that_leads_to_metadata_is_refused_when_connecting() {
         let good: SocketAddr = "10.0.0.1:0".parse().expect("an address");
         let bad: SocketAddr = "169.254.169.254:0".parse().expect("an address");
-        assert!(allowed("a".into(), vec![good]).is_ok());
-        assert!(allowed("a".into(), vec![good, bad]).is_err());
-        assert!(allowed("a".into(), vec![]).is_err());
+        assert!(allowed("a".into(), vec![good], false).is_ok());
+        assert!(allowed("a".into(), vec![good, bad], false).is_err());
+        assert!(allowed("a".into(), vec![], false).is_err());
+        assert!(allowed("a".into(), vec![good], true).is_err(), "private, where only public addresses are wanted");
+    }
+
+    #[test]
+    fn public_addresses_are_told_from_all_others() {
+        for public in ["1.1.1.1", "140.82.121.4", "2606:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101"] {
+            assert!(place(public, true).is_ok(), "{public}");
+        }
+        for private in [
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "100.64.0.1",
+            "0.0.0.0",
+            "224.0.0.1",
+            "255.255.255.255",
+            "198.18.0.1",
+            "192.0.2.1",
+            "::1",
+            "::",
+            "fd00::1",
+            "ff02::1",
+            "::ffff:10.0.0.1",
+            "::ffff:127.0.0.1",
+            "64:ff9b::a00:1",
+            "2002:a00:1::",
+            "2001:db8::1",
+        ] {
+            assert!(place(private, true).is_err() && place(private, false).is_ok(), "{private}");
+        }
     }
 
     #[test]
     fn words_from_outside_are_one_line_without_secrets() {
-        let client = Client::new("0", false, vec!["sesame-open".to_owned().into(), "a".to_owned().into()]).expect("a client");
+        let client = Client::new("0", false, false, vec!["sesame-open".to_owned().into(), "a".to_owned().into()]).expect("a client");
         assert_eq!(client.plain("a\n\u{1b}[31mred\u{202e} sesame-open"), "a [31mred [secret]");
         assert!(client.plain(&"x".repeat(70_000)).chars().count() <= DETAIL_CHARS_MAX);
     }

@@ -10,17 +10,43 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 
 use crate::domain::Time;
-use crate::domain::delivery::{Delivery, Message, Notice, Outcome};
+use crate::domain::delivery::{Delivery, Message, Notice, Outcome, Receipt};
 use crate::domain::incident::Incident;
 use crate::domain::time::{DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS};
 
 pub mod alertmanager;
+pub mod email;
+pub mod github;
+pub mod gitlab;
 pub mod http;
+pub mod jira;
+pub mod jsm;
+pub mod kafka;
 pub mod pagerduty;
+pub mod servicenow;
+pub mod slack;
+mod story;
+pub mod teams;
+pub mod template;
+mod tickets;
 pub mod webhook;
 
 /// All kinds of receivers, in the order in which they are listed to people.
-pub static KINDS: &[Kind] = &[pagerduty::KIND, alertmanager::KIND, webhook::KIND];
+pub static KINDS: &[Kind] = &[
+    pagerduty::KIND,
+    alertmanager::KIND,
+    jsm::KIND,
+    slack::KIND,
+    teams::KIND,
+    email::KIND,
+    jira::KIND,
+    servicenow::KIND,
+    github::KIND,
+    gitlab::KIND,
+    webhook::KIND,
+    template::KIND,
+    kafka::KIND,
+];
 
 /// Settings of a receiver as they stand in the file, after `${ENV}` has been filled in. Keys are checked against the kind's knobs.
 pub type Table = BTreeMap<String, serde_json::Value>;
@@ -78,10 +104,28 @@ pub enum Receiver {
     State(Box<dyn Publisher>),
 }
 
-/// One attempt to say one thing. Never repeats or redirects by itself.
+/// A delivery in a messenger's hand, with what earlier ones of the same incident left behind.
+#[derive(Clone, Copy, Debug)]
+pub struct Errand<'a> {
+    pub delivery: &'a Delivery,
+    /// What this receiver gave us for this incident: see [`Receipt::reference`].
+    pub reference: Option<&'a str>,
+    /// An earlier attempt at this very delivery may have arrived.
+    pub may_have_arrived: bool,
+}
+
+impl<'a> Errand<'a> {
+    /// The first of its incident.
+    pub fn first(delivery: &'a Delivery) -> Errand<'a> {
+        Errand { delivery, reference: None, may_have_arrived: false }
+    }
+}
+
+/// One attempt to say one thing. Never repeats or redirects by itself, and ends within [`http::REQUEST_TIMEOUT`] also where it
+/// takes several requests.
 #[async_trait]
 pub trait Notifier: Send + Sync {
-    async fn deliver(&self, delivery: &Delivery, now: Time) -> Outcome;
+    async fn deliver(&self, errand: Errand<'_>, now: Time) -> Receipt;
     /// Sends a marked test message.
     async fn test(&self, now: Time) -> Outcome;
     /// How attempts to this receiver are repeated and spaced.
@@ -103,6 +147,8 @@ pub struct Manner {
     /// After so many refusals of one message it is given up. 410 is believed the first time.
     pub refusals_max: u32,
     pub per_minute_max: Option<u32>,
+    /// After a lost answer not even the question whether it arrived is asked before this: their search lags behind, milliseconds.
+    pub look_after_ms: i64,
 }
 
 /// What a second copy of the same message does at the receiver.
@@ -112,6 +158,10 @@ pub enum Repeat {
     SameAlert,
     /// It carries the same message id, and the receiver drops it.
     SameMessage,
+    /// There is none: the notifier looks for what an earlier attempt left behind before it makes anything.
+    Looked,
+    /// It comes twice, and the second says that it may be a repeat.
+    Marked,
 }
 
 /// Waits between attempts; full jitter is laid over them.
@@ -130,7 +180,10 @@ impl Manner {
         schedule: Schedule::Doubling { first_ms: SECOND_MS, max_ms: 5 * MINUTE_MS },
         refusals_max: 1,
         per_minute_max: None,
+        look_after_ms: SECOND_MS,
     };
+    /// A tracker of tickets, which is searched before anything is made there.
+    pub const TICKETS: Manner = Manner { repeat: Repeat::Looked, look_after_ms: 10 * SECOND_MS, ..Manner::VENDOR };
     /// Anybody's endpoint, which may answer 404 while it is being deployed.
     pub const WEBHOOK: Manner = Manner {
         repeat: Repeat::SameMessage,
@@ -141,6 +194,7 @@ impl Manner {
         },
         refusals_max: 3,
         per_minute_max: None,
+        look_after_ms: SECOND_MS,
     };
 }
 
@@ -275,8 +329,52 @@ impl<'a> Reader<'a> {
         out
     }
 
+    /// As [`Reader::bool`], where leaving it out means yes.
+    fn bool_unless(&mut self, key: &str) -> bool {
+        match self.table.get(key) {
+            None | Some(serde_json::Value::Null) => true,
+            Some(_) => self.bool(key),
+        }
+    }
+
+    /// Words of a list that is written as one text with commas.
+    fn list(&mut self, key: &str) -> Vec<String> {
+        let text = self.text(key).unwrap_or_default();
+        text.split(',').map(str::trim).filter(|w| !w.is_empty()).map(str::to_owned).collect()
+    }
+
+    /// The url of `key`, or `default`.
+    fn url_or(&mut self, key: &str, default: &str) -> Option<reqwest::Url> {
+        let text = self.text(key).unwrap_or_else(|| default.to_owned());
+        self.url(key, &text)
+    }
+
+    fn required_url(&mut self, key: &str) -> Option<reqwest::Url> {
+        let text = self.text(key);
+        let text = self.required(key, text)?;
+        self.url(key, &text)
+    }
+
+    /// A header's value that is never shown.
+    fn credential(&mut self, key: &str, text: &str) -> Option<reqwest::header::HeaderValue> {
+        match reqwest::header::HeaderValue::from_str(text) {
+            Ok(mut value) => {
+                value.set_sensitive(true);
+                Some(value)
+            }
+            Err(_) => {
+                self.problem(key, format!("{key} holds a character that no header can carry"));
+                None
+            }
+        }
+    }
+
     fn url(&mut self, key: &str, text: &str) -> Option<reqwest::Url> {
-        match http::endpoint(text) {
+        let checked = http::endpoint(text).and_then(|url| {
+            let is_public_only = matches!(self.table.get(PUBLIC_ONLY.name), Some(serde_json::Value::Bool(true)));
+            if is_public_only { http::is_public(&url).map(|()| url) } else { Ok(url) }
+        });
+        match checked {
             Ok(url) => Some(url),
             Err(why) => {
                 self.problem(key, format!("{key} {why}"));
@@ -286,8 +384,8 @@ impl<'a> Reader<'a> {
     }
 
     fn client(&mut self, common: &Common, secrets: Vec<SecretString>) -> Option<http::Client> {
-        let proxy_from_env = self.bool(PROXY_FROM_ENV.name);
-        match http::Client::new(&common.version, proxy_from_env, secrets) {
+        let (proxy_from_env, is_public_only) = (self.bool(PROXY_FROM_ENV.name), self.bool(PUBLIC_ONLY.name));
+        match http::Client::new(&common.version, proxy_from_env, is_public_only, secrets) {
             Ok(client) => Some(client),
             Err(why) => {
                 self.problem("url", why);
@@ -301,6 +399,14 @@ impl<'a> Reader<'a> {
 const PROXY_FROM_ENV: Knob = Knob {
     name: "proxy_from_env",
     about: "use the proxy that HTTPS_PROXY and its like name; it resolves names itself, so forbidden addresses are then its business",
+    form: Form::Bool,
+    required: false,
+};
+
+/// Another one.
+const PUBLIC_ONLY: Knob = Knob {
+    name: "public_only",
+    about: "send to public addresses only; without it private addresses and this machine are allowed, metadata addresses never",
     form: Form::Bool,
     required: false,
 };

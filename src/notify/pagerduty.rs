@@ -7,13 +7,15 @@
 //! An `acknowledge` or `resolve` for which nothing is open is dropped there without a word, which is what we want.
 
 use async_trait::async_trait;
+use hmac::{Hmac, KeyInit, Mac};
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value, json};
+use sha2::Sha256;
 
 use super::http::{self, Answer, Client};
-use super::{Act, Common, Form, Kind, Knob, Manner, Notifier, PROXY_FROM_ENV, Reader, Receiver, Table, cut, nothing_to_say};
-use crate::domain::delivery::{Delivery, Message, Outcome};
+use super::{Act, Common, Errand, Form, Kind, Knob, Manner, Notifier, PROXY_FROM_ENV, PUBLIC_ONLY, Reader, Receiver, Table, cut, nothing_to_say};
+use crate::domain::delivery::{Message, Outcome, Receipt};
 use crate::domain::{Severity, Time};
 
 pub const KIND: Kind = Kind {
@@ -27,7 +29,14 @@ pub const KIND: Kind = Kind {
             form: Form::Url,
             required: false,
         },
+        Knob {
+            name: "webhook_secret",
+            about: "of a webhook subscription (v3) to /api/v1/receivers/<name>/events: who acknowledges there acknowledges here; several, by spaces",
+            form: Form::Secret,
+            required: false,
+        },
         PROXY_FROM_ENV,
+        PUBLIC_ONLY,
     ],
     build,
 };
@@ -71,6 +80,8 @@ fn build(_name: &str, common: &Common, table: &Table) -> Result<Receiver, Vec<(S
     if let Some(base) = url.as_mut().filter(|u| u.path() == "/") {
         base.set_path(ENQUEUE_PATH);
     }
+    // Read for its faults; used where webhooks come in.
+    let _ = r.secret("webhook_secret");
     if common.instance.chars().count() > DEDUP_KEY_CHARS_MAX - DEDUP_KEY_CHARS_REST {
         r.problem("instance", format!("instance is longer than {} characters", DEDUP_KEY_CHARS_MAX - DEDUP_KEY_CHARS_REST));
     }
@@ -85,10 +96,10 @@ fn build(_name: &str, common: &Common, table: &Table) -> Result<Receiver, Vec<(S
 
 #[async_trait]
 impl Notifier for PagerDuty {
-    async fn deliver(&self, delivery: &Delivery, now: Time) -> Outcome {
-        match self.body(&delivery.message) {
-            Some(body) => self.post(body, now).await,
-            None => nothing_to_say(),
+    async fn deliver(&self, errand: Errand<'_>, now: Time) -> Receipt {
+        match self.body(&errand.delivery.message) {
+            Some(body) => self.post(body, now).await.into(),
+            None => nothing_to_say().into(),
         }
     }
 
@@ -173,6 +184,67 @@ fn judge(answer: &Answer) -> Outcome {
     answer.judge()
 }
 
+// === what comes back ===
+
+/// What PagerDuty tells us of an incident of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// Of the event: the same when it is sent again.
+    pub id: String,
+    /// Ours.
+    pub incident: String,
+    pub what: Word,
+    /// Who did it, in words.
+    pub by: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    Acknowledged,
+    Resolved,
+}
+
+/// The secrets of the webhook subscriptions that lead to a receiver with these settings.
+pub fn webhook_secret(table: &Table) -> Option<SecretString> {
+    Reader::new(table).secret("webhook_secret")
+}
+
+/// Is one of the signatures (`v1=<hex>,v1=<hex>`) made with one of the secrets? All are compared, each in constant time.
+pub fn is_signed(body: &[u8], signatures: &str, secrets: &SecretString) -> bool {
+    let mut found = subtle::Choice::from(0);
+    for secret in secrets.expose_secret().split_whitespace() {
+        let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(secret.as_bytes()).expect("this mac takes a key of any length");
+        mac.update(body);
+        let ours: String = mac.finalize().into_bytes().iter().map(|b| format!("{b:02x}")).collect();
+        for theirs in signatures.split(',').filter_map(|s| s.trim().strip_prefix("v1=")) {
+            found |= subtle::ConstantTimeEq::ct_eq(ours.as_bytes(), theirs.to_ascii_lowercase().as_bytes());
+        }
+    }
+    found.into()
+}
+
+/// What a signed body says to us. Nothing, where it is another incident's, another instance's, an event of another type, or the echo
+/// of what we did ourselves.
+pub fn hear(body: &[u8], instance: &str) -> Option<Heard> {
+    let doc: Value = serde_json::from_slice(body).ok()?;
+    let event = &doc["event"];
+    let what = match event["event_type"].as_str()? {
+        "incident.acknowledged" => Word::Acknowledged,
+        "incident.resolved" => Word::Resolved,
+        _ => return None,
+    };
+    let incident = event["data"]["incident_key"].as_str()?.strip_prefix("bellwether/")?.strip_prefix(instance)?.strip_prefix('/')?;
+    let agent = &event["agent"];
+    // An integration is a machine, and most often we. Whoever has no agent was moved by a rule or a clock of theirs.
+    let is_person = agent["type"].as_str().is_some_and(|t| t.starts_with("user"));
+    if !is_person {
+        return None;
+    }
+    let name = super::story::line(agent["summary"].as_str().unwrap_or("somebody"), 100);
+    let id = event["id"].as_str().filter(|id| !id.is_empty() && id.len() <= 200)?;
+    Some(Heard { id: id.to_owned(), incident: incident.to_owned(), what, by: format!("{name} (PagerDuty)") })
+}
+
 fn severity(severity: Severity) -> &'static str {
     match severity.level() {
         1 => "critical",
@@ -239,7 +311,7 @@ mod tests {
     const KEY: &str = "0123456789abcdef0123456789abcdef";
 
     fn pagerduty() -> PagerDuty {
-        let client = Client::new("0", false, vec![]).expect("a client");
+        let client = Client::new("0", false, false, vec![]).expect("a client");
         PagerDuty { url: http::endpoint(URL_DEFAULT).expect("a url"), routing_key: KEY.to_owned().into(), common: common(), client }
     }
 
@@ -328,8 +400,45 @@ mod tests {
     }
 
     #[test]
+    fn a_signature_is_checked_as_the_page_says() {
+        let body = br#"{"event":{"id":"01TEST","event_type":"incident.acknowledged"}}"#;
+        let good = "v1=b3a0bd4cd0e8492fd5122537bbb079e8e49e683e078421ee55e118a59c5561a8";
+        let secrets: SecretString = "another bellwether-test-secret".to_owned().into();
+        assert!(is_signed(body, good, &secrets) && is_signed(body, &format!("v1=00,{}", good.to_uppercase().replace("V1", "v1")), &secrets));
+        for bad in ["", "v1=", &good[3..], &good.replace("v1", "v2"), &good[..good.len() - 1]] {
+            assert!(!is_signed(body, bad, &secrets), "{bad}");
+        }
+        assert!(!is_signed(b"{}", good, &secrets) && !is_signed(body, good, &"another".to_owned().into()));
+    }
+
+    #[test]
+    fn what_is_heard_is_about_our_incidents_and_done_by_people() {
+        let event = |kind: &str, key: &str, agent: Value| {
+            json!({"event": {"id": "01", "event_type": kind, "agent": agent, "data": {"incident_key": key}}}).to_string().into_bytes()
+        };
+        let jane = json!({"type": "user_reference", "summary": "Jane\nDoe"});
+        let machine = json!({"type": "inbound_integration_reference", "summary": "Bellwether"});
+        let key = "bellwether/eu-1/inc-1";
+        let heard = |body: Vec<u8>| hear(&body, "eu-1").map(|h| (h.incident, h.what, h.by));
+        let expected = |what| Some(("inc-1".to_owned(), what, "Jane Doe (PagerDuty)".to_owned()));
+        assert_eq!(heard(event("incident.acknowledged", key, jane.clone())), expected(Word::Acknowledged));
+        assert_eq!(heard(event("incident.resolved", key, jane.clone())), expected(Word::Resolved));
+        for other in [
+            event("incident.acknowledged", key, machine),
+            event("incident.acknowledged", key, Value::Null),
+            event("incident.acknowledged", "bellwether/eu-11/inc-1", jane.clone()),
+            event("incident.acknowledged", "somebody else's", jane.clone()),
+            event("incident.priority_updated", key, jane),
+            b"not json".to_vec(),
+        ] {
+            assert_eq!(heard(other.clone()), None, "{}", String::from_utf8_lossy(&other));
+        }
+    }
+
+    #[test]
     fn a_portal_in_between_does_not_take_the_page() {
-        let answer = |status, body: &str| Answer { status, retry_after_ms: None, body: body.as_bytes().to_vec(), words: body.to_owned() };
+        let answer =
+            |status, body: &str| Answer { status, body: body.as_bytes().to_vec(), words: body.to_owned(), is_whole: true, ..Answer::default() };
         assert_eq!(judge(&answer(202, "")).as_str(), "accepted");
         assert_eq!(judge(&answer(200, r#"{"status":"success"}"#)).as_str(), "accepted");
         assert_eq!(judge(&answer(200, "<html>please log in</html>")).as_str(), "retry");

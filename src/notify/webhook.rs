@@ -19,14 +19,17 @@ use serde_json::{Map, Value, json};
 use sha2::Sha256;
 
 use super::http::Client;
-use super::{Act, Common, Form, Kind, Knob, Manner, Notifier, PROXY_FROM_ENV, Reader, Receiver, Table, alertmanager, cut, nothing_to_say};
+use super::{
+    Act, Common, Errand, Form, Kind, Knob, Manner, Notifier, PROXY_FROM_ENV, PUBLIC_ONLY, Reader, Receiver, Table, alertmanager, cut, kafka,
+    nothing_to_say,
+};
 use crate::domain::Time;
-use crate::domain::delivery::{Delivery, Message, Outcome};
+use crate::domain::delivery::{Message, Outcome, Receipt};
 use crate::domain::series::StableHash;
 
 pub const KIND: Kind = Kind {
     name: "webhook",
-    about: "any endpoint: Standard Webhooks with signature, or the body of Alertmanager's webhook",
+    about: "any endpoint: Standard Webhooks with signature, CloudEvents, or the body of Alertmanager's webhook",
     knobs: &[
         Knob { name: "url", about: "where messages are posted", form: Form::Url, required: true },
         Knob {
@@ -36,8 +39,9 @@ pub const KIND: Kind = Kind {
             required: false,
         },
         Knob { name: "headers", about: "headers that are added to every request", form: Form::Map, required: false },
-        Knob { name: "format", about: "standard (the default) or alertmanager", form: Form::Text, required: false },
+        Knob { name: "format", about: "standard (the default), alertmanager or cloudevents (structured)", form: Form::Text, required: false },
         PROXY_FROM_ENV,
+        PUBLIC_ONLY,
     ],
     build,
 };
@@ -46,7 +50,7 @@ const SECRET_PREFIX: &str = "whsec_";
 /// Keys for signing by ed25519, which we do not do.
 const ASYMMETRIC_PREFIX: &str = "whsk_";
 /// Headers that are ours to set.
-const OWN_HEADERS: &[&str] =
+pub(super) const OWN_HEADERS: &[&str] =
     &["webhook-id", "webhook-timestamp", "webhook-signature", "content-type", "content-length", "host", "transfer-encoding", "connection"];
 /// Findings and segments in one body, which should stay below 20 KB.
 const LIST_MAX: usize = 20;
@@ -56,6 +60,7 @@ const TEXT_CHARS_MAX: usize = 1_000;
 enum Format {
     Standard,
     Alertmanager,
+    CloudEvents,
 }
 
 struct Webhook {
@@ -91,8 +96,9 @@ fn build(name: &str, common: &Common, table: &Table) -> Result<Receiver, Vec<(St
     let format = match r.text("format").as_deref() {
         None | Some("standard") => Format::Standard,
         Some("alertmanager") => Format::Alertmanager,
+        Some("cloudevents") => Format::CloudEvents,
         Some(other) => {
-            r.problem("format", format!("unknown format {other:?} (known: alertmanager, standard)"));
+            r.problem("format", format!("unknown format {other:?} (known: alertmanager, cloudevents, standard)"));
             Format::Standard
         }
     };
@@ -113,7 +119,11 @@ fn build(name: &str, common: &Common, table: &Table) -> Result<Receiver, Vec<(St
             (_, Err(_)) => r.problem(&key, format!("header {name} holds a character that no header can carry")),
         }
     }
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+    let content_type = match format {
+        Format::CloudEvents => "application/cloudevents+json; charset=utf-8",
+        Format::Standard | Format::Alertmanager => "application/json; charset=utf-8",
+    };
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     match (url, r.client(common, secrets)) {
         (Some(url), Some(client)) if r.problems.is_empty() => Ok(Receiver::Messages(Box::new(Webhook {
             url,
@@ -131,15 +141,17 @@ fn build(name: &str, common: &Common, table: &Table) -> Result<Receiver, Vec<(St
 
 #[async_trait]
 impl Notifier for Webhook {
-    async fn deliver(&self, delivery: &Delivery, now: Time) -> Outcome {
+    async fn deliver(&self, errand: Errand<'_>, now: Time) -> Receipt {
+        let delivery = errand.delivery;
         let body = match self.format {
             Format::Standard => standard(&delivery.message, &self.common),
+            Format::CloudEvents => kafka::structured(delivery, &self.common),
             Format::Alertmanager => match alertmanager_body(&delivery.message, &self.name, &self.common) {
                 Some(body) => body,
-                None => return nothing_to_say(),
+                None => return nothing_to_say().into(),
             },
         };
-        self.post(&message_id(&delivery.id), body, now).await
+        self.post(&message_id(&delivery.id), body, now).await.into()
     }
 
     async fn test(&self, now: Time) -> Outcome {
@@ -203,13 +215,13 @@ impl Key {
 }
 
 /// The same at every attempt. A dot would blur what is signed, and odd characters what is sent.
-fn message_id(delivery_id: &str) -> String {
+pub(super) fn message_id(delivery_id: &str) -> String {
     let plain: String = delivery_id.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' }).collect();
     // Where something was replaced, two ids must not become one.
     if plain == delivery_id { format!("msg_{plain}") } else { format!("msg_{plain}_{:016x}", StableHash::of(delivery_id.as_bytes())) }
 }
 
-fn standard(message: &Message, common: &Common) -> Value {
+pub(super) fn standard(message: &Message, common: &Common) -> Value {
     let incident = &message.incident;
     let mut segments: Map<String, Value> = Map::new();
     for segment in incident.segments.iter().take(LIST_MAX) {

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -16,7 +17,7 @@ use axum::{Extension, Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::backend::{CommandError, IncidentFilter, IncidentPage, PersonCommand};
+use super::backend::{Audited, CommandError, HearError, IncidentFilter, IncidentPage, PersonCommand};
 use super::roles::Caller;
 use super::{Detail, Shared, Web};
 use crate::domain::{Category, ClosedAs, IncidentState, Time};
@@ -38,6 +39,7 @@ pub fn routes() -> Router<Arc<Web>> {
         .route("/api/v1/incidents", get(incidents))
         .route("/api/v1/incidents/{id}", get(incident))
         .route("/api/v1/incidents/{id}/{verb}", post(command))
+        .route("/api/v1/receivers/{name}/events", post(hear))
         .route("/api/v1/models", get(models))
         .route("/api/v1/series", get(series))
         .route("/api/v1/series/{id}/points", get(points))
@@ -295,6 +297,25 @@ fn idempotency_key(headers: &HeaderMap) -> Answer<Option<String>> {
     }
 }
 
+// --- receivers that speak ---
+
+/// A webhook of a receiver's. Its sender drops for ever what is answered by 4xx, so only a signature that is not theirs is.
+async fn hear(State(web): Shared, Path(name): Path<String>, headers: HeaderMap, body: Bytes) -> Answer<Response> {
+    let signature = headers.get("x-pagerduty-signature").and_then(|s| s.to_str().ok()).unwrap_or_default();
+    match web.backend.hear(&name, signature, &body).await {
+        Ok(done) => {
+            let (who, role, what) = (name.clone(), "receiver".to_owned(), "told us".to_owned());
+            let line = Audited { who, role, what, subject: format!("/api/v1/receivers/{name}/events"), detail: done.clone() };
+            if let Err(why) = web.backend.audit(line).await {
+                tracing::error!(why = %why, receiver = name, "what a receiver told is not in the audit");
+            }
+            Ok((StatusCode::ACCEPTED, Json(json!({"status": done}))).into_response())
+        }
+        Err(HearError::Unsigned) => Err(Problem::new(StatusCode::UNAUTHORIZED, HearError::Unsigned.to_string())),
+        Err(HearError::Unavailable(why)) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, why)),
+    }
+}
+
 // --- models and series ---
 
 async fn models(State(web): Shared) -> Answer<Response> {
@@ -375,7 +396,7 @@ async fn runtime_info(State(web): Shared) -> Answer<Json<Value>> {
 // --- the document ---
 
 /// Method, path, what it does, name of the answer's schema.
-pub const ROUTES: [(&str, &str, &str, &str); 36] = [
+pub const ROUTES: [(&str, &str, &str, &str); 37] = [
     ("get", "/-/healthy", "200 while the process turns; 503 only if a restart would help", ""),
     ("get", "/-/ready", "200 when it can do its work, else 503; the reasons either way", "Readiness"),
     ("post", "/-/reload", "Reads the configuration again; 400 says what is wrong with it", ""),
@@ -387,6 +408,12 @@ pub const ROUTES: [(&str, &str, &str, &str); 36] = [
     ("post", "/api/v1/incidents/{id}/resolve", "It is over; `as` says how, and decides what the series learn", "Incident"),
     ("post", "/api/v1/incidents/{id}/reopen", "It was not over", "Incident"),
     ("post", "/api/v1/incidents/{id}/note", "Adds `text` to the timeline", "Incident"),
+    (
+        "post",
+        "/api/v1/receivers/{name}/events",
+        "What a receiver tells by itself: PagerDuty's webhooks (v3), signed; 202 when it is written down",
+        "",
+    ),
     ("post", "/api/v1/incidents/{id}/plan", "Looks again at what `step` would change, and changes nothing", "Incident"),
     ("post", "/api/v1/incidents/{id}/approve", "Carries `step` out, once, if `plan` is still the hash of its plan", "Incident"),
     ("post", "/api/v1/incidents/{id}/undo", "Brings back what `step` changed", "Incident"),

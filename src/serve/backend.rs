@@ -155,6 +155,17 @@ pub enum CommandError {
     Unavailable(String),
 }
 
+/// Why a receiver that tells us something is not heard.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HearError {
+    /// Or there is no such receiver: whoever guesses is not told which.
+    #[error("not signed by a receiver of ours")]
+    Unsigned,
+    /// It may come again.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Readiness {
     pub ready: bool,
@@ -206,6 +217,11 @@ pub trait Backend: Send + Sync {
     async fn incident(&self, id: &str) -> Result<IncidentPage, CommandError>;
     /// Durable when it returns. `revision`: what the caller saw (If-Match). The same idempotency key gives the same answer.
     async fn command(&self, id: &str, command: PersonCommand, revision: Option<u64>, key: Option<String>) -> Result<Incident, CommandError>;
+    /// What a receiver tells us by itself, such as that somebody has acknowledged over there. Durable when it returns; the answer
+    /// says what was done.
+    async fn hear(&self, _receiver: &str, _signature: &str, _body: &[u8]) -> Result<String, HearError> {
+        Err(HearError::Unsigned)
+    }
     /// Who may come in; empty: whoever is on this machine.
     fn holders(&self) -> Vec<Holder> {
         Vec::new()

@@ -89,6 +89,8 @@ pub fn needs(method: &Method, path: &str) -> Option<Role> {
         // Whoever keeps us running does not log in for it.
         "/-/healthy" | "/-/ready" | "/metrics" if is_read => return None,
         _ if path.starts_with("/assets/") && is_read => return None,
+        // By its signature, not by a token.
+        _ if is_signed_door(path) => return None,
         _ if is_read => return Some(Role::Viewer),
         _ => {}
     }
@@ -104,6 +106,11 @@ pub fn needs(method: &Method, path: &str) -> Option<Role> {
         }
         _ => Some(Role::Admin),
     }
+}
+
+/// Where receivers speak to us: `/api/v1/receivers/<name>/events`. Everything that comes in there is signed or turned away.
+pub fn is_signed_door(path: &str) -> bool {
+    path.strip_prefix("/api/v1/receivers/").and_then(|rest| rest.strip_suffix("/events")).is_some_and(|name| !name.is_empty() && !name.contains('/'))
 }
 
 #[cfg(test)]
@@ -129,6 +136,8 @@ mod tests {
             (Method::PUT, "/-/reload", Some(Role::Admin)),
             (Method::POST, "/api/v1/faults/silence/on", Some(Role::Admin)),
             (Method::POST, "/anything/else", Some(Role::Admin)),
+            (Method::POST, "/api/v1/receivers/pager/events", None),
+            (Method::POST, "/api/v1/receivers/pager/other/events", Some(Role::Admin)),
             (Method::DELETE, "/metrics", Some(Role::Admin)),
         ];
         for (method, path, needed) in rows {

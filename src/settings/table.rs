@@ -99,24 +99,7 @@ const ANY_LIST: Shape = Shape::OneOrMany(&ANY);
 const FORMATS_LATER: &[&str] = &["kserve", "seldon", "otlp", "openinference", "cloudevents", "avro", "protobuf", "mlflow", "whylogs", "panes"];
 
 /// Kinds of receivers that a later version has.
-pub const RECEIVERS_LATER: &[&str] = &[
-    "slack",
-    "jira",
-    "teams",
-    "email",
-    "opsgenie",
-    "servicenow",
-    "github",
-    "gitlab",
-    "discord",
-    "telegram",
-    "mattermost",
-    "incidentio",
-    "rootly",
-    "grafana_oncall",
-    "sns",
-    "exec",
-];
+pub const RECEIVERS_LATER: &[&str] = &["discord", "telegram", "mattermost", "incidentio", "rootly", "grafana_oncall", "sns", "exec"];
 
 /// Properties of librdkafka that the daemon sets itself, with the key that serves instead.
 pub const PROPERTIES_OURS: &[(&str, &str)] = &[

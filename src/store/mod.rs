@@ -336,7 +336,7 @@ mod tests {
         Connection::open(dir.path().join(FILE)).unwrap().pragma_update(None, "user_version", 99).unwrap();
         for error in [open(dir.path()).err(), Store::open_reader(dir.path()).err()] {
             let words = error.unwrap().to_string();
-            assert!(words.contains("schema 99 is newer than 2"), "{words}");
+            assert!(words.contains("schema 99 is newer than 3"), "{words}");
         }
     }
 

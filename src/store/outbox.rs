@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::error::{Error, Fault};
-use super::{Document, Store};
+use super::{Document, Store, hash_of};
 use crate::domain::Time;
 use crate::domain::delivery::{Delivery, DeliveryState};
 
@@ -31,6 +31,8 @@ pub struct Claimed {
     /// An earlier attempt may have arrived.
     pub was_uncertain: bool,
     pub created_at: Time,
+    /// What the receiver gave us for this incident: [`Store::keep_reference`].
+    pub reference: Option<String>,
 }
 
 /// A delivery as the pages show it.
@@ -118,6 +120,32 @@ impl Store {
                 .execute(params![id, attempts, state.as_str(), detail, next_at.unwrap_or(now).0, settled_at])?;
             Ok(changed > 0)
         })
+    }
+
+    /// Keeps what a receiver gave us for an incident (a ticket's key, a message's time stamp), in place of what was kept before.
+    /// Kept for ever, as the deliveries are.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn keep_reference(&self, incident_id: &str, receiver: &str, reference: &str, now: Time) -> Result<(), Error> {
+        let (incident, receiver, reference) = (incident_id.to_owned(), receiver.to_owned(), reference.to_owned());
+        let hash = hash_of(&incident, reference.as_bytes());
+        self.write("writing a reference to", move |c| {
+            c.prepare_cached(
+                "INSERT INTO receiver_references (incident_id, receiver, reference, hash, written_at) VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT (incident_id, receiver) DO UPDATE SET reference = ?3, hash = ?4, written_at = ?5",
+            )?
+            .execute(params![incident, receiver, reference, hash, now.0])?;
+            Ok(())
+        })
+    }
+
+    /// What a receiver gave us for an incident.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn reference(&self, incident_id: &str, receiver: &str) -> Result<Option<String>, Error> {
+        self.read("reading a reference from", |c| reference(c, incident_id, receiver))
     }
 
     /// At start: whatever was being sent may or may not have arrived. Returns how many.
@@ -360,13 +388,21 @@ fn take(c: &Connection, seq: i64, was_uncertain: bool, now: Time, lease_ms: i64)
         })
         .optional()?;
     let Some((id, text, hash, attempts, first, created)) = row else { return Err(Fault::Sql(rusqlite::Error::QueryReturnedNoRows)) };
-    Ok(Claimed {
-        delivery: Document::read("delivery", &id, &text, hash)?,
-        attempts,
-        first_attempt_at: first.map(Time),
-        was_uncertain,
-        created_at: Time(created),
-    })
+    let delivery: Delivery = Document::read("delivery", &id, &text, hash)?;
+    let reference = reference(c, &delivery.message.incident.id, &delivery.receiver)?;
+    Ok(Claimed { delivery, reference, attempts, first_attempt_at: first.map(Time), was_uncertain, created_at: Time(created) })
+}
+
+fn reference(c: &Connection, incident_id: &str, receiver: &str) -> Result<Option<String>, Fault> {
+    let found: Option<(String, i64)> = c
+        .prepare_cached("SELECT reference, hash FROM receiver_references WHERE incident_id = ?1 AND receiver = ?2")?
+        .query_row([incident_id, receiver], |r| Ok((r.get(0)?, r.get(1)?)))
+        .optional()?;
+    match found {
+        Some((text, hash)) if hash == hash_of(incident_id, text.as_bytes()) => Ok(Some(text)),
+        Some(_) => Err(Fault::Flipped { table: "reference", id: format!("{incident_id} at {receiver}") }),
+        None => Ok(None),
+    }
 }
 
 #[cfg(test)]
@@ -466,6 +502,22 @@ mod tests {
         assert_eq!(store.after_restart().unwrap(), 1);
         let again = store.claim(Time(1), LEASE, 1).unwrap().remove(0);
         assert_eq!((again.attempts, again.was_uncertain), (2, true));
+    }
+
+    #[test]
+    fn a_reference_comes_back_with_the_claims_of_its_lane_alone() {
+        let store = store_with("m", &[Opened, Resolved], &["tracker", "chat"]);
+        let id = incident("m", 0, 1, Open).id;
+        let first = store.claim(Time(1), LEASE, 9).unwrap();
+        assert!(first.iter().all(|c| c.reference.is_none()));
+        store.keep_reference(&id, "tracker", "ML-213", Time(2)).unwrap();
+        store.keep_reference(&id, "tracker", "ML-214", Time(2)).unwrap();
+        for c in &first {
+            store.settle(&c.delivery.id, 1, DeliveryState::Accepted, "", None, Time(3)).unwrap();
+        }
+        let next: Vec<_> = store.claim(Time(4), LEASE, 9).unwrap().into_iter().map(|c| (c.delivery.receiver, c.reference)).collect();
+        assert_eq!(next, [("tracker".to_owned(), Some("ML-214".to_owned())), ("chat".to_owned(), None)]);
+        assert_eq!(store.reference(&id, "tracker").unwrap().as_deref(), Some("ML-214"));
     }
 
     #[test]

@@ -90,6 +90,13 @@ const STEPS: &[&str] = &[
     CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'the audit is never changed'); END;
     CREATE TRIGGER audit_is_not_cut BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'the audit is never changed'); END;
 ",
+    "
+    -- What a receiver gave us to find its ticket or message of an incident again.
+    CREATE TABLE receiver_references (
+        incident_id TEXT NOT NULL, receiver TEXT NOT NULL, reference TEXT NOT NULL, hash INTEGER NOT NULL, written_at INTEGER NOT NULL,
+        PRIMARY KEY (incident_id, receiver)
+    ) STRICT, WITHOUT ROWID;
+",
 ];
 
 pub(super) fn check_sqlite() -> Result<(), Error> {
@@ -149,7 +156,8 @@ fn refuse_newer(target: &Target, found: i64) -> Result<(), Error> {
 
 /// Tables in which a row is found by its key: a key that differs between table and index is a row that nobody finds. The snapshot's
 /// rows are left out because they are many, and are only ever read all together, each with its own hash.
-const FOUND_BY_KEY: &[&str] = &["partitions", "incidents", "timeline", "deliveries", "journal_keys", "alarms", "jobs", "audit"];
+const FOUND_BY_KEY: &[&str] =
+    &["partitions", "incidents", "timeline", "deliveries", "journal_keys", "alarms", "jobs", "audit", "receiver_references"];
 
 /// `quick_check` walks every page's structure and the tables' own conditions; then indexes are held against their tables. A document
 /// within a row is guarded by the row's hash.

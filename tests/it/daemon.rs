@@ -78,6 +78,14 @@ impl Daemon {
         std::fs::write(self.folder.path().join("bellwether.yaml"), config.yaml(self.port)).expect("written");
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn config_path(&self) -> PathBuf {
+        self.folder.path().join("bellwether.yaml")
+    }
+
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }

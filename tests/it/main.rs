@@ -2,6 +2,7 @@
 
 mod baseline;
 mod broker;
+mod bus;
 mod actions;
 mod audit;
 mod cause;
@@ -16,10 +17,12 @@ mod fairness;
 mod fed;
 mod holds;
 mod kafka;
+mod mail;
 mod main_job;
 mod notify;
 mod oracle;
 mod parts;
+mod receivers;
 mod playbook;
 mod pages;
 mod reload;
@@ -31,3 +34,4 @@ mod settings;
 mod sim;
 mod simulate;
 mod tidy;
+mod vendors;

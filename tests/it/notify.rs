@@ -11,7 +11,7 @@ use bellwether::domain::alarm::Unit;
 use bellwether::domain::delivery::{Delivery, DeliveryState, Message, Notice, Outcome};
 use bellwether::domain::incident::{Finding, Incident, IncidentKey};
 use bellwether::domain::{Category, Change, GroupKey, IncidentState, Onset, Segment, SeriesKey, Severity, Signal, Time};
-use bellwether::notify::{Common, KINDS, Notifier, Receiver, http};
+use bellwether::notify::{Common, Errand, KINDS, Notifier, Receiver, http};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
 
@@ -26,35 +26,37 @@ const PATIENCE: Duration = Duration::from_secs(40);
 // === a house in memory ===
 
 #[derive(Clone, Debug)]
-struct Row {
-    delivery: Delivery,
-    state: DeliveryState,
-    attempts: u32,
+pub struct Row {
+    pub delivery: Delivery,
+    pub state: DeliveryState,
+    pub attempts: u32,
     first_attempt_at: Option<Time>,
     next_at: Time,
     lease_until: Time,
-    detail: String,
+    pub detail: String,
 }
 
 /// An outbox that keeps the contract and nothing else.
 #[derive(Default)]
-struct Shelf {
-    rows: Mutex<Vec<Row>>,
-    incidents: Mutex<BTreeMap<String, Incident>>,
+pub struct Shelf {
+    pub rows: Mutex<Vec<Row>>,
+    pub incidents: Mutex<BTreeMap<String, Incident>>,
+    /// By incident and receiver.
+    pub references: Mutex<BTreeMap<(String, String), String>>,
 }
 
 impl Shelf {
-    fn say(&self, receiver: &str, notice: Notice, incident: &Incident, at: Time) -> String {
+    pub fn say(&self, receiver: &str, notice: Notice, incident: &Incident, at: Time) -> String {
         self.incidents.lock().expect("incidents").insert(incident.id.clone(), incident.clone());
         let delivery = Delivery::new(receiver, Message { notice, at, incident: incident.clone() });
         let id = delivery.id.clone();
         self.add(delivery).expect("added");
         id
     }
-    fn row(&self, id: &str) -> Row {
+    pub fn row(&self, id: &str) -> Row {
         self.rows.lock().expect("rows").iter().find(|r| r.delivery.id == id).cloned().expect("a row")
     }
-    fn is_done(&self) -> bool {
+    pub fn is_done(&self) -> bool {
         self.rows.lock().expect("rows").iter().all(|r| r.state.is_final())
     }
 }
@@ -74,10 +76,18 @@ impl Outbox for Shelf {
                 continue;
             }
             let was_uncertain = matches!(row.state, DeliveryState::Sending | DeliveryState::Uncertain);
+            let lane = (row.delivery.message.incident.id.clone(), row.delivery.receiver.clone());
+            let reference = self.references.lock().map_err(|e| e.to_string())?.get(&lane).cloned();
             row.attempts += 1;
             row.state = DeliveryState::Sending;
             row.lease_until = now.plus_ms(lease_ms);
-            out.push(Claimed { delivery: row.delivery.clone(), attempts: row.attempts, first_attempt_at: row.first_attempt_at, was_uncertain });
+            out.push(Claimed {
+                delivery: row.delivery.clone(),
+                attempts: row.attempts,
+                first_attempt_at: row.first_attempt_at,
+                was_uncertain,
+                reference,
+            });
             row.first_attempt_at.get_or_insert(now);
         }
         Ok(out)
@@ -91,6 +101,11 @@ impl Outbox for Shelf {
         row.detail = detail.to_owned();
         row.next_at = next_at.unwrap_or(now);
         Ok(true)
+    }
+    fn keep_reference(&self, incident: &str, receiver: &str, reference: &str, _now: Time) -> Result<(), String> {
+        let lane = (incident.to_owned(), receiver.to_owned());
+        self.references.lock().map_err(|e| e.to_string())?.insert(lane, reference.to_owned());
+        Ok(())
     }
     fn open_incidents(&self) -> Result<Vec<Incident>, String> {
         Ok(self.incidents.lock().map_err(|e| e.to_string())?.values().filter(|i| i.state.is_live()).cloned().collect())
@@ -113,23 +128,23 @@ impl Outbox for Shelf {
 }
 
 /// A dispatcher at work over a shelf.
-struct House {
-    shelf: Arc<Shelf>,
-    clock: Clock,
-    wake: Arc<Notify>,
+pub struct House {
+    pub shelf: Arc<Shelf>,
+    pub clock: Clock,
+    pub wake: Arc<Notify>,
     stop: watch::Sender<bool>,
-    seen: Arc<Mutex<Vec<(String, Outcome, Duration)>>>,
+    pub seen: Arc<Mutex<Vec<(String, Outcome, Duration)>>>,
     task: tokio::task::JoinHandle<()>,
 }
 
-fn clock(speed: i64) -> Clock {
+pub fn clock(speed: i64) -> Clock {
     let wall = || SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis() as i64;
     let start = wall();
     Arc::new(move || Time(start + (wall() - start) * speed))
 }
 
 impl House {
-    fn start(shelf: Arc<Shelf>, receivers: Vec<(&str, Receiver)>, fallback: &[&str], clock: Clock) -> House {
+    pub fn start(shelf: Arc<Shelf>, receivers: Vec<(&str, Receiver)>, fallback: &[&str], clock: Clock) -> House {
         let (stop, shutdown) = watch::channel(false);
         let wake = Arc::new(Notify::new());
         let seen: Arc<Mutex<Vec<_>>> = Arc::default();
@@ -146,12 +161,12 @@ impl House {
         House { shelf, clock, wake, stop, seen, task }
     }
 
-    async fn all_done(&self) {
+    pub async fn all_done(&self) {
         until("everything is settled", || self.shelf.is_done()).await;
     }
 
     /// Stops, and says how long that took.
-    async fn stop(self) -> Duration {
+    pub async fn stop(self) -> Duration {
         let began = Instant::now();
         self.stop.send(true).expect("a listener");
         self.task.await.expect("a clean end");
@@ -159,7 +174,7 @@ impl House {
     }
 }
 
-async fn until(what: &str, holds: impl Fn() -> bool) {
+pub async fn until(what: &str, holds: impl Fn() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < end, "in vain waited until {what}");
@@ -169,7 +184,7 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
 
 // === what is said ===
 
-fn build(kind: &str, pairs: &[(&str, Value)]) -> Receiver {
+pub fn build(kind: &str, pairs: &[(&str, Value)]) -> Receiver {
     let common = Common { instance: "it-1".into(), external_url: "https://bellwether.example".into(), version: "0.1.0".into() };
     let table = pairs.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
     let kind = KINDS.iter().find(|k| k.name == kind).expect("a kind");
@@ -188,7 +203,7 @@ fn webhook(oracle: &Oracle, name: &str) -> Receiver {
     build("webhook", &[("secret", SECRET.into()), ("url", format!("{}/{name}/hooks/{name}", oracle.url).into())])
 }
 
-fn notifier(receiver: Receiver) -> Box<dyn Notifier> {
+pub fn notifier(receiver: Receiver) -> Box<dyn Notifier> {
     match receiver {
         Receiver::Messages(n) => n,
         Receiver::State(_) => panic!("not a messenger"),
@@ -196,7 +211,7 @@ fn notifier(receiver: Receiver) -> Box<dyn Notifier> {
 }
 
 /// The `n`th incident, open.
-fn incident(n: usize, now: Time) -> Incident {
+pub fn incident(n: usize, now: Time) -> Incident {
     let group =
         GroupKey { segment: Some(Segment { dimension: "region".into(), value: "eu".into() }), ..GroupKey::roll_up("prod", &format!("model-{n}")) };
     let series = SeriesKey { group, signal: Signal::ErrorRate };
@@ -251,7 +266,7 @@ fn incident(n: usize, now: Time) -> Incident {
     }
 }
 
-fn later(incident: &Incident, state: IncidentState, now: Time) -> Incident {
+pub fn later(incident: &Incident, state: IncidentState, now: Time) -> Incident {
     let resolved_at = (!state.is_live()).then_some(now);
     Incident { revision: incident.revision + 1, state, updated_at: now, resolved_at, ..incident.clone() }
 }
@@ -374,7 +389,10 @@ async fn f34_every_bad_answer_is_told_apart() {
                 let incident = incident(n, now);
                 let began = Instant::now();
                 let outcome = match receiver {
-                    Receiver::Messages(r) => r.deliver(&Delivery::new("x", Message { notice: Notice::Opened, at: now, incident }), now).await,
+                    Receiver::Messages(r) => {
+                        let delivery = Delivery::new("x", Message { notice: Notice::Opened, at: now, incident });
+                        r.deliver(Errand::first(&delivery), now).await.outcome
+                    }
                     Receiver::State(r) => r.publish(&[incident], &[], now).await,
                 };
                 (what, kind, expected, outcome, began.elapsed())
@@ -408,7 +426,8 @@ async fn nobody_home_and_no_such_name_did_not_arrive() {
     for url in ["http://127.0.0.1:1/v2/enqueue", "http://no-such-host.invalid/v2/enqueue"] {
         let pd = notifier(build("pagerduty", &[("routing_key", KEY.into()), ("url", url.into())]));
         let now = clock(1)();
-        let outcome = pd.deliver(&Delivery::new("x", Message { notice: Notice::Opened, at: now, incident: incident(0, now) }), now).await;
+        let delivery = Delivery::new("x", Message { notice: Notice::Opened, at: now, incident: incident(0, now) });
+        let outcome = pd.deliver(Errand::first(&delivery), now).await.outcome;
         assert!(matches!(outcome, Outcome::Retry { status: None, .. }), "{outcome:?}");
     }
 }
@@ -595,7 +614,7 @@ async fn a_death_with_a_message_in_hand_is_an_uncertain_one() {
     let id = shelf.say("pd", Notice::Opened, &incident(1, clock()), clock());
     // A process claims, sends, and is gone.
     let claim = shelf.claim(clock(), 30_000, 10).expect("claims").remove(0);
-    notifier(pagerduty(&oracle, "")).deliver(&claim.delivery, clock()).await;
+    notifier(pagerduty(&oracle, "")).deliver(Errand::first(&claim.delivery), clock()).await;
     let house = House::start(Arc::clone(&shelf), vec![("pd", pagerduty(&oracle, ""))], &[], clock);
     house.all_done().await;
     assert_eq!(shelf.settle(&id, claim.attempts, DeliveryState::Refused, "", None, Time(0)), Ok(false), "the dead cannot settle");
@@ -611,7 +630,7 @@ async fn f61_the_heart_beats_only_while_all_is_whole() {
     let (stop, shutdown) = watch::channel(false);
     let state = Arc::clone(&is_whole);
     let task = tokio::spawn(dispatch::heartbeat(
-        http::Client::new("0.1.0", false, vec![]).expect("a client"),
+        http::Client::new("0.1.0", false, false, vec![]).expect("a client"),
         format!("{}/echo/heart", oracle.url).into(),
         Duration::from_millis(10),
         Arc::new(move || state.lock().expect("a state").clone()),
@@ -683,7 +702,7 @@ impl RealAlertmanager {
     }
 
     async fn get(&self, path: &str) -> Option<Vec<u8>> {
-        let client = http::Client::new("0.1.0", false, vec![]).ok()?;
+        let client = http::Client::new("0.1.0", false, false, vec![]).ok()?;
         let url = http::endpoint(&format!("{}{path}", self.url)).ok()?;
         client.get(&url, Time(0)).await.ok().filter(http::Answer::is_success).map(|a| a.body)
     }

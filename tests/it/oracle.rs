@@ -20,6 +20,8 @@ use std::time::{Duration, Instant, SystemTime};
 use bellwether::domain::Time;
 use serde_json::{Value, json};
 
+use crate::vendors::Vendors;
+
 /// What the oracle does instead of answering well.
 #[derive(Clone, Debug)]
 pub struct Fault {
@@ -46,6 +48,8 @@ pub enum Bad {
     Rubbish,
     /// A status line, then nothing, then a cut.
     HalfHead,
+    /// This status, the beginning of the good body, then a cut.
+    HalfBody(u16),
 }
 
 impl Fault {
@@ -120,6 +124,7 @@ struct Memory {
     once: Vec<(String, VecDeque<Fault>)>,
     always: Vec<(String, Fault)>,
     secrets: BTreeMap<String, String>,
+    vendors: Vendors,
 }
 
 pub struct Oracle {
@@ -203,6 +208,11 @@ impl Oracle {
         self.lock().published.clone()
     }
 
+    /// What the vendors behind a prefix hold, by their rules.
+    pub fn vendors<T>(&self, look: impl FnOnce(&mut Vendors) -> T) -> T {
+        look(&mut self.lock().vendors)
+    }
+
     /// How often each webhook message id was acted on.
     pub fn message_ids(&self) -> BTreeMap<String, u32> {
         self.lock().message_ids.clone()
@@ -239,12 +249,12 @@ fn serve(mut stream: TcpStream, memory: &Mutex<Memory>, is_over: &AtomicBool) {
     let Some((method, path, headers, body)) = read(&stream) else { return };
     let (answer, fault) = {
         let mut m = memory.lock().expect("a whole memory");
-        let fault = m.fault(&path);
+        let fault = m.fault(&method, &path);
         let acts = fault.as_ref().is_none_or(|f| f.acts);
         let (problems, answer) = m.take(&method, &path, &headers, &body, acts);
         let status = match &fault {
             None => answer.0,
-            Some(Fault { answer: Bad::Answer(s, ..) | Bad::Huge(s, _) | Bad::Drip(s, _), .. }) => *s,
+            Some(Fault { answer: Bad::Answer(s, ..) | Bad::Huge(s, _) | Bad::Drip(s, _) | Bad::HalfBody(s), .. }) => *s,
             Some(Fault { answer: Bad::Late(_), .. }) => answer.0,
             Some(_) => 0,
         };
@@ -263,6 +273,11 @@ fn serve(mut stream: TcpStream, memory: &Mutex<Memory>, is_over: &AtomicBool) {
         Some(Bad::Huge(status, bytes)) => huge(&mut stream, status, bytes),
         Some(Bad::Drip(status, time)) => drip(&mut stream, status, time, is_over),
         Some(Bad::Rubbish) => stream.write_all(b"\x16\x03\x01 this is not the protocol you are looking for\r\n\r\n"),
+        Some(Bad::HalfBody(status)) => {
+            let half = &answer.1.as_bytes()[..answer.1.len() / 2];
+            let head = format!("HTTP/1.1 {status} Oracle\r\ncontent-length: {}\r\n\r\n", answer.1.len().max(100));
+            stream.write_all(&[head.as_bytes(), half].concat())
+        }
         Some(Bad::HalfHead) => stream.write_all(b"HTTP/1.1 202 Acc"),
     };
     // The other side may have gone long ago; that is its right.
@@ -337,9 +352,12 @@ fn wait(time: Duration, is_over: &AtomicBool) {
 // === what the vendors' pages say ===
 
 impl Memory {
-    fn fault(&mut self, path: &str) -> Option<Fault> {
-        let once = self.once.iter_mut().filter(|(p, _)| path.starts_with(p.as_str())).find_map(|(_, queue)| queue.pop_front());
-        once.or_else(|| self.always.iter().find(|(p, _)| path.starts_with(p.as_str())).map(|(_, f)| f.clone()))
+    /// `POST /path` meets the posts alone.
+    fn fault(&mut self, method: &str, path: &str) -> Option<Fault> {
+        let full = format!("{method} {path}");
+        let is_meant = |p: &str| path.starts_with(p) || full.starts_with(p);
+        let once = self.once.iter_mut().filter(|(p, _)| is_meant(p)).find_map(|(_, queue)| queue.pop_front());
+        once.or_else(|| self.always.iter().find(|(p, _)| is_meant(p)).map(|(_, f)| f.clone()))
     }
 
     /// Judges the request, acts on it if it is to act and the request is right, and says what the vendor would answer.
@@ -374,6 +392,9 @@ impl Memory {
                     (problems, (400, answer))
                 }
             };
+        }
+        if let Some(answer) = self.vendors.take(method, path, headers, body, acts) {
+            return answer;
         }
         if let Some((_, name)) = path.split_once("/hooks/") {
             let problems = check_hook(headers, body, self.secrets.get(name).map(String::as_str));

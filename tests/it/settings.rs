@@ -16,7 +16,7 @@ struct Mute;
 
 #[async_trait::async_trait]
 impl bellwether::notify::Notifier for Mute {
-    async fn deliver(&self, _: &bellwether::domain::delivery::Delivery, _: bellwether::domain::Time) -> bellwether::domain::delivery::Outcome {
+    async fn deliver(&self, _: bellwether::notify::Errand<'_>, _: bellwether::domain::Time) -> bellwether::domain::delivery::Receipt {
         unreachable!("nothing is delivered in these tests")
     }
     async fn test(&self, _: bellwether::domain::Time) -> bellwether::domain::delivery::Outcome {
@@ -364,8 +364,8 @@ static BROKEN: &[(&str, &[Fault])] = &[
         &[("1:50", "kafka.topics.0.format", "format \"kserve\" is not available yet (available: canonical, json)", "")],
     ),
     (
-        "kafka: {brokers: [a], topics: [b]}\nreceivers:\n  team: {type: slack, channel: \"#ml\"}\n",
-        &[("3:16", "receivers.team.type", "type \"slack\" is not available yet", "")],
+        "kafka: {brokers: [a], topics: [b]}\nreceivers:\n  team: {type: discord, channel: \"#ml\"}\n",
+        &[("3:16", "receivers.team.type", "type \"discord\" is not available yet", "")],
     ),
     // --- several at once ---
     (

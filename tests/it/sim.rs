@@ -254,7 +254,12 @@ impl Ledger {
             claimed.push((row.delivery.clone(), row.attempts, first_attempt_at, was_uncertain));
         }
         let claims = claimed.into_iter();
-        claims.map(|(delivery, attempts, first_attempt_at, was_uncertain)| Claimed { delivery, attempts, first_attempt_at, was_uncertain }).collect()
+        // A receiver of alerts hands out nothing.
+        let claim = |(delivery, attempts, first_attempt_at, was_uncertain)| {
+            let reference = None;
+            Claimed { delivery, attempts, first_attempt_at, was_uncertain, reference }
+        };
+        claims.map(claim).collect()
     }
 
     fn settle(&mut self, claimed: &Claimed, state: DeliveryState, next_at: Option<Time>, now: Time, bug: Option<Bug>) {

@@ -2,44 +2,57 @@
 //!
 //! **Idea.** The baseline's own quantiles cut the line into bins, so that any continuous law looks the same: normal scores. What
 //! comes in is judged against the Dirichlet-multinomial predictive of the quiet counts, moved by the tolerance. **Alternatives**
-//! are shifts of the normal scores both ways, stretched upper tails, and Dirichlet(1/2), which reaches everything. **Sees** shifts
+//! tilt the bins' probabilities by their scores (a shift of the normal scores, both ways) or as a stretch of the upper tail would, and
+//! Dirichlet(1/2) reaches everything. A tilt needs one sum of a pane, its scores, for all shifts together. **Sees** shifts
 //! beyond the tolerance (0.1 sigma is about 6 % of a latency's median) and tails that grow while the median stays; does not see
 //! changes that keep all quantiles. **False alarms**: as for rates; every alternative lies beyond the tolerance, since one inside
-//! it would make evidence from nothing.
+//! it would make evidence from nothing. What a pane's steps waste beyond the threshold is handed out beforehand (`overshoot`): that
+//! part of the promise is not proven but measured.
 
-use std::collections::VecDeque;
+use std::array::from_fn;
 
 use serde::{Deserialize, Serialize};
 
-use super::recovery_injection;
-use super::{Band, Ladder, Mixture, NormalTable, Rises, Sees, decay, ln, ln_rising, nats, nats_per_pane_max, normal_cdf, normal_quantile};
+use super::climb::Climb;
+use super::trail::{PARTS, Rows, over_parts, place_of};
+use super::{
+    Arm, Band, Ladder, Mixture, NormalTable, Sees, decay, exp, ln, ln_rising, nats, nats_per_pane_max, normal_cdf, overshoot, recovery_injection,
+};
 use crate::sketch::log_linear::{middle, upper_edge};
 use crate::verdict::{Call, Change, Onset, Reading, Release, State};
 
-const CUTS: [f64; 21] =
-    [0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9998, 0.9999];
+const CUTS: [f64; 23] =
+    [0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9998, 0.9999, 0.99995, 0.99998];
 /// Quantile bins: one more than there are cuts.
 const BINS_MAX: usize = CUTS.len() + 1;
 const SHIFTS: [f64; 5] = [0.1, 0.2, 0.4, 0.8, 1.6];
 /// The normal score from which on a bin is of the upper tenth.
 const UPPER_TENTH: f64 = 1.2816;
-/// Stretch of everything above a normal score: (score of the quantile, factor).
-const TAILS: [(f64, f64); 4] = [(UPPER_TENTH, 1.5), (UPPER_TENTH, 2.5), (1.8808, 2.0), (1.8808, 4.0)];
-const ARMS: usize = 2 * SHIFTS.len() + TAILS.len() + 2;
-const TABLE: usize = ARMS - 2;
-/// Parts of the injection, in the order of the alternatives: shifts up, down, tails, anything up and down. Small changes get the
-/// greater part, so that every change pays about the same share of its delay for not being known.
-const WEIGHTS: [f64; ARMS] = [0.13, 0.09, 0.06, 0.04, 0.02, 0.13, 0.09, 0.06, 0.04, 0.02, 0.09, 0.05, 0.08, 0.04, 0.03, 0.03];
+/// Stretch of everything above a normal score, that of the upper 10, 5 and 3 %: (score of the quantile, factor).
+const TAILS: [(f64, f64); 5] = [(UPPER_TENTH, 1.5), (UPPER_TENTH, 2.5), (1.6449, 2.5), (1.8808, 2.0), (1.8808, 4.0)];
+/// Alternatives that are known beforehand, in this order: shifts up, shifts down, tails.
+const KNOWN: usize = 2 * SHIFTS.len() + TAILS.len();
+/// And two that reach anything, up and down.
+const ARMS: usize = KNOWN + 2;
+const DOWN: usize = SHIFTS.len();
+const TAIL: usize = 2 * SHIFTS.len();
+/// Parts of the injection, in the order of the alternatives. Small changes get the greater part, so that every change pays about
+/// the same share of its delay for not being known.
+const WEIGHTS: [f64; ARMS] = [0.125, 0.095, 0.085, 0.055, 0.02, 0.125, 0.095, 0.085, 0.055, 0.02, 0.04, 0.03, 0.05, 0.04, 0.02, 0.03, 0.03];
 const RECOVERY_ARMS: usize = 3;
 /// A cut is kept when the baseline has at least this many values beyond it.
 const BEYOND_CUT_MIN: f64 = 5.0;
 const MERGE_EVENTS: f64 = 10.0;
 const MERGE_MS: i64 = 600_000;
+const HOUR_MS: i64 = 3_600_000;
 const NOISE_LAG: usize = 12;
 /// Panes whose resemblance must be known before the first bet: bins exist only from arming on, and so do their ladders.
 const NOISE_PANES_MIN: u32 = 24;
-/// Panes kept for the size of a change.
-const RECENT: usize = 24;
+/// The noise is asked for after so many panes.
+const DISPERSION_PANES: u32 = 32;
+/// Standard errors of a level of the ladders that are not believed: of twenty noisy levels the largest is taken, and every hundredth
+/// too much is one more of the delay.
+const DOUBT: f64 = 2.0;
 /// Entries for which memory is taken at once while warming.
 const GATHERED_MIN: usize = 64;
 const STARVED_EVENTS_PER_HOUR: f64 = 5.0;
@@ -50,6 +63,28 @@ const REFRESH_PANES: u32 = 1_024;
 const REFRESH_GROWTH: f64 = 1.0 / 128.0;
 /// Bins of the grid kept of values beyond the last cut, from which farther cuts are made when there are enough of them.
 const FAR_BINS_MAX: usize = 64;
+/// The series of the predictive is used while the first term left out is below this, in units of 12 nats.
+const SERIES_ERROR_MAX: f64 = 0.02;
+/// A pane is strange, and the bets on anything are looked at, from this chi-squared per bin on.
+const STRANGE: f64 = 4.0;
+/// What an alternative gains in a pane in which it is not looked at: its evidence is given up.
+const LET_GO: f64 = -50.0;
+/// A row of the trail: counts per bin, and the events of them that were learned.
+const ROW: usize = BINS_MAX + 1;
+/// Shifts that a change may have, evenly in their logarithm.
+const SIZES: usize = 64;
+const SIZE_MIN: f64 = 0.03;
+const SIZE_MAX: f64 = 5.0;
+/// Sizes up to here are told by the baseline's own quantiles.
+const SIZE_TOLD_MAX: f64 = 2.0;
+/// Stretches that a tail may have.
+const STRETCHES: [f64; 8] = [1.2, 1.4, 1.7, 2.0, 2.5, 3.0, 4.0, 6.0];
+const STRETCHED_FROM: [f64; 3] = [UPPER_TENTH, 1.6449, 1.8808];
+
+/// What evidence is gathered with while nothing may be paged: only its climbs are looked at, and those do not depend on it.
+const SHADOW_INJECTION: f64 = 1e-9;
+/// Evidence in nats below which readings do not go.
+const NO_EVIDENCE: f64 = -50.0;
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BinsSettings {
@@ -72,65 +107,86 @@ pub struct BinsBank {
     total: f64,
     armed: Option<Box<Armed>>,
     pending: Option<(Vec<(u16, u32)>, f64, i64, f64)>,
-    hour: (i64, f64),
+    /// End of the hour that is counted, and its events.
+    hour_end_ms: i64,
+    hour_events: f64,
     starved: bool,
     told: Told,
+    /// The last injection and its threshold in nats, and the evidence in nats: what most readings repeat.
+    injection: f64,
+    threshold: f64,
+    log_evidence: f64,
+    climb: Climb,
+    /// The evidence was gathered while nothing might be paged, and is forgotten when something may.
+    shadow: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Armed {
-    /// The last grid bin of every quantile bin but the last.
-    cuts: Vec<u16>,
-    /// Quiet values beyond the last cut, on the grid. A young baseline has no far quantiles, and tails are seen by those.
-    far: Vec<(u16, u32)>,
+    /// The last grid bin of every quantile bin but the last; beyond those in use the grid's end, which nothing lies beyond.
+    cuts: [u16; CUTS.len()],
+    bins: usize,
     /// Quiet counts per quantile bin.
-    counts: Vec<f64>,
+    counts: [f64; BINS_MAX],
     sum: f64,
-    tables: Tables,
+    scores: Scores,
+    bets: Bets,
+    evidence: Mixture<[Arm; ARMS]>,
     ladders: [Ladder; 2],
-    lagged: VecDeque<[f64; 3]>,
-    evidence: Mixture,
-    /// The last judged panes on the grid, and whether they were learned: what is given back at an alarm, and the size of the change.
-    recent: VecDeque<(i64, bool, Vec<(u16, u32)>)>,
-    held_since_ms: Option<i64>,
-    frozen: Option<Box<Frozen>>,
+    /// How much noisier panes are than independent values, as of some panes ago.
+    dispersion: f64,
+    lagged: Lag,
     panes: u32,
     refresh_at: f64,
+    trail: Rows,
+    held_since_ms: Option<i64>,
+    /// Quiet values beyond the last cut, on the grid. A young baseline has no far quantiles, and tails are seen by those.
+    far: Vec<(u16, u32)>,
+    frozen: Option<Box<Frozen>>,
 }
 
-/// What is the same for a number of panes: shares and scores per bin, and the bets.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Tables {
-    score: Vec<f64>,
-    share: Vec<f64>,
-    /// Variance of the normal scores over the shares, the first bin of the upper tenth, and the share from there on.
+/// Normal scores of the bins, as of the last refresh.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Scores {
+    /// Mean score of a bin.
+    of_bin: [f32; BINS_MAX],
+    /// Variance of the scores, the first bin of the upper tenth, and the share from there on.
     variance: f64,
     tail_from: usize,
     tail_share: f64,
-    /// Made from the shares when a pane is judged: a bank that only learns renews its shares often and never bets. Empty is not made.
-    bets: Vec<Bet>,
-    /// Sums of the nulls over all bins.
-    null_up_sum: f64,
-    null_down_sum: f64,
     /// The median and the quantiles to which twice the tolerance would move it.
     median: f64,
     low: f64,
     high: f64,
 }
 
-/// Probabilities of one bin: of the baseline moved to the edges of tolerance, and of every alternative.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-struct Bet {
-    null_up: f64,
-    null_down: f64,
-    /// The greater part of a bank's memory; single precision errs by less than a thousandth of a nat in a large pane. A young bank
-    /// renews its bets more often than it meets all bins: logarithms are taken when a bin is first met.
-    alternatives: [f32; TABLE],
-    logarithms: bool,
+/// Null and alternatives, as of the last refresh. All are tilts: the probability of a bin is its quiet share times the exponential of
+/// a number per bin, divided by the sum of those. Of the quiet share itself, which all have in common, nothing is left in the ratios.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Bets {
+    /// Made from the scores when a pane is judged: a bank that only learns renews its scores often and never bets.
+    made: bool,
+    /// Half the reciprocals of the bins' probabilities at the upper and lower edge of tolerance.
+    up: [f32; BINS_MAX],
+    down: [f32; BINS_MAX],
+    tails: [[f32; BINS_MAX]; TAILS.len()],
+    /// ln of the sum that divides each alternative, over that of its null.
+    ln_norm: [f64; KNOWN],
+    /// Standard deviation of one event's nats.
+    deviation: [f32; KNOWN],
+}
+
+/// Panes that wait to tell how noisy the series is, in a ring: sum of scores, events of the upper tenth, events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Lag {
+    panes: [[f32; 3]; NOISE_LAG],
+    oldest: u8,
+    count: u8,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Frozen {
+    alarm_ms: i64,
     recovery: Mixture,
     /// Log-likelihood ratios per bin of each recovery alternative against "still moved".
     tables: Vec<f64>,
@@ -140,11 +196,32 @@ struct Frozen {
     since: Vec<(u16, u32)>,
 }
 
+/// A pane in the bank's own bins.
+struct Regrouped {
+    counts: [f64; BINS_MAX],
+    n: f64,
+}
+
 // === impl BinsBank ===
 
 impl BinsBank {
     pub fn new(settings: BinsSettings) -> BinsBank {
-        BinsBank { settings, gathered: vec![], total: 0.0, armed: None, pending: None, hour: (i64::MIN, 0.0), starved: false, told: Told::Median }
+        BinsBank {
+            settings,
+            gathered: vec![],
+            total: 0.0,
+            armed: None,
+            pending: None,
+            hour_end_ms: i64::MIN,
+            hour_events: 0.0,
+            starved: false,
+            told: Told::Median,
+            injection: 0.0,
+            threshold: f64::INFINITY,
+            log_evidence: NO_EVIDENCE,
+            climb: Climb::default(),
+            shadow: false,
+        }
     }
 
     /// Which quantile the last change was told by.
@@ -164,12 +241,13 @@ impl BinsBank {
             add_counts(&mut held, pane, usize::MAX);
             held_n += n;
             let long = at_ms + pane_ms - held_start;
-            if held_n < MERGE_EVENTS && long < MERGE_MS {
+            let stretch_ms = i64::from(self.climb.stretch()) * pane_ms;
+            if long < MERGE_MS.max(stretch_ms) && (held_n < MERGE_EVENTS || long < stretch_ms) {
                 self.pending = Some((held, held_n, held_start, held_b + injection));
                 return self.reading(Call::Quiet, injection);
             }
             (merged, start, length, spent) = (held, held_start, long, held_b + injection);
-        } else if n < MERGE_EVENTS && pane_ms < MERGE_MS {
+        } else if self.climb.stretch() > 1 || n < MERGE_EVENTS && pane_ms < MERGE_MS {
             self.pending = Some((pane.to_vec(), n, at_ms, injection));
             return self.reading(Call::Quiet, injection);
         } else {
@@ -179,44 +257,69 @@ impl BinsBank {
     }
 
     fn judge_merged(&mut self, pane: &[(u16, u32)], at_ms: i64, pane_ms: i64, injection: f64) -> Reading {
+        let tolerance = self.settings.tolerance_sigma;
         let Some(armed) = self.armed.as_mut() else {
             gather(&mut self.gathered, pane);
             self.total += pane.iter().map(|(_, c)| f64::from(*c)).sum::<f64>();
             if self.sees(injection).needs_events <= 0.0 {
                 put_in_order(&mut self.gathered);
-                self.armed = Armed::from_grid(&self.gathered, self.total, self.settings.tolerance_sigma).map(Box::new);
+                self.armed = Armed::from_grid(&self.gathered, self.total, tolerance).map(Box::new);
                 if self.armed.is_some() {
                     self.gathered = Vec::new();
                 }
             }
             return self.reading(Call::Quiet, injection);
         };
-        let counts = armed.regroup(pane);
-        let counts = &counts[..armed.counts.len()];
-        let n: f64 = counts.iter().sum();
+        let seen = armed.regroup(pane);
         if armed.frozen.is_some() {
-            let (reading, told) = armed.watch_recovery(pane, counts, at_ms, pane_ms);
+            self.log_evidence = NO_EVIDENCE;
+            let (reading, told) = armed.watch_recovery(pane, &seen.counts, at_ms, pane_ms);
             if let Some(told) = told {
                 self.told = told;
             }
             return reading;
         }
-        if injection <= 0.0 || !armed.knows_noise() {
-            armed.learn(pane, counts, n, pane_ms, self.settings.tolerance_sigma);
+        if !armed.knows_noise() {
+            armed.learn(pane, &seen, pane_ms, tolerance);
             return self.reading(Call::Quiet, injection);
         }
-        let l = armed.likelihoods(counts, n, self.settings.tolerance_sigma);
-        let sum = armed.evidence.step_weighted(&l, &WEIGHTS, injection, nats_per_pane_max(armed.dispersion()), at_ms);
-        let learns = sum < injection.powf(0.125) && sum < 1.0;
-        armed.remember(at_ms, learns, pane);
+        let shadow = injection <= 0.0;
+        if self.shadow && !shadow {
+            armed.forget();
+        }
+        self.shadow = shadow;
+        let share = if shadow { SHADOW_INJECTION } else { injection };
+        let dispersion = armed.dispersion();
+        let l = armed.likelihoods(&seen, dispersion, share, tolerance);
+        let weights = armed.bets.weights(seen.n, dispersion);
+        let sum = armed.evidence.step_weighted(&l, &weights, share, nats_per_pane_max(dispersion), at_ms);
+        if self.climb.step(sum / share, tolerance, at_ms) {
+            // The panes of this series are too short for it. Evidence on the old ones is forgotten, and their noise fades.
+            armed.lengthen();
+            self.log_evidence = NO_EVIDENCE;
+            return self.reading(Call::Quiet, injection);
+        }
+        if shadow {
+            armed.learn(pane, &seen, pane_ms, tolerance);
+            return self.reading(Call::Quiet, injection);
+        }
+        let learns = sum < injection.sqrt().sqrt().sqrt() && sum < 1.0;
+        armed.remember(&seen, learns, at_ms, pane_ms);
+        if injection != self.injection {
+            (self.injection, self.threshold) = (injection, -injection.ln());
+        }
+        self.log_evidence = (ln(sum.max(1e-300)) + self.threshold).max(NO_EVIDENCE);
         if sum >= 1.0 {
-            let (reading, told) = armed.speak(sum, injection, at_ms, pane_ms, self.settings.tolerance_sigma);
+            let (reading, told) = armed.speak(sum, injection, at_ms, pane_ms, tolerance, pane);
+            if armed.evidence.is_idle() {
+                self.log_evidence = NO_EVIDENCE;
+            }
             self.told = told;
             return reading;
         }
         armed.held_since_ms = None;
         if learns {
-            armed.learn(pane, counts, n, pane_ms, self.settings.tolerance_sigma);
+            armed.learn(pane, &seen, pane_ms, tolerance);
         }
         self.reading(Call::Quiet, injection)
     }
@@ -226,6 +329,7 @@ impl BinsBank {
     }
 
     pub fn release(&mut self, how: Release) {
+        self.log_evidence = NO_EVIDENCE;
         let Some(armed) = self.armed.as_mut() else {
             return;
         };
@@ -236,10 +340,11 @@ impl BinsBank {
         match how {
             Release::Fixed | Release::Expected => {}
             Release::FalseAlarm => {
-                let counts = armed.regroup(&frozen.seen);
-                let counts = &counts[..armed.counts.len()];
-                let n = counts.iter().sum();
-                armed.learn(&frozen.seen, counts, n, 0, self.settings.tolerance_sigma);
+                let seen = armed.regroup(&frozen.seen);
+                armed.learn(&frozen.seen, &seen, 0, self.settings.tolerance_sigma);
+                if self.climb.lengthen(frozen.alarm_ms) {
+                    armed.lengthen();
+                }
             }
             Release::NewNormal => {
                 self.total = frozen.seen.iter().map(|g| f64::from(g.1)).sum();
@@ -250,6 +355,7 @@ impl BinsBank {
     }
 
     pub fn start_live(&mut self) {
+        self.log_evidence = NO_EVIDENCE;
         if let Some(armed) = self.armed.as_mut() {
             armed.frozen = None;
             armed.calm();
@@ -278,7 +384,7 @@ impl BinsBank {
     /// The median, and the quantiles to which a shift of twice the tolerance would move it.
     pub fn baseline(&self) -> Option<Band> {
         let armed = self.armed.as_ref()?;
-        let Tables { median: value, low, high, .. } = armed.tables;
+        let Scores { median: value, low, high, .. } = armed.scores;
         Some(Band { value, low, high, events: armed.sum })
     }
 
@@ -292,6 +398,7 @@ impl BinsBank {
             armed.counts.iter_mut().for_each(|c| *c *= share);
             armed.sum *= share;
             next.armed = Some(armed);
+            next.climb = self.climb;
         }
         next
     }
@@ -301,18 +408,25 @@ impl BinsBank {
     }
 
     fn count_hour(&mut self, n: f64, at_ms: i64) {
-        let hour = at_ms.div_euclid(3_600_000);
-        if hour != self.hour.0 {
-            self.starved = self.hour.0 != i64::MIN && self.hour.1 < STARVED_EVENTS_PER_HOUR;
-            self.hour = (hour, 0.0);
+        // Also when time runs backwards, as after a restart from an older position.
+        if at_ms >= self.hour_end_ms || at_ms < self.hour_end_ms - HOUR_MS {
+            self.starved = self.hour_end_ms != i64::MIN && self.hour_events < STARVED_EVENTS_PER_HOUR;
+            (self.hour_end_ms, self.hour_events) = ((at_ms.div_euclid(HOUR_MS) + 1) * HOUR_MS, 0.0);
         }
-        self.hour.1 += n;
+        self.hour_events += n;
     }
 
     fn reading(&self, call: Call, injection: f64) -> Reading {
+        let state = self.state();
+        if injection <= 0.0 {
+            return Reading { state, log_evidence: 0.0, threshold: f64::INFINITY, call };
+        }
+        if injection == self.injection && state != State::Warming {
+            return Reading { state, log_evidence: self.log_evidence, threshold: self.threshold, call };
+        }
         let sum = self.armed.as_ref().map_or(0.0, |a| a.evidence.sum());
         let (log_evidence, threshold) = nats(sum, injection);
-        Reading { state: self.state(), log_evidence, threshold, call }
+        Reading { state, log_evidence, threshold, call }
     }
 }
 
@@ -367,10 +481,36 @@ fn quantile_of(grid: &[(u16, u32)], q: f64) -> f64 {
     0.0
 }
 
+/// Inverse of the normal distribution function to seven digits (Wichura 1988, AS 241, PPND7): tables are renewed often.
+fn quick_quantile(p: f64) -> f64 {
+    let q = p - 0.5;
+    if q.abs() <= 0.425 {
+        let r = 0.180_625 - q * q;
+        let over = ((59.109_374_720 * r + 159.291_132_02) * r + 50.434_271_938) * r + 3.387_132_717_9;
+        return q * over / (((67.187_563_600 * r + 78.757_757_664) * r + 17.895_169_469) * r + 1.0);
+    }
+    let r = (-ln(p.min(1.0 - p).max(1e-300))).sqrt();
+    let z = if r <= 5.0 {
+        let r = r - 1.6;
+        (((0.170_238_211_03 * r + 1.306_728_481_6) * r + 2.756_815_390_0) * r + 1.423_437_277_7)
+            / ((0.120_211_329_75 * r + 0.737_001_642_50) * r + 1.0)
+    } else {
+        let r = r - 5.0;
+        (((0.017_337_203_997 * r + 0.428_682_943_37) * r + 3.081_226_386_0) * r + 6.657_905_115_0)
+            / ((0.012_258_202_635 * r + 0.241_978_942_25) * r + 1.0)
+    };
+    if q < 0.0 { -z } else { z }
+}
+
+fn density(z: f64) -> f64 {
+    // 1 / sqrt(2 pi).
+    0.398_942_280_401_432_7 * exp(-0.5 * z * z)
+}
+
 // === impl Armed ===
 
 impl Armed {
-    /// Regroups a gathered histogram into quantile bins; `None` when all values are one.
+    /// Regroups a gathered histogram into quantile bins; `None` when there is none.
     fn from_grid(grid: &[(u16, u32)], total: f64, tolerance: f64) -> Option<Armed> {
         let mut cuts: Vec<u16> = Vec::new();
         for q in CUTS {
@@ -393,215 +533,325 @@ impl Armed {
             // A series that never varied: whatever differs from it lands in another bin.
             cuts = vec![grid.first()?.0.saturating_sub(1), grid.last()?.0];
         }
+        let bins = cuts.len() + 1;
         let mut armed = Armed {
-            counts: vec![0.0; cuts.len() + 1],
+            cuts: from_fn(|i| cuts.get(i).copied().unwrap_or(u16::MAX)),
+            bins,
+            counts: [0.0; BINS_MAX],
             sum: total,
-            tables: Tables::default(),
+            scores: Scores::default(),
+            bets: Bets::default(),
+            evidence: Mixture::default(),
             ladders: [Ladder::default(), Ladder::default()],
-            lagged: VecDeque::new(),
-            evidence: Mixture::new(ARMS),
-            recent: VecDeque::new(),
-            held_since_ms: None,
-            frozen: None,
+            dispersion: 1.0,
+            lagged: Lag::default(),
             panes: 0,
             refresh_at: 0.0,
+            trail: Rows::default(),
+            held_since_ms: None,
             far: Vec::new(),
-            cuts,
+            frozen: None,
         };
-        for (bin, c) in grid {
-            let b = armed.bin(*bin);
-            armed.counts[b] += f64::from(*c);
-            if b == armed.cuts.len() {
-                add_counts(&mut armed.far, &[(*bin, *c)], FAR_BINS_MAX);
-            }
-        }
+        armed.counts = armed.regroup(grid).counts;
+        let last = cuts.last().copied().unwrap_or(u16::MAX);
+        add_counts(&mut armed.far, &grid[grid.partition_point(|(bin, _)| *bin <= last)..], FAR_BINS_MAX);
         armed.refresh(tolerance);
         Some(armed)
     }
 
-    fn bin(&self, grid: u16) -> usize {
-        self.cuts.partition_point(|cut| *cut < grid)
+    fn cuts(&self) -> &[u16] {
+        &self.cuts[..self.bins - 1]
     }
 
     /// Counts per quantile bin of a sorted pane; those after the last bin are 0.
-    fn regroup(&self, pane: &[(u16, u32)]) -> [f64; BINS_MAX] {
+    fn regroup(&self, pane: &[(u16, u32)]) -> Regrouped {
         let mut counts = [0.0; BINS_MAX];
-        let mut b = 0;
+        let (mut b, mut n) = (0, 0);
         for (bin, c) in pane {
             while self.cuts.get(b).is_some_and(|cut| cut < bin) {
                 b += 1;
             }
             counts[b] += f64::from(*c);
+            n += u64::from(*c);
         }
-        counts
+        Regrouped { counts, n: n as f64 }
     }
 
-    /// Keeps the last panes; the oldest one's memory is used again.
-    fn remember(&mut self, at_ms: i64, learned: bool, pane: &[(u16, u32)]) {
-        let mut slot = if self.recent.len() >= RECENT { self.recent.pop_front().map(|r| r.2).unwrap_or_default() } else { Vec::new() };
-        slot.clear();
-        slot.extend_from_slice(pane);
-        self.recent.push_back((at_ms, learned, slot));
+    fn remember(&mut self, seen: &Regrouped, learned: bool, at_ms: i64, pane_ms: i64) {
+        let row = self.trail.push(ROW, at_ms, pane_ms);
+        for (into, c) in row.iter_mut().zip(&seen.counts) {
+            *into = *c as f32;
+        }
+        row[BINS_MAX] = if learned { seen.n as f32 } else { 0.0 };
     }
 
     fn calm(&mut self) {
+        self.forget();
+        self.lagged = Lag::default();
+    }
+
+    fn forget(&mut self) {
         self.evidence.clear();
-        self.recent.clear();
-        self.lagged.clear();
+        self.trail.clear();
         self.held_since_ms = None;
+    }
+
+    /// Panes get longer: what is known of the noise of the shorter ones is kept as a few panes' worth.
+    fn lengthen(&mut self) {
+        self.ladders.iter_mut().for_each(Ladder::lengthen);
+        self.dispersion = self.ladders.iter().fold(1.0, |most, ladder| ladder.phi_beyond(DOUBT).max(most));
+        self.calm();
     }
 
     /// A quantile of the baseline, at the resolution of its cuts (exact at a cut).
     fn quantile(&self, q: f64) -> f64 {
+        self.quantile_of(&self.counts, q).0
+    }
+
+    /// A quantile of counts per bin, between cuts evenly, and whether it lies in a bin that is open on one side.
+    fn quantile_of(&self, counts: &[f64; BINS_MAX], q: f64) -> (f64, bool) {
+        let cuts = self.cuts();
+        let sum: f64 = counts.iter().sum();
         let mut below = 0.0;
-        for (b, c) in self.counts.iter().enumerate() {
-            let share = c / self.sum.max(1e-9);
+        for (b, c) in counts[..self.bins].iter().enumerate() {
+            let share = c / sum.max(1e-9);
             if below + share >= q {
-                let low = b.checked_sub(1).map_or_else(|| upper_edge(self.cuts[0]), |i| upper_edge(self.cuts[i]));
-                let high = self.cuts.get(b).map_or(low, |c| upper_edge(*c));
-                return low + (high - low) * if share > 0.0 { ((q - below) / share).clamp(0.0, 1.0) } else { 1.0 };
+                let low = upper_edge(cuts[b.saturating_sub(1)]);
+                let high = cuts.get(b).map_or(low, |c| upper_edge(*c));
+                let value = low + (high - low) * if share > 0.0 { ((q - below) / share).clamp(0.0, 1.0) } else { 1.0 };
+                return (value, b == 0 || b == cuts.len());
             }
             below += share;
         }
-        self.cuts.last().map_or(0.0, |c| upper_edge(*c))
+        (cuts.last().map_or(0.0, |c| upper_edge(*c)), true)
     }
 
-    /// Recomputes shares and scores from the quiet counts; the bets follow when they are asked for.
+    fn share(&self, b: usize) -> f64 {
+        (self.counts[b] + 0.5) / (self.sum + 0.5 * self.bins as f64)
+    }
+
+    /// Normal scores of the upper edges of all bins, the last one's infinite.
+    fn edges(&self) -> [f64; BINS_MAX] {
+        let mut edges = [f64::INFINITY; BINS_MAX];
+        // From the nearer end, so that small shares are not lost beside 1.
+        let mut below = 0.0;
+        for b in 0..self.bins - 1 {
+            below += self.share(b);
+            if below > 0.5 {
+                break;
+            }
+            edges[b] = quick_quantile(below);
+        }
+        let mut above = 0.0;
+        for b in (1..self.bins).rev() {
+            above += self.share(b);
+            if above >= 0.5 {
+                break;
+            }
+            edges[b - 1] = -quick_quantile(above);
+        }
+        edges
+    }
+
+    /// Recomputes the scores from the quiet counts; the bets follow when they are asked for.
     fn refresh(&mut self, t: f64) {
         self.refresh_at = self.sum * (1.0 + REFRESH_GROWTH);
-        let bins = self.counts.len();
-        let total = self.sum + 0.5 * bins as f64;
-        let tables = &mut self.tables;
-        tables.bets.clear();
-        tables.share.clear();
-        tables.score.clear();
-        (tables.variance, tables.tail_share, tables.tail_from) = (0.0, 0.0, bins);
-        let mut below = 0.0;
-        for (b, c) in self.counts.iter().enumerate() {
-            let share = (c + 0.5) / total;
-            let score = normal_quantile(below + share / 2.0);
-            below += share;
-            tables.variance += share * score * score;
+        self.bets.made = false;
+        let edges = self.edges();
+        let mut scores = Scores { tail_from: self.bins, ..Scores::default() };
+        let mut before = 0.0;
+        for b in 0..self.bins {
+            let share = self.share(b);
+            let upto = if b + 1 < self.bins { density(edges[b]) } else { 0.0 };
+            let score = (before - upto) / share;
+            before = upto;
+            scores.of_bin[b] = score as f32;
+            scores.variance += share * score * score;
             if score > UPPER_TENTH {
-                tables.tail_from = tables.tail_from.min(b);
-                tables.tail_share += share;
+                scores.tail_from = scores.tail_from.min(b);
+                scores.tail_share += share;
             }
-            tables.share.push(share);
-            tables.score.push(score);
         }
         let normal = NormalTable::get();
         let median = self.quantile(0.5);
-        let (low, high) = (self.quantile(normal.cdf(-2.0 * t)).min(median), self.quantile(normal.cdf(2.0 * t)).max(median));
-        (self.tables.median, self.tables.low, self.tables.high) = (median, low, high);
+        (scores.median, scores.low) = (median, self.quantile(normal.cdf(-2.0 * t)).min(median));
+        scores.high = self.quantile(normal.cdf(2.0 * t)).max(median);
+        self.scores = scores;
     }
 
-    /// The probabilities of null and alternatives, from the shares of the last refresh.
-    fn make_bets(&mut self, t: f64) {
-        let tables = &mut self.tables;
+    /// ln of what divides a tilt of the quiet shares by their scores.
+    fn ln_norm(&self, tilt: f64) -> f64 {
+        let tilted = (0..self.bins).map(|b| self.share(b) * exp(tilt * f64::from(self.scores.of_bin[b])));
+        ln(tilted.sum())
+    }
+
+    /// ln of the ratios by which stretching everything above a score changes the bins' shares.
+    fn stretched(&self, edges: &[f64; BINS_MAX], from: f64, stretch: f64) -> [f32; BINS_MAX] {
         let normal = NormalTable::get();
-        let last = tables.share.len() - 1;
-        (tables.null_up_sum, tables.null_down_sum) = (0.0, 0.0);
-        // The two nulls and the alternatives up to the upper edge of the bin before.
-        let mut before = [0.0; TABLE + 2];
-        let mut cumulative = 0.0;
-        for (b, share) in tables.share.iter().enumerate() {
-            cumulative += share;
-            let mut upto = [1.0; TABLE + 2];
-            if b < last {
-                let z = normal_quantile(cumulative);
-                upto[0] = normal.cdf(z - t);
-                upto[1] = normal.cdf(z + t);
-                for (j, d) in SHIFTS.iter().enumerate() {
-                    upto[2 + j] = normal.cdf(z - (d + t));
-                    upto[2 + SHIFTS.len() + j] = normal.cdf(z + (d + t));
-                }
-                for (j, (z0, s)) in TAILS.iter().enumerate() {
-                    let z = z - t;
-                    // Below the tail it is the null's own.
-                    upto[2 + 2 * SHIFTS.len() + j] = if z > *z0 { normal.cdf(z0 + (z - z0) / s) } else { upto[0] };
-                }
+        let above = |z: f64| normal.cdf(-(from + (z - from) / stretch));
+        let mut out = [0.0; BINS_MAX];
+        for b in 0..self.bins {
+            if edges[b] <= from {
+                continue;
             }
-            let p: [f64; TABLE + 2] = std::array::from_fn(|j| (upto[j].clamp(before[j], 1.0) - before[j]).max(1e-9));
-            for (before, upto) in before.iter_mut().zip(&upto) {
-                *before = upto.clamp(*before, 1.0);
-            }
-            tables.null_up_sum += p[0];
-            tables.null_down_sum += p[1];
-            let alternatives = std::array::from_fn(|j| p[j + 2] as f32);
-            tables.bets.push(Bet { null_up: p[0], null_down: p[1], alternatives, logarithms: false });
+            let low = if b == 0 { f64::NEG_INFINITY } else { edges[b - 1] };
+            let inside = if low >= from { above(low) } else { normal.cdf(-low.max(-8.0)) };
+            let beyond = if b + 1 < self.bins { above(edges[b]) } else { 0.0 };
+            out[b] = ln(((inside - beyond) / self.share(b)).max(1e-6)) as f32;
         }
+        out
+    }
+
+    fn make_bets(&mut self, t: f64) {
+        let edges = self.edges();
+        let mut bets = Bets { made: true, ..Bets::default() };
+        let (ln_up, ln_down) = if t > 0.0 { (self.ln_norm(t), self.ln_norm(-t)) } else { (0.0, 0.0) };
+        let mut at_edge = [0.0; BINS_MAX];
+        for b in 0..self.bins {
+            let (share, score) = (self.share(b), f64::from(self.scores.of_bin[b]));
+            let tilt = if t > 0.0 { exp(t * score) } else { 1.0 };
+            at_edge[b] = share * tilt * exp(-ln_up);
+            bets.up[b] = (0.5 / at_edge[b]) as f32;
+            bets.down[b] = (0.5 * tilt * exp(ln_down) / share) as f32;
+        }
+        for (j, d) in SHIFTS.iter().enumerate() {
+            bets.ln_norm[j] = self.ln_norm(d + t) - ln_up;
+            bets.ln_norm[DOWN + j] = self.ln_norm(-(d + t)) - ln_down;
+            let deviation = (d * self.scores.variance.sqrt()) as f32;
+            (bets.deviation[j], bets.deviation[DOWN + j]) = (deviation, deviation);
+        }
+        for (j, (from, stretch)) in TAILS.iter().enumerate() {
+            let tail = self.stretched(&edges, *from, *stretch);
+            let (mut norm, mut mean, mut square) = (0.0, 0.0, 0.0);
+            for (p, l) in at_edge.iter().zip(&tail) {
+                let l = f64::from(*l);
+                norm += p * exp(l);
+                mean += p * l;
+                square += p * l * l;
+            }
+            bets.tails[j] = tail;
+            bets.ln_norm[TAIL + j] = ln(norm);
+            bets.deviation[TAIL + j] = (square - mean * mean).max(0.0).sqrt() as f32;
+        }
+        self.bets = bets;
     }
 
     fn knows_noise(&self) -> bool {
-        self.ladders[0].fed >= NOISE_PANES_MIN
+        self.ladders[0].fed() >= NOISE_PANES_MIN
     }
 
     fn dispersion(&self) -> f64 {
-        self.ladders[0].phi().max(self.ladders[1].phi())
+        self.dispersion
     }
 
-    fn likelihoods(&mut self, counts: &[f64], n: f64, tolerance: f64) -> [f64; ARMS] {
-        if self.tables.bets.is_empty() {
+    /// Log-likelihood ratios of all alternatives against the predictive at the edge of tolerance.
+    fn likelihoods(&mut self, seen: &Regrouped, dispersion: f64, injection: f64, tolerance: f64) -> [f64; ARMS] {
+        if !self.bets.made {
             self.make_bets(tolerance);
         }
-        let f = self.dispersion();
-        let v = n / f;
-        let weight = self.sum / f;
-        let (mut up, mut down, mut anything) = (Rises::new(), Rises::new(), Rises::new());
-        let mut bets = [0.0; TABLE];
-        let mut mean = 0.0;
-        for ((c, bet), score) in counts.iter().zip(&mut self.tables.bets).zip(&self.tables.score) {
-            if *c <= 0.0 {
-                continue;
-            }
-            let d = c / f;
-            up.add(bet.null_up * weight + 0.5, d);
-            down.add(bet.null_down * weight + 0.5, d);
-            anything.add(0.5, d);
-            if !bet.logarithms {
-                bet.logarithms = true;
-                bet.alternatives = bet.alternatives.map(|q| ln(f64::from(q)) as f32);
-            }
-            for (sum, ln_q) in bets.iter_mut().zip(&bet.alternatives) {
-                *sum += d * f64::from(*ln_q);
-            }
-            mean += c * score;
+        let per = 1.0 / dispersion;
+        let v = seen.n * per;
+        let weight = (self.sum + 0.5 * self.bins as f64) * per;
+        let per_weight = 1.0 / weight;
+        // ln of Gamma(a + d) / Gamma(a) is d ln a, of which only tilts remain in the ratios, and a series in d / a.
+        let (mut score, mut up, mut down, mut chi, mut error) = (0.0, 0.0, 0.0, 0.0, 0.0f64);
+        let mut tails = [0.0; TAILS.len()];
+        for b in 0..BINS_MAX {
+            let d = seen.counts[b] * per;
+            let (a, c) = (f64::from(self.bets.up[b]) * per_weight, f64::from(self.bets.down[b]) * per_weight);
+            let (more, twice) = (d * (d - 1.0), (2.0 * d - 1.0) * (1.0 / 3.0));
+            up += more * a * (1.0 - twice * a);
+            down += more * c * (1.0 - twice * c);
+            score += d * f64::from(self.scores.of_bin[b]);
+            let most = d * a.max(c);
+            chi += d * most;
+            error = error.max(d * most * most * most);
         }
-        let half = 0.5 * counts.len() as f64;
-        let all = |a: f64| ln_rising(a, ln(a), v);
-        let up = up.total() - all(self.tables.null_up_sum * weight + half);
-        let down = down.total() - all(self.tables.null_down_sum * weight + half);
-        let anything = anything.total() - all(half);
+        for (sum, tail) in tails.iter_mut().zip(&self.bets.tails) {
+            for b in self.scores.tail_from.min(BINS_MAX)..BINS_MAX {
+                *sum += seen.counts[b] * f64::from(tail[b]);
+            }
+        }
+        let all = v * 0.5 * per_weight;
+        if error.max(v * all * all * all) * 8.0 < SERIES_ERROR_MAX * 12.0 {
+            let series = (v - 1.0) * all * (1.0 - (2.0 * v - 1.0) * per_weight / 6.0);
+            up -= series;
+            down -= series;
+        } else {
+            (up, down) = self.risen(seen, per, weight);
+        }
         let mut l = [0.0; ARMS];
-        for (j, (out, bet)) in l.iter_mut().zip(&bets).enumerate() {
-            *out = bet - if (SHIFTS.len()..2 * SHIFTS.len()).contains(&j) { down } else { up };
+        for (j, d) in SHIFTS.iter().enumerate() {
+            l[j] = d * score - v * self.bets.ln_norm[j] - up;
+            l[DOWN + j] = -d * score - v * self.bets.ln_norm[DOWN + j] - down;
         }
-        // Dirichlet(1/2) reaches everything; it bets on the side to which the pane leans.
-        l[TABLE] = if mean > 0.0 { anything - up } else { (anything - up).min(-0.5) };
-        l[TABLE + 1] = if mean < 0.0 { anything - down } else { (anything - down).min(-0.5) };
+        for (j, sum) in tails.iter().enumerate() {
+            l[TAIL + j] = sum * per - v * self.bets.ln_norm[TAIL + j] - up;
+        }
+        // In a pane like all others the bets on anything only lose: they are let go, unless they hold something.
+        let strange = 2.0 * weight * chi > v * v + STRANGE * self.bins as f64 * v;
+        let holds = self.evidence.of(KNOWN).max(self.evidence.of(KNOWN + 1)) > injection;
+        (l[KNOWN], l[KNOWN + 1]) = if strange || holds {
+            // Against the shift within tolerance that explains the pane best: the far edge would make evidence from nothing.
+            let nearest = (score / (v * self.scores.variance).max(1e-9)).clamp(-tolerance, tolerance);
+            let over = self.anything(seen, per) - (nearest * score - v * self.ln_norm(nearest) + up.max(down));
+            // It bets on the side to which the pane leans.
+            if score > 0.0 { (over, over.min(-0.5)) } else { (over.min(-0.5), over) }
+        } else {
+            (LET_GO, LET_GO)
+        };
         l
     }
 
-    fn learn(&mut self, pane: &[(u16, u32)], counts: &[f64], n: f64, pane_ms: i64, tolerance: f64) {
+    /// What the series in `likelihoods` stands for, exactly: for young baselines and large panes.
+    fn risen(&self, seen: &Regrouped, per: f64, weight: f64) -> (f64, f64) {
+        let excess = |a: f64, d: f64| ln_rising(a, ln(a), d) - d * ln(a);
+        let (mut up, mut down) = (0.0, 0.0);
+        for b in 0..self.bins {
+            if seen.counts[b] > 0.0 {
+                let d = seen.counts[b] * per;
+                up += excess(0.5 * weight / f64::from(self.bets.up[b]), d);
+                down += excess(0.5 * weight / f64::from(self.bets.down[b]), d);
+            }
+        }
+        let all = excess(weight, seen.n * per);
+        (up - all, down - all)
+    }
+
+    /// Dirichlet(1/2) over the quiet shares.
+    fn anything(&self, seen: &Regrouped, per: f64) -> f64 {
+        let mut sum = 0.0;
+        for b in 0..self.bins {
+            if seen.counts[b] > 0.0 {
+                let d = seen.counts[b] * per;
+                sum += ln_rising(0.5, -std::f64::consts::LN_2, d) - d * ln(self.share(b));
+            }
+        }
+        let half = 0.5 * self.bins as f64;
+        sum - ln_rising(half, ln(half), seen.n * per)
+    }
+
+    fn learn(&mut self, pane: &[(u16, u32)], seen: &Regrouped, pane_ms: i64, tolerance: f64) {
         let fade = decay(pane_ms);
-        for (have, c) in self.counts.iter_mut().zip(counts) {
-            *have = *have * fade + c;
+        let (mut score, mut tail) = (0.0, 0.0);
+        for b in 0..BINS_MAX {
+            let c = seen.counts[b];
+            self.counts[b] = self.counts[b] * fade + c;
+            score += c * f64::from(self.scores.of_bin[b]);
+            tail += if b >= self.scores.tail_from { c } else { 0.0 };
         }
-        self.sum = self.sum * fade + n;
-        let mean: f64 = counts.iter().zip(&self.tables.score).map(|(c, z)| c * z).sum();
-        let tail: f64 = counts[self.tables.tail_from.min(counts.len())..].iter().sum();
-        self.lagged.push_back([mean, tail, n]);
-        if self.lagged.len() > NOISE_LAG
-            && let Some([mean, tail, n]) = self.lagged.pop_front()
-        {
-            let p = self.tables.tail_share;
-            self.ladders[0].feed(mean, n, self.tables.variance);
-            self.ladders[1].feed(tail, n, p * (1.0 - p));
+        self.sum = self.sum * fade + seen.n;
+        if let Some([score, tail, n]) = self.lagged.push([score as f32, tail as f32, seen.n as f32]) {
+            let p = self.scores.tail_share;
+            self.ladders[0].feed(f64::from(score), f64::from(n), self.scores.variance);
+            self.ladders[1].feed(f64::from(tail), f64::from(n), p * (1.0 - p));
+            if self.ladders[0].fed().is_multiple_of(DISPERSION_PANES) {
+                self.dispersion = self.ladders[0].phi_beyond(DOUBT).max(self.ladders[1].phi_beyond(DOUBT));
+            }
         }
-        let last = self.cuts.last().copied().unwrap_or(u16::MAX);
-        let beyond = &pane[pane.partition_point(|(bin, _)| *bin <= last)..];
-        if !beyond.is_empty() {
-            add_counts(&mut self.far, beyond, FAR_BINS_MAX);
+        if seen.counts[self.bins - 1] > 0.0 {
+            let last = self.cuts().last().copied().unwrap_or(u16::MAX);
+            add_counts(&mut self.far, &pane[pane.partition_point(|(bin, _)| *bin <= last)..], FAR_BINS_MAX);
         }
         self.panes += 1;
         if self.panes.is_multiple_of(REFRESH_PANES) || self.sum >= self.refresh_at {
@@ -612,7 +862,10 @@ impl Armed {
 
     /// Makes one more cut beyond the last when enough values lie beyond it.
     fn cut_farther(&mut self) -> bool {
-        let (Some(last), Some(beyond)) = (self.cuts.last().copied(), self.counts.last().copied()) else {
+        if self.bins >= BINS_MAX {
+            return false;
+        }
+        let (Some(last), beyond) = (self.cuts().last().copied(), self.counts[self.bins - 1]) else {
             return false;
         };
         let share = beyond / self.sum.max(1.0);
@@ -620,7 +873,7 @@ impl Armed {
         let Some(q) = CUTS.into_iter().find(|q| 1.0 - q < 0.8 * share) else {
             return false;
         };
-        if self.cuts.len() >= CUTS.len() || far < 4.0 * BEYOND_CUT_MIN || self.sum * (1.0 - q) < 2.0 * BEYOND_CUT_MIN {
+        if far < 4.0 * BEYOND_CUT_MIN || self.sum * (1.0 - q) < 2.0 * BEYOND_CUT_MIN {
             return false;
         }
         let wanted = (1.0 - (1.0 - q) / share) * far;
@@ -636,38 +889,34 @@ impl Armed {
             return false;
         }
         self.far.drain(..=at);
-        self.cuts.push(cut);
+        self.cuts[self.bins - 1] = cut;
         let nearer = beyond * below / far;
-        self.counts.pop();
-        self.counts.extend([nearer, beyond - nearer]);
+        (self.counts[self.bins - 1], self.counts[self.bins]) = (nearer, beyond - nearer);
+        self.bins += 1;
+        // Rows of the trail told the two bins as one.
+        self.trail.clear();
         true
     }
 
-    fn speak(&mut self, sum: f64, injection: f64, at_ms: i64, pane_ms: i64, tolerance: f64) -> (Reading, Told) {
+    fn speak(&mut self, sum: f64, injection: f64, at_ms: i64, pane_ms: i64, tolerance: f64, newest: &[(u16, u32)]) -> (Reading, Told) {
         let arm = self.evidence.best();
-        let start = self.evidence.start_of(arm);
-        let (mut since, mut learned) = (Vec::new(), Vec::new());
-        for (_, was_learned, pane) in self.recent.iter().filter(|r| r.0 >= start) {
-            add_counts(&mut since, pane, SINCE_BINS_MAX);
-            if *was_learned {
-                add_counts(&mut learned, pane, SINCE_BINS_MAX);
-            }
-        }
-        let median = quantile_of(&since, 0.5);
-        let stays = self.quantile(normal_cdf(-2.0 * tolerance)) <= median && median <= self.quantile(normal_cdf(2.0 * tolerance));
-        let tail = stays && (2 * SHIFTS.len()..=TABLE).contains(&arm);
-        let told = if tail { Told::P95 } else { Told::Median };
-        let q = if tail { 0.95 } else { 0.5 };
+        let pointer_ms = self.evidence.start_of(arm);
         let (log_evidence, threshold) = nats(sum, injection);
-        let n: f64 = since.iter().map(|s| f64::from(s.1)).sum();
-        // Interval of a quantile by the binomial law of ranks.
-        let half = 1.96 * (q * (1.0 - q) * self.dispersion() / n.max(1.0)).sqrt();
-        let (before, after) = (self.quantile(q), quantile_of(&since, q));
-        let change = Change { before, after, low: quantile_of(&since, (q - half).max(0.0)), high: quantile_of(&since, (q + half).min(1.0)) };
-        let counts = self.regroup(&since);
-        let counts = &counts[..self.counts.len()];
-        let mean: f64 = counts.iter().zip(&self.tables.score).map(|(c, z)| c * z).sum::<f64>() / n.max(1.0);
-        if !tail && mean.abs() <= tolerance {
+        let stretched = (TAIL..KNOWN).contains(&arm);
+        let up = arm < DOWN || arm == KNOWN || stretched;
+        let (onset, size) = if stretched { (self.onset_of_tail(pointer_ms, pane_ms), None) } else { self.onset_of_shift(up, pointer_ms, pane_ms) };
+        // The pane in which it began is changed in part: it tells only when there is no other.
+        let later = self.since(onset.at_ms + 1);
+        let since = if later.n > 0.0 { later } else { self.since(onset.at_ms) };
+        let n = since.n;
+        let mean: f64 = since.counts.iter().zip(&self.scores.of_bin).map(|(c, z)| c * f64::from(*z)).sum::<f64>() / n.max(1.0);
+        let (median, _) = self.quantile_of(&since.counts, 0.5);
+        let stays = self.quantile(normal_cdf(-2.0 * tolerance)) <= median && median <= self.quantile(normal_cdf(2.0 * tolerance));
+        let tail = stays && (stretched || arm == KNOWN);
+        let told = if tail { Told::P95 } else { Told::Median };
+        let change = self.change(&since, told, size, newest);
+        let moved = size.map_or(mean.abs(), |size| size[1].abs().min(mean.abs().max(0.5 * size[1].abs())));
+        if !tail && moved <= tolerance {
             let since = *self.held_since_ms.get_or_insert(at_ms);
             if at_ms - since >= super::HELD_RESET_MS {
                 self.calm();
@@ -675,16 +924,19 @@ impl Armed {
             let call = Call::Held { change, why: "the shift is within tolerance" };
             return (Reading { state: State::Armed, log_evidence, threshold, call }, told);
         }
-        let learned = self.regroup(&learned);
-        for (have, c) in self.counts.iter_mut().zip(&learned) {
-            *have = (*have - c).max(0.0);
+        // What was learned since the evidence began is given back.
+        for row in self.trail.newest_first().take_while(|row| row.start_ms >= pointer_ms) {
+            let n: f32 = row.sums[..BINS_MAX].iter().sum();
+            for (have, c) in self.counts.iter_mut().zip(&row.sums[..BINS_MAX]) {
+                *have = (*have - f64::from(c * row.sums[BINS_MAX] / n.max(1.0))).max(0.0);
+            }
         }
         self.sum = self.counts.iter().sum();
         self.refresh(tolerance);
-        let onset = Onset { at_ms: start, from_ms: start - pane_ms, to_ms: start + (at_ms - start) / 2 + pane_ms };
         // Half way between the baseline and what was seen, but never inside the tolerance: that is what recovery must refute.
-        let seen: Vec<f64> = counts.iter().map(|c| (c + 0.5) / (n + 0.5 * counts.len() as f64)).collect();
-        let quiet = self.tables.share.clone();
+        let seen = &since.counts[..self.bins];
+        let seen: Vec<f64> = seen.iter().map(|c| (c + 0.5) / (n + 0.5 * self.bins as f64)).collect();
+        let quiet: Vec<f64> = (0..self.bins).map(|b| self.share(b)).collect();
         let moved: Vec<f64> = quiet.iter().zip(&seen).map(|(p, s)| (p * s).sqrt()).collect();
         let norm: f64 = moved.iter().sum();
         let still: Vec<f64> = moved.iter().map(|m| m / norm).collect();
@@ -692,15 +944,141 @@ impl Armed {
         for part in [1.0, 0.8, 0.6] {
             tables.extend(quiet.iter().zip(&still).map(|(p, s)| ((part * p + (1.0 - part) * s) / s).ln()));
         }
+        let seen = self.on_grid(&since, newest);
         self.calm();
-        self.frozen = Some(Box::new(Frozen { recovery: Mixture::new(RECOVERY_ARMS), tables, before, told, seen: since, since: Vec::new() }));
+        let frozen = Frozen { alarm_ms: at_ms, recovery: Mixture::new(RECOVERY_ARMS), tables, before: change.before, told, seen, since: Vec::new() };
+        self.frozen = Some(Box::new(frozen));
         (Reading { state: State::Frozen, log_evidence, threshold, call: Call::Alarm { change, onset } }, told)
     }
 
-    fn watch_recovery(&mut self, pane: &[(u16, u32)], counts: &[f64], at_ms: i64, pane_ms: i64) -> (Reading, Option<Told>) {
+    /// Everything that came in from a time on, by whole rows.
+    fn since(&self, start_ms: i64) -> Regrouped {
+        let mut counts = [0.0; BINS_MAX];
+        for row in self.trail.newest_first().take_while(|row| row.start_ms >= start_ms) {
+            for (sum, c) in counts.iter_mut().zip(&row.sums[..BINS_MAX]) {
+                *sum += f64::from(*c);
+            }
+        }
+        Regrouped { counts, n: counts.iter().sum() }
+    }
+
+    /// The same on the grid: each bin's values spread evenly over some of its grid bins, those of open bins as in the newest pane.
+    fn on_grid(&self, seen: &Regrouped, newest: &[(u16, u32)]) -> Vec<(u16, u32)> {
+        const SPREAD: u32 = 8;
+        let mut grid = Vec::new();
+        let cuts = self.cuts();
+        for (b, c) in seen.counts[..self.bins].iter().enumerate() {
+            let c = c.round() as u32;
+            let low = b.checked_sub(1).map(|i| cuts[i]);
+            let mut places: Vec<u16> = match (low, cuts.get(b)) {
+                (Some(low), Some(high)) => {
+                    let width = u32::from(high.saturating_sub(low)).max(1);
+                    let parts = SPREAD.min(width);
+                    (1..=parts).map(|i| low.saturating_add((width * i / parts) as u16)).collect()
+                }
+                (Some(low), None) => newest.iter().map(|k| k.0).filter(|bin| *bin > low).collect(),
+                (None, high) => newest.iter().map(|k| k.0).filter(|bin| high.is_none_or(|high| bin <= high)).collect(),
+            };
+            if places.is_empty() {
+                places.push(low.map_or_else(|| cuts.first().copied().unwrap_or(0), |low| low.saturating_add(1)));
+            }
+            let parts = places.len() as u32;
+            for (i, bin) in (0u32..).zip(&places) {
+                let share = c / parts + u32::from(i < c % parts);
+                if share > 0 {
+                    add_counts(&mut grid, &[(*bin, share)], SINCE_BINS_MAX);
+                }
+            }
+        }
+        grid
+    }
+
+    /// When a shift began, and its 2.5, 50 and 97.5 % points.
+    fn onset_of_shift(&self, up: bool, pointer_ms: i64, pane_ms: i64) -> (Onset, Option<[f64; 3]>) {
+        let side = if up { 1.0 } else { -1.0 };
+        let size = |place: f64| side * SIZE_MIN * (SIZE_MAX / SIZE_MIN).powf(place / SIZES as f64);
+        let tilts: [(f64, f64); SIZES] = from_fn(|j| {
+            let d = size(j as f64 + 0.5);
+            (d, self.ln_norm(d))
+        });
+        // A pane of which a part is changed has that part of the shift.
+        let mixed: [[(f64, f64); PARTS.len()]; SIZES] = from_fn(|j| PARTS.map(|part| (part * tilts[j].0, self.ln_norm(part * tilts[j].0))));
+        let per = 1.0 / self.dispersion();
+        let of = |row: &[f32]| {
+            row[..BINS_MAX]
+                .iter()
+                .zip(&self.scores.of_bin)
+                .fold((0.0, 0.0), |(n, score), (c, z)| (n + f64::from(*c) * per, score + f64::from(c * z) * per))
+        };
+        let add = |row: &[f32], nats: &mut [f64]| {
+            let (n, score) = of(row);
+            for (sum, (d, ln_norm)) in nats.iter_mut().zip(&tilts) {
+                *sum += d * score - n * ln_norm;
+            }
+        };
+        let first = |row: &[f32], nats: &mut [f64]| {
+            let (n, score) = of(row);
+            for (sum, tilts) in nats.iter_mut().zip(&mixed) {
+                *sum += over_parts(tilts.map(|(d, ln_norm)| d * score - n * ln_norm));
+            }
+        };
+        let (onset, weights) = self.trail.explain(SIZES, pointer_ms, pane_ms, add, first);
+        (onset, Some([0.025, 0.5, 0.975].map(|level| size(place_of(&weights, level)))))
+    }
+
+    fn onset_of_tail(&self, pointer_ms: i64, pane_ms: i64) -> Onset {
+        let edges = self.edges();
+        let per = 1.0 / self.dispersion();
+        let tables: Vec<([f32; BINS_MAX], f64)> = STRETCHED_FROM
+            .iter()
+            .flat_map(|from| STRETCHES.map(|stretch| self.stretched(&edges, *from, stretch)))
+            .map(|table| {
+                let norm: f64 = (0..self.bins).map(|b| self.share(b) * exp(f64::from(table[b]))).sum();
+                (table, ln(norm))
+            })
+            .collect();
+        let add = |row: &[f32], nats: &mut [f64]| {
+            let counts = &row[..BINS_MAX];
+            let n: f64 = counts.iter().map(|c| f64::from(*c)).sum();
+            for (sum, (table, ln_norm)) in nats.iter_mut().zip(&tables) {
+                let tail: f64 = counts.iter().zip(table).map(|(c, l)| f64::from(c * l)).sum();
+                *sum += (tail - n * ln_norm) * per;
+            }
+        };
+        let (onset, _) = self.trail.explain(tables.len(), pointer_ms, pane_ms, add, add);
+        onset
+    }
+
+    /// The change of a quantile. A shift of moderate size is told by the baseline's own quantiles over all starts that it may have
+    /// had; anything else by what came in since the likeliest start, its interval by the binomial law of ranks. What lies beyond all
+    /// cuts is told by the newest pane alone, which has no part in what was before.
+    fn change(&self, since: &Regrouped, told: Told, size: Option<[f64; 3]>, newest: &[(u16, u32)]) -> Change {
+        let q = if told == Told::P95 { 0.95 } else { 0.5 };
+        let before = self.quantile(q);
+        let rank = |n: f64, deviations: f64| (q + deviations * (q * (1.0 - q) * self.dispersion() / n.max(1.0)).sqrt()).clamp(0.0, 1.0);
+        let [low, after, high] = [-1.96, 0.0, 1.96].map(|deviations| self.quantile_of(&since.counts, rank(since.n, deviations)));
+        if low.1 || after.1 || high.1 {
+            let n = newest.iter().map(|k| f64::from(k.1)).sum();
+            let [low, after, high] = [-1.96, 0.0, 1.96].map(|deviations| quantile_of(newest, rank(n, deviations)));
+            return Change { before, after, low, high };
+        }
+        if let (Told::Median, Some(size)) = (told, size)
+            && size.iter().all(|d| d.abs() <= SIZE_TOLD_MAX)
+        {
+            let [a, shifted, b] = size.map(|d| self.quantile(normal_cdf(d)));
+            // Not when the median denies it: then it is another change than a shift.
+            let [least, most] = [-4.0, 4.0].map(|deviations| self.quantile_of(&since.counts, rank(since.n, deviations)).0);
+            if least <= shifted && shifted <= most {
+                return Change { before, after: shifted, low: a.min(b), high: a.max(b) };
+            }
+        }
+        Change { before, after: after.0, low: low.0, high: high.0 }
+    }
+
+    fn watch_recovery(&mut self, pane: &[(u16, u32)], counts: &[f64; BINS_MAX], at_ms: i64, pane_ms: i64) -> (Reading, Option<Told>) {
         let f = self.dispersion();
         let injection = recovery_injection(pane_ms);
-        let bins = counts.len();
+        let bins = self.bins;
         let Some(frozen) = self.frozen.as_mut() else {
             return (Reading { state: State::Armed, log_evidence: 0.0, threshold: f64::INFINITY, call: Call::Quiet }, None);
         };
@@ -727,9 +1105,39 @@ impl Armed {
     }
 }
 
+// === impl Bets, Lag ===
+
+impl Bets {
+    /// Parts of the injection for a pane of n events.
+    #[inline]
+    fn weights(&self, n: f64, dispersion: f64) -> [f64; ARMS] {
+        let root = (n / dispersion).sqrt();
+        let mut weights = WEIGHTS;
+        for (weight, deviation) in weights.iter_mut().zip(&self.deviation) {
+            *weight *= overshoot(root * f64::from(*deviation), dispersion);
+        }
+        weights
+    }
+}
+
+impl Lag {
+    /// Takes in the newest and gives the oldest once the ring is full.
+    fn push(&mut self, pane: [f32; 3]) -> Option<[f32; 3]> {
+        let at = usize::from(self.oldest + self.count) % NOISE_LAG;
+        if usize::from(self.count) < NOISE_LAG {
+            self.panes[at] = pane;
+            self.count += 1;
+            return None;
+        }
+        self.oldest = (self.oldest + 1) % NOISE_LAG as u8;
+        Some(std::mem::replace(&mut self.panes[at], pane))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::noise::Noise;
+    use super::super::normal_quantile;
     use super::*;
     use crate::sketch::log_linear::bin_of;
 
@@ -862,6 +1270,125 @@ mod tests {
                 }
             }
             println!("{name}: (seconds to page, to recover) {pages:?}");
+        }
+    }
+
+    /// From baselines of no events at all (the bank arms itself on what comes) to panes of 100,000: a pane of the cap's nats is enough.
+    #[test]
+    fn a_huge_fault_is_found_in_the_least_panes_the_cap_allows() {
+        // Nats to the threshold of the alternative that reaches anything, at 3 nats a pane.
+        let least = ((1.0f64 / (B * WEIGHTS[KNOWN])).ln() / 3.0).ceil() as usize;
+        for n in [1usize, 10, 100, 1_000, 100_000] {
+            let merged = (MERGE_EVENTS as usize).div_ceil(n);
+            // The law on the grid, by its quantiles; large panes are drawn bin by bin.
+            let on_grid = |shift: f64| -> Vec<(u16, u32)> {
+                let mut out: Vec<(u16, u32)> =
+                    (0..20_000).map(|i| (bin_of((6.0 + 0.6 * (normal_quantile((f64::from(i) + 0.5) / 20_000.0) + shift)).exp()), 1)).collect();
+                put_in_order(&mut out);
+                out
+            };
+            let draw = |noise: &mut Noise, shift: f64, law: &[(u16, u32)]| -> Vec<(u16, u32)> {
+                if n <= 1_000 {
+                    return pane(noise, n, &|z| (6.0 + 0.6 * (z + shift)).exp());
+                }
+                let all = law.iter().map(|(bin, c)| (*bin, noise.poisson(f64::from(*c) * n as f64 / 20_000.0) as u32));
+                all.filter(|k| k.1 > 0).collect()
+            };
+            let usual = on_grid(0.0);
+            for sigma in [3.0, 6.0, -6.0] {
+                let mut bank = BinsBank::new(BinsSettings { tolerance_sigma: 0.1 });
+                let mut noise = Noise::new(n as u64);
+                let mut t = 0;
+                let mut quiet = 0;
+                while bank.state() != State::Armed || quiet < 20 {
+                    let call = bank.judge(&draw(&mut noise, 0.0, &usual), t, PANE, B).call;
+                    assert_eq!(call, Call::Quiet, "{n}");
+                    t += PANE;
+                    quiet += usize::from(bank.state() == State::Armed);
+                }
+                let (fault, mut found) = (on_grid(sigma), None);
+                for i in 1..=60 * merged {
+                    let call = bank.judge(&draw(&mut noise, sigma, &fault), t, PANE, B).call;
+                    t += PANE;
+                    if matches!(call, Call::Alarm { .. }) {
+                        found = Some(i);
+                        break;
+                    }
+                }
+                let found = found.unwrap_or(usize::MAX);
+                // Panes of one event wait for ten of them, and a pane that began before the fault is not counted as one of it.
+                assert!(found <= (least + 1) * merged, "{n} {sigma}: {found} panes of {least}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_series_of_the_predictive_agrees_with_the_exact_one() {
+        for tolerance in [0.0, 0.1] {
+            let mut bank = BinsBank::new(BinsSettings { tolerance_sigma: tolerance });
+            let mut noise = Noise::new(9);
+            let mut t = 0;
+            run(&mut bank, &mut noise, &mut t, &|z| z, 0.0, 600);
+            let armed = bank.armed.as_mut().expect("60,000 values arm it");
+            armed.make_bets(tolerance);
+            for n in [10, 100, 3_000] {
+                let seen = armed.regroup(&pane(&mut noise, n, &|z| z + 0.3));
+                let l = armed.likelihoods(&seen, 1.0, B, tolerance);
+                let weight = armed.sum + 0.5 * armed.bins as f64;
+                let (up, down) = armed.risen(&seen, 1.0, weight);
+                let score: f64 = seen.counts.iter().zip(&armed.scores.of_bin).map(|(c, z)| c * f64::from(*z)).sum();
+                let long_up = 0.2 * score - seen.n * (armed.ln_norm(0.2 + tolerance) - armed.ln_norm(tolerance)) - up;
+                let long_down = -0.2 * score - seen.n * (armed.ln_norm(-0.2 - tolerance) - armed.ln_norm(-tolerance)) - down;
+                assert!((l[1] - long_up).abs() < 0.03, "{n}: {} {long_up}", l[1]);
+                assert!((l[DOWN + 1] - long_down).abs() < 0.03, "{n}: {} {long_down}", l[DOWN + 1]);
+            }
+        }
+    }
+
+    /// The naive twin: Dirichlet-multinomial by gamma functions, alternatives by their probabilities.
+    #[test]
+    fn likelihoods_agree_with_the_formula_written_out() {
+        use super::super::ln_gamma;
+        let tolerance = 0.1;
+        let mut bank = BinsBank::new(BinsSettings { tolerance_sigma: tolerance });
+        let mut noise = Noise::new(10);
+        let mut t = 0;
+        run(&mut bank, &mut noise, &mut t, &|z| (6.0 + 0.6 * z).exp(), 0.0, 600);
+        let armed = bank.armed.as_mut().expect("60,000 values arm it");
+        armed.make_bets(tolerance);
+        let bins = armed.bins;
+        let shares: Vec<f64> = (0..bins).map(|b| armed.share(b)).collect();
+        let scores: Vec<f64> = armed.scores.of_bin[..bins].iter().map(|z| f64::from(*z)).collect();
+        let tilted = |d: f64| -> Vec<f64> {
+            let raw: Vec<f64> = shares.iter().zip(&scores).map(|(p, z)| p * (d * z).exp()).collect();
+            let norm: f64 = raw.iter().sum();
+            raw.iter().map(|r| r / norm).collect()
+        };
+        let weight = armed.sum + 0.5 * bins as f64;
+        for f in [1.0, 1.7] {
+            let seen = armed.regroup(&pane(&mut noise, 200, &|z| (6.0 + 0.6 * (z + 0.2)).exp()));
+            let l = armed.likelihoods(&seen, f, B, tolerance);
+            let predictive = |null: &[f64]| -> f64 {
+                let one: f64 = null.iter().zip(&seen.counts).map(|(p, c)| ln_gamma(p * weight / f + c / f) - ln_gamma(p * weight / f)).sum();
+                one - ln_gamma((weight + seen.n) / f) + ln_gamma(weight / f)
+            };
+            for (arm, d) in [(0, 0.1), (3, 0.8), (DOWN, -0.1), (DOWN + 4, -1.6)] {
+                let edge = if d > 0.0 { tolerance } else { -tolerance };
+                let bet: f64 = tilted(d + edge).iter().zip(&seen.counts).map(|(q, c)| c / f * q.ln()).sum();
+                let long = bet - predictive(&tilted(edge));
+                assert!((l[arm] - long).abs() < 0.02, "{d} at {f}: {} {long}", l[arm]);
+            }
+        }
+    }
+
+    #[test]
+    fn the_quick_quantile_is_one() {
+        for i in 1..2_000 {
+            let p = f64::from(i) / 2_000.0;
+            assert!((quick_quantile(p) - normal_quantile(p)).abs() < 1e-6, "{p}");
+        }
+        for p in [1e-12, 1e-7, 1e-4] {
+            assert!((quick_quantile(p) - normal_quantile(p)).abs() < 1e-5, "{p}");
         }
     }
 }

@@ -9,12 +9,12 @@
 //! `tolerance` is relative and per class: 0.2 forgives 5 % -> 6 %. **False alarms**: as for rates; panes that resemble each other are held by one ladder for each of the eight most
 //! frequent classes, measured below.
 
-use std::collections::VecDeque;
-
 use serde::{Deserialize, Serialize};
 
-use super::{Band, Ladder, Mixture, Sees, decay, ln_gamma, nats, nats_per_pane_max, onset_of, recovery_injection};
-use crate::verdict::{Call, Change, Onset, Reading, Release, State};
+use super::climb::Climb;
+use super::trail::{Rates, Rows};
+use super::{Band, Ladder, Mixture, OVERSHOOT_GAIN_MAX, Sees, decay, ln, ln_rising, nats, nats_per_pane_max, overshoot, recovery_injection};
+use crate::verdict::{Call, Change, Reading, Release, State};
 
 /// Classes that are told apart; all others are one.
 pub const CLASSES_MAX: usize = 32;
@@ -23,10 +23,15 @@ pub const KNOWN_MAX: usize = 10_000;
 /// A class first met after arming is known once it has lasted so long.
 const NEWCOMER_MS: i64 = 7 * 86_400_000;
 const NEWCOMERS_MAX: usize = 256;
+const SLOTS_MAX: usize = CLASSES_MAX + 1;
 const ODDS: [f64; 4] = [1.5, 2.5, 6.0, 0.33];
+const LN_ODDS: [f64; ODDS.len()] = [0.405_465_108_108_164_4, 0.916_290_731_874_155, 1.791_759_469_228_055, -1.108_662_624_521_611_5];
 /// Parts of the injection per bet on a class, all classes alike; what is left is for the bet on anything.
-const WEIGHTS: [f64; ODDS.len()] = [0.30, 0.28, 0.15, 0.20];
-const WEIGHT_OF_ANYTHING: f64 = 0.07;
+const WEIGHTS: [f64; ODDS.len()] = [0.33, 0.37, 0.13, 0.13];
+const WEIGHT_OF_ANYTHING: f64 = 0.04;
+/// What one hit more of a rare class wastes beyond the threshold, besides what `overshoot` tells of a pane: a bet on a rise goes up by
+/// jumps of ln r, which cross evenly over the jump, and wastes ln r / (1 - 1 / r); at most 2 is given. A bet on a fall creeps up.
+const WASTE_OF_HIT: [f64; ODDS.len()] = [1.216, 1.527, 2.0, 1.0];
 /// The bets from here on are on a fall.
 const FALLS: usize = 3;
 /// Classes with a ladder of their own; the rest take the noisiest of these.
@@ -34,10 +39,21 @@ const LADDERS: usize = 8;
 const NOISE_LAG: usize = 12;
 /// Panes of which the noise must be known before the first bet.
 const NOISE_PANES_MIN: u32 = 24;
-/// Panes kept for the size and the onset of a change.
-const RECENT: usize = 48;
+/// The noise is asked for after so many panes, and standard errors of it that are not believed.
+const DISPERSION_PANES: u32 = 32;
+const DOUBT: f64 = 2.0;
+/// Bets are made anew after so many panes, or when the baseline has grown by this part.
+const REFRESH_PANES: u8 = 32;
+const REFRESH_GROWTH: f64 = 1.0 / 128.0;
+/// The series of the predictive is used while the first term left out is below this, in units of 12 nats.
+const SERIES_ERROR_MAX: f64 = 0.02;
+/// A pane is strange, and the bet on anything is looked at, from this chi-squared per class on.
+const STRANGE: f64 = 4.0;
+/// What that bet gains in a pane in which it is not looked at: its evidence is given up.
+const LET_GO: f64 = -50.0;
 const MERGE_EVENTS: f64 = 10.0;
 const MERGE_MS: i64 = 600_000;
+const HOUR_MS: i64 = 3_600_000;
 const STARVED_EVENTS_PER_HOUR: f64 = 5.0;
 const RECOVERY_ARMS: usize = 3;
 /// Recovery must refute a share that is still this factor away, or half way to the incident if that is nearer.
@@ -47,6 +63,11 @@ const RECOVERY_FACTOR_MAX: f64 = 1.5;
 const AT_LEAST: f64 = 0.005;
 /// The share for which a doubling must be visible before the bank is armed.
 const ARMING_SHARE: f64 = 0.05;
+
+/// What evidence is gathered with while nothing may be paged: only its climbs are looked at, and those do not depend on it.
+const SHADOW_INJECTION: f64 = 1e-9;
+/// Evidence in nats below which readings do not go.
+const NO_EVIDENCE: f64 = -50.0;
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClassSettings {
@@ -65,9 +86,18 @@ pub struct ClassBank {
     slots: Option<Slots>,
     armed: bool,
     pending: Option<(Vec<(u16, u32)>, i64, f64)>,
-    hour: (i64, f64),
+    /// End of the hour that is counted, and its events.
+    hour_end_ms: i64,
+    hour_events: f64,
     starved: bool,
     told: Option<u16>,
+    /// The last injection and its threshold in nats, and the evidence in nats: what most readings repeat.
+    injection: f64,
+    threshold: f64,
+    log_evidence: f64,
+    climb: Climb,
+    /// The evidence was gathered while nothing might be paged, and is forgotten when something may.
+    shadow: bool,
 }
 
 /// The classes told apart, from the middle of warming on.
@@ -75,22 +105,48 @@ pub struct ClassBank {
 struct Slots {
     /// Most frequent first; the slot after the last is the rest.
     classes: Vec<u16>,
-    /// Quiet counts per slot, the rest last.
-    counts: Vec<f64>,
+    of: Vec<Slot>,
     sum: f64,
-    /// Parts of the injection, in the order of the alternatives.
-    weights: Vec<f64>,
+    /// Panes until the bets are made anew; 0 is stale. And the weight of the baseline at which that is due earlier.
+    panes: u8,
+    refresh_at: f64,
     ladders: Vec<Ladder>,
-    lagged: VecDeque<Vec<f32>>,
+    /// How much noisier panes are than independent events, per ladder and at most, as of some panes ago.
+    dispersions: [f32; LADDERS],
+    dispersion: f64,
+    lagged: Lag,
     evidence: Mixture,
-    /// The last judged panes, and whether they were learned: what is given back at an alarm, and the size of the change.
-    recent: VecDeque<(i64, bool, Vec<f32>)>,
+    /// Counts per slot and, last, the events of a row that were learned: what is given back at an alarm, and the size of the change.
+    trail: Rows,
     held_since_ms: Option<i64>,
     frozen: Option<Frozen>,
 }
 
+/// A class's quiet count, and its bets as of the last refresh. A bet of odds r on a share p is a tilt: e hits of v events make
+/// e ln r - v ln(1 - p + p r), whatever p was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Slot {
+    count: f64,
+    ln_norm: [f64; ODDS.len()],
+    /// Half the reciprocals of the shares of hits and misses, at the upper edge of tolerance and at the lower one. A `low` of 0 is too
+    /// rare to fall by anything that matters.
+    high: [f32; 2],
+    low: [f32; 2],
+    /// Standard deviation of one event.
+    deviation: f32,
+}
+
+/// Panes that wait to tell how noisy the classes are, in a ring: counts of the classes with a ladder, and of all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Lag {
+    panes: [[f32; LADDERS + 1]; NOISE_LAG],
+    oldest: u8,
+    count: u8,
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Frozen {
+    alarm_ms: i64,
     recovery: Mixture,
     /// Log-likelihood ratios per slot of each recovery alternative against "still moved".
     tables: Vec<f64>,
@@ -115,9 +171,15 @@ impl ClassBank {
             slots: None,
             armed: false,
             pending: None,
-            hour: (i64::MIN, 0.0),
+            hour_end_ms: i64::MIN,
+            hour_events: 0.0,
             starved: false,
             told: None,
+            injection: 0.0,
+            threshold: f64::INFINITY,
+            log_evidence: NO_EVIDENCE,
+            climb: Climb::default(),
+            shadow: false,
         }
     }
 
@@ -139,7 +201,8 @@ impl ClassBank {
         if let Some((mut held, start, spent)) = self.pending.take() {
             add_classes(&mut held, pane);
             let length = at_ms + pane_ms - start;
-            if total(&held) < MERGE_EVENTS && length < MERGE_MS {
+            let stretch_ms = i64::from(self.climb.stretch()) * pane_ms;
+            if length < MERGE_MS.max(stretch_ms) && (total(&held) < MERGE_EVENTS || length < stretch_ms) {
                 self.pending = Some((held, start, spent + injection));
                 return self.reading(Call::Quiet, injection);
             }
@@ -148,7 +211,7 @@ impl ClassBank {
         if n <= 0.0 {
             return self.reading(Call::Quiet, injection);
         }
-        if n < MERGE_EVENTS && pane_ms < MERGE_MS {
+        if self.climb.stretch() > 1 || n < MERGE_EVENTS && pane_ms < MERGE_MS {
             let mut held = Vec::new();
             add_classes(&mut held, pane);
             self.pending = Some((held, at_ms, injection));
@@ -168,36 +231,60 @@ impl ClassBank {
             return self.reading(Call::Quiet, injection);
         };
         let counts = slots.regroup(pane);
+        let counts = &counts[..slots.of.len()];
         let n: f64 = counts.iter().sum();
         if slots.frozen.is_some() {
-            let (reading, told) = slots.watch_recovery(pane, &counts, at_ms, pane_ms);
+            self.log_evidence = NO_EVIDENCE;
+            let (reading, told) = slots.watch_recovery(pane, counts, at_ms, pane_ms);
             if let Some(told) = told {
                 self.told = told;
             }
             return reading;
         }
-        if !self.armed || injection <= 0.0 {
-            slots.learn(&counts, n, pane_ms);
+        if !self.armed {
+            slots.learn(counts, n, pane_ms);
             self.meet(pane, at_ms);
-            if !self.armed && self.sees(injection).armed {
+            if self.sees(injection).armed {
                 self.armed = true;
                 self.known.iter_mut().for_each(|k| k.1 = 0.0);
             }
             return self.reading(Call::Quiet, injection);
         }
-        let l = slots.likelihoods(&counts, n, tolerance);
-        let cap = nats_per_pane_max(slots.dispersion());
-        let sum = slots.evidence.step_weighted(&l, &slots.weights, injection, cap, at_ms);
-        let learns = sum < injection.powf(0.125) && sum < 1.0;
-        slots.remember(at_ms, learns, &counts);
+        let shadow = injection <= 0.0;
+        if self.shadow && !shadow {
+            slots.forget();
+        }
+        self.shadow = shadow;
+        let share = if shadow { SHADOW_INJECTION } else { injection };
+        let sum = slots.judge(counts, n, share, tolerance, at_ms);
+        if self.climb.step(sum / share, tolerance, at_ms) {
+            // The panes of this series are too short for it. Evidence on the old ones is forgotten, and their noise fades.
+            slots.lengthen();
+            self.log_evidence = NO_EVIDENCE;
+            return self.reading(Call::Quiet, injection);
+        }
+        if shadow {
+            slots.learn(counts, n, pane_ms);
+            self.meet(pane, at_ms);
+            return self.reading(Call::Quiet, injection);
+        }
+        let learns = sum < injection.sqrt().sqrt().sqrt() && sum < 1.0;
+        slots.remember(counts, n, learns, at_ms, pane_ms);
+        if injection != self.injection {
+            (self.injection, self.threshold) = (injection, -injection.ln());
+        }
+        self.log_evidence = (ln(sum.max(1e-300)) + self.threshold).max(NO_EVIDENCE);
         if sum >= 1.0 {
             let (reading, told) = slots.speak(sum, injection, at_ms, pane_ms, tolerance, pane);
+            if slots.evidence.is_idle() {
+                self.log_evidence = NO_EVIDENCE;
+            }
             self.told = told;
             return reading;
         }
         slots.held_since_ms = None;
         if learns {
-            slots.learn(&counts, n, pane_ms);
+            slots.learn(counts, n, pane_ms);
             self.meet(pane, at_ms);
         }
         self.reading(Call::Quiet, injection)
@@ -208,6 +295,7 @@ impl ClassBank {
     }
 
     pub fn release(&mut self, how: Release) {
+        self.log_evidence = NO_EVIDENCE;
         let Some(slots) = self.slots.as_mut() else {
             return;
         };
@@ -220,7 +308,10 @@ impl ClassBank {
             Release::FalseAlarm => {
                 let counts = slots.regroup(&frozen.seen);
                 let n = counts.iter().sum();
-                slots.learn(&counts, n, 0);
+                slots.learn(&counts[..slots.of.len()], n, 0);
+                if self.climb.lengthen(frozen.alarm_ms) {
+                    slots.lengthen();
+                }
             }
             Release::NewNormal => {
                 self.armed = false;
@@ -234,6 +325,7 @@ impl ClassBank {
 
     /// The boundary between history and live: what was found in history is listed, never paged, and evidence starts anew.
     pub fn start_live(&mut self) {
+        self.log_evidence = NO_EVIDENCE;
         if let Some(slots) = self.slots.as_mut() {
             slots.frozen = None;
             slots.calm();
@@ -255,7 +347,7 @@ impl ClassBank {
         if self.armed {
             return Sees { armed: true, needs_events: 0.0 };
         }
-        let (have, phi, panes) = self.slots.as_ref().map_or((self.total, 1.0, 0), |s| (s.sum, s.dispersion(), s.ladders[0].fed));
+        let (have, phi, panes) = self.slots.as_ref().map_or((self.total, 1.0, 0), |s| (s.sum, s.dispersion, s.ladders[0].fed()));
         let needed = self.needed(injection, phi);
         Sees { armed: have >= needed && panes >= NOISE_PANES_MIN, needs_events: (needed - have).max(0.0) }
     }
@@ -278,13 +370,15 @@ impl ClassBank {
         let mut next = ClassBank::new(self.settings);
         next.known.clone_from(&self.known);
         next.newcomers.clone_from(&self.newcomers);
+        next.climb = self.climb;
         if let Some(s) = &self.slots {
             let mut slots = s.clone();
             slots.frozen = None;
             slots.calm();
             let share = (weight_max / s.sum.max(1.0)).min(1.0);
-            slots.counts.iter_mut().for_each(|c| *c *= share);
+            slots.of.iter_mut().for_each(|s| s.count *= share);
             slots.sum *= share;
+            slots.panes = 0;
             next.total = slots.sum;
             next.armed = self.armed;
             next.slots = Some(slots);
@@ -334,18 +428,25 @@ impl ClassBank {
     }
 
     fn count_hour(&mut self, n: f64, at_ms: i64) {
-        let hour = at_ms.div_euclid(3_600_000);
-        if hour != self.hour.0 {
-            self.starved = self.hour.0 != i64::MIN && self.hour.1 < STARVED_EVENTS_PER_HOUR;
-            self.hour = (hour, 0.0);
+        // Also when time runs backwards, as after a restart from an older position.
+        if at_ms >= self.hour_end_ms || at_ms < self.hour_end_ms - HOUR_MS {
+            self.starved = self.hour_end_ms != i64::MIN && self.hour_events < STARVED_EVENTS_PER_HOUR;
+            (self.hour_end_ms, self.hour_events) = ((at_ms.div_euclid(HOUR_MS) + 1) * HOUR_MS, 0.0);
         }
-        self.hour.1 += n;
+        self.hour_events += n;
     }
 
     fn reading(&self, call: Call, injection: f64) -> Reading {
+        let state = self.state();
+        if injection <= 0.0 {
+            return Reading { state, log_evidence: 0.0, threshold: f64::INFINITY, call };
+        }
+        if injection == self.injection && state != State::Warming {
+            return Reading { state, log_evidence: self.log_evidence, threshold: self.threshold, call };
+        }
         let sum = self.slots.as_ref().map_or(0.0, |s| s.evidence.sum());
         let (log_evidence, threshold) = nats(sum, injection);
-        Reading { state: self.state(), log_evidence, threshold, call }
+        Reading { state, log_evidence, threshold, call }
     }
 }
 
@@ -379,12 +480,6 @@ fn edges(p: f64, tolerance: f64) -> (f64, f64) {
     ((p / edge).min(p - AT_LEAST), (p * edge).max(p + AT_LEAST).min(0.5 + 0.5 * p))
 }
 
-fn weights(slots: usize) -> Vec<f64> {
-    let mut weights: Vec<f64> = (0..slots * ODDS.len()).map(|j| WEIGHTS[j % ODDS.len()] / slots as f64).collect();
-    weights.push(WEIGHT_OF_ANYTHING);
-    weights
-}
-
 // === impl Slots ===
 
 impl Slots {
@@ -393,25 +488,29 @@ impl Slots {
         by_count.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         let rest: f64 = by_count.iter().skip(CLASSES_MAX).map(|k| k.1).sum();
         by_count.truncate(CLASSES_MAX);
-        let mut counts: Vec<f64> = by_count.iter().map(|k| k.1).collect();
-        counts.push(rest);
+        let counts = by_count.iter().map(|k| k.1).chain([rest]);
+        let of: Vec<Slot> = counts.map(|count| Slot { count, ..Slot::default() }).collect();
         Slots {
-            ladders: vec![Ladder::default(); counts.len().min(LADDERS)],
-            evidence: Mixture::new(counts.len() * ODDS.len() + 1),
-            weights: weights(counts.len()),
+            ladders: vec![Ladder::default(); of.len().min(LADDERS)],
+            evidence: Mixture::new(of.len() * ODDS.len() + 1),
             classes: by_count.iter().map(|k| k.0).collect(),
-            counts,
+            of,
             sum,
-            lagged: VecDeque::new(),
-            recent: VecDeque::new(),
+            panes: 0,
+            refresh_at: 0.0,
+            dispersions: [1.0; LADDERS],
+            dispersion: 1.0,
+            lagged: Lag::default(),
+            trail: Rows::default(),
             held_since_ms: None,
             frozen: None,
         }
     }
 
-    fn regroup(&self, pane: &[(u16, u32)]) -> Vec<f64> {
+    /// Counts per slot; those after the rest are 0.
+    fn regroup(&self, pane: &[(u16, u32)]) -> [f64; SLOTS_MAX] {
         let rest = self.classes.len();
-        let mut counts = vec![0.0; rest + 1];
+        let mut counts = [0.0; SLOTS_MAX];
         for (class, n) in pane {
             let slot = self.classes.iter().position(|c| c == class).unwrap_or(rest);
             counts[slot] += f64::from(*n);
@@ -420,127 +519,170 @@ impl Slots {
     }
 
     fn share(&self, slot: usize) -> f64 {
-        (self.counts[slot] + 0.5) / (self.sum + 0.5 * self.counts.len() as f64)
+        (self.of[slot].count + 0.5) / (self.sum + 0.5 * self.of.len() as f64)
     }
 
     /// The noisiest class speaks for those without a ladder and for the bet on everything.
-    fn dispersion(&self) -> f64 {
-        self.ladders.iter().fold(1.0, |phi, ladder| ladder.phi().max(phi))
-    }
-
     fn dispersion_of(&self, slot: usize) -> f64 {
-        self.ladders.get(slot).map_or_else(|| self.dispersion(), Ladder::phi)
+        if slot < self.ladders.len() { f64::from(self.dispersions[slot]) } else { self.dispersion }
     }
 
-    fn likelihoods(&self, counts: &[f64], n: f64, tolerance: f64) -> Vec<f64> {
-        let slots = counts.len();
-        let edge = 1.0 + tolerance;
-        let mut l = Vec::with_capacity(slots * ODDS.len() + 1);
-        for (slot, count) in counts.iter().enumerate() {
-            let f = self.dispersion_of(slot);
-            let (e, v) = (count / f, n / f);
-            let weight = self.sum / (f * edge);
+    fn make_bets(&mut self, tolerance: f64) {
+        (self.panes, self.refresh_at) = (REFRESH_PANES, self.sum * (1.0 + REFRESH_GROWTH));
+        for slot in 0..self.of.len() {
             let p = self.share(slot);
-            let predictive = |p: f64| {
-                let (a, b) = (p * weight + 0.5, (1.0 - p) * weight + 0.5);
-                ln_gamma(a + e) - ln_gamma(a) + ln_gamma(b + v - e) - ln_gamma(b) - ln_gamma(a + b + v) + ln_gamma(a + b)
-            };
             let (low, high) = edges(p, tolerance);
-            let (up, down) = (predictive(high), if low > 0.0 { predictive(low) } else { 0.0 });
+            let bets = &mut self.of[slot];
+            let halves = |p: f64| [(0.5 / p) as f32, (0.5 / (1.0 - p).max(1e-9)) as f32];
+            bets.high = halves(high);
+            bets.low = if low > 0.0 { halves(low) } else { [0.0; 2] };
+            bets.deviation = (p * (1.0 - p)).sqrt() as f32;
             for (j, r) in ODDS.iter().enumerate() {
-                if j >= FALLS && low <= 0.0 {
-                    // Too rare to fall by anything that matters.
-                    l.push(-1.0);
-                    continue;
-                }
-                let (from, against) = if j < FALLS { (high, up) } else { (low, down) };
-                let q = moved(from, *r);
-                l.push(e * q.ln() + (v - e) * (1.0 - q).ln() - against);
+                let from = if j < FALLS { high } else { low.max(0.0) };
+                bets.ln_norm[j] = ln(1.0 - from + from * r);
             }
         }
-        l.push(self.anything(counts, n, tolerance));
-        l
+    }
+
+    /// Takes in a pane and returns the sum of evidence.
+    fn judge(&mut self, counts: &[f64], n: f64, injection: f64, tolerance: f64, at_ms: i64) -> f64 {
+        if self.panes == 0 || self.sum >= self.refresh_at {
+            self.make_bets(tolerance);
+        }
+        self.panes -= 1;
+        let mut l = [0.0; SLOTS_MAX * ODDS.len() + 1];
+        let mut weights = [0.0; SLOTS_MAX * ODDS.len() + 1];
+        let exposure = (self.sum + 1.0) / (1.0 + tolerance);
+        let part = 1.0 / self.of.len() as f64;
+        let mut chi = 0.0;
+        for (slot, (bets, count)) in self.of.iter().zip(counts).enumerate() {
+            let f = self.dispersion_of(slot);
+            let per = 1.0 / f;
+            let (e, v) = (count * per, n * per);
+            let weight = exposure * per;
+            let up = excess(e, v, bets.high, weight);
+            let at = slot * ODDS.len();
+            for j in 0..FALLS {
+                l[at + j] = e * LN_ODDS[j] - v * bets.ln_norm[j] - up;
+            }
+            for j in FALLS..ODDS.len() {
+                l[at + j] = if bets.low[0] > 0.0 { e * LN_ODDS[j] - v * bets.ln_norm[j] - excess(e, v, bets.low, weight) } else { -1.0 };
+            }
+            let deviation = v.sqrt() * f64::from(bets.deviation);
+            let calm = ((1.15 - f) / 0.15).clamp(0.0, 1.0);
+            for j in 0..ODDS.len() {
+                let waste = overshoot(deviation * LN_ODDS[j].abs(), f) * (1.0 + (WASTE_OF_HIT[j] - 1.0) * calm);
+                let waste = waste.min(OVERSHOOT_GAIN_MAX);
+                weights[at + j] = WEIGHTS[j] * part * waste;
+            }
+            chi += count * count * f64::from(bets.high[0]);
+        }
+        let last = self.of.len() * ODDS.len();
+        // In a pane like all others the bet on anything only loses: it is let go, unless it holds something.
+        let strange = 2.0 * chi > n * n + STRANGE * self.of.len() as f64 * n;
+        l[last] = if strange || self.evidence.of(last) > injection { self.anything(counts, n, tolerance) } else { LET_GO };
+        weights[last] = WEIGHT_OF_ANYTHING;
+        self.evidence.step_weighted(&l[..=last], &weights[..=last], injection, nats_per_pane_max(self.dispersion), at_ms)
     }
 
     /// Dirichlet(1/2) against the best that tolerance allows.
     fn anything(&self, counts: &[f64], n: f64, tolerance: f64) -> f64 {
-        let f = self.dispersion();
+        let f = self.dispersion;
         let half = 0.5 * counts.len() as f64;
         let weight = self.sum / (f * (1.0 + tolerance));
-        let nearest: Vec<f64> = counts
-            .iter()
-            .enumerate()
-            .map(|(slot, c)| {
-                let (low, high) = edges(self.share(slot), tolerance);
-                (c / n.max(1.0)).clamp(low.max(1e-9), high)
-            })
-            .collect();
+        let mut nearest = [0.0; SLOTS_MAX];
+        for (slot, (p, c)) in nearest.iter_mut().zip(counts).enumerate() {
+            let (low, high) = edges(self.share(slot), tolerance);
+            *p = (c / n.max(1.0)).clamp(low.max(1e-9), high);
+        }
         let norm: f64 = nearest.iter().sum();
         let (mut bet, mut null) = (0.0, 0.0);
         for (c, p) in counts.iter().zip(&nearest) {
             if *c > 0.0 {
                 let a = p / norm * weight + 0.5;
-                bet += ln_gamma(0.5 + c / f) - ln_gamma(0.5);
-                null += ln_gamma(a + c / f) - ln_gamma(a);
+                bet += ln_rising(0.5, -std::f64::consts::LN_2, c / f);
+                null += ln_rising(a, ln(a), c / f);
             }
         }
         let v = n / f;
-        bet - ln_gamma(half + v) + ln_gamma(half) - (null - ln_gamma(weight + half + v) + ln_gamma(weight + half))
+        bet - ln_rising(half, ln(half), v) - (null - ln_rising(weight + half, ln(weight + half), v))
     }
 
-    /// Keeps the last panes; the oldest one's memory is used again.
-    fn remember(&mut self, at_ms: i64, learned: bool, counts: &[f64]) {
-        let mut slot = if self.recent.len() >= RECENT { self.recent.pop_front().map(|r| r.2).unwrap_or_default() } else { Vec::new() };
-        slot.clear();
-        slot.extend(counts.iter().map(|c| *c as f32));
-        self.recent.push_back((at_ms, learned, slot));
+    fn remember(&mut self, counts: &[f64], n: f64, learned: bool, at_ms: i64, pane_ms: i64) {
+        let row = self.trail.push(counts.len() + 1, at_ms, pane_ms);
+        for (into, c) in row.iter_mut().zip(counts) {
+            *into = *c as f32;
+        }
+        row[counts.len()] = if learned { n as f32 } else { 0.0 };
     }
 
     fn calm(&mut self) {
+        self.forget();
+        self.lagged = Lag::default();
+    }
+
+    fn forget(&mut self) {
         self.evidence.clear();
-        self.recent.clear();
-        self.lagged.clear();
+        self.trail.clear();
         self.held_since_ms = None;
+    }
+
+    /// Panes get longer: what is known of the noise of the shorter ones is kept as a few panes' worth.
+    fn lengthen(&mut self) {
+        self.ladders.iter_mut().for_each(Ladder::lengthen);
+        self.ask_for_noise();
+        self.calm();
+    }
+
+    fn ask_for_noise(&mut self) {
+        for (phi, ladder) in self.dispersions.iter_mut().zip(&self.ladders) {
+            *phi = ladder.phi_beyond(DOUBT) as f32;
+        }
+        self.dispersion = self.dispersions.iter().fold(1.0, |most, phi| most.max(f64::from(*phi)));
     }
 
     fn learn(&mut self, counts: &[f64], n: f64, pane_ms: i64) {
         let fade = decay(pane_ms);
-        for (have, c) in self.counts.iter_mut().zip(counts) {
-            *have = *have * fade + c;
+        for (have, c) in self.of.iter_mut().zip(counts) {
+            have.count = have.count * fade + c;
         }
         self.sum = self.sum * fade + n;
-        // Noise is learned some panes late: the first panes of a fault would otherwise call themselves noise.
-        let mut slot = if self.lagged.len() > NOISE_LAG { self.lagged.pop_front().unwrap_or_default() } else { Vec::new() };
-        if !slot.is_empty() {
-            let n: f64 = slot.iter().map(|c| f64::from(*c)).sum();
-            let total = self.sum + 0.5 * self.counts.len() as f64;
-            for ((ladder, seen), quiet) in self.ladders.iter_mut().zip(&slot).zip(&self.counts) {
-                let p = ((quiet + 0.5) / total).min(0.999);
-                ladder.feed(f64::from(*seen), n, p * (1.0 - p));
-            }
+        let mut newest = [0.0; LADDERS + 1];
+        for (into, c) in newest[..LADDERS].iter_mut().zip(counts) {
+            *into = *c as f32;
         }
-        slot.clear();
-        slot.extend(counts.iter().map(|c| *c as f32));
-        self.lagged.push_back(slot);
+        newest[LADDERS] = n as f32;
+        // Noise is learned some panes late: the first panes of a fault would otherwise call themselves noise.
+        let Some(pane) = self.lagged.push(newest) else {
+            return;
+        };
+        let total = self.sum + 0.5 * self.of.len() as f64;
+        for ((ladder, seen), quiet) in self.ladders.iter_mut().zip(&pane).zip(&self.of) {
+            let p = ((quiet.count + 0.5) / total).min(0.999);
+            ladder.feed(f64::from(*seen), f64::from(pane[LADDERS]), p * (1.0 - p));
+        }
+        if self.ladders[0].fed().is_multiple_of(DISPERSION_PANES) {
+            self.ask_for_noise();
+        }
     }
 
     fn speak(&mut self, sum: f64, injection: f64, at_ms: i64, pane_ms: i64, tolerance: f64, newest: &[(u16, u32)]) -> (Reading, Option<u16>) {
-        let slots = self.counts.len();
+        let slots = self.of.len();
         let arm = self.evidence.best();
         let start = self.evidence.start_of(arm);
-        let (mut since, mut learned) = (vec![0.0; slots], vec![0.0; slots]);
-        for (_, was_learned, pane) in self.recent.iter().filter(|r| r.0 >= start) {
-            for (i, c) in pane.iter().enumerate() {
+        let (mut since, mut learned) = ([0.0; SLOTS_MAX], [0.0; SLOTS_MAX]);
+        for row in self.trail.newest_first().take_while(|row| row.start_ms >= start) {
+            let (counts, was_learned) = row.sums.split_at(slots);
+            let part = f64::from(was_learned[0]) / counts.iter().map(|c| f64::from(*c)).sum::<f64>().max(1.0);
+            for (i, c) in counts.iter().enumerate() {
                 since[i] += f64::from(*c);
-                if *was_learned {
-                    learned[i] += f64::from(*c);
-                }
+                learned[i] += f64::from(*c) * part;
             }
         }
         let n: f64 = since.iter().sum::<f64>().max(1.0);
-        let mut quiet = self.counts.clone();
-        for (have, c) in quiet.iter_mut().zip(&learned) {
-            *have = (*have - c).max(0.0);
+        let mut quiet = [0.0; SLOTS_MAX];
+        for (have, (slot, c)) in quiet.iter_mut().zip(self.of.iter().zip(&learned)) {
+            *have = (slot.count - c).max(0.0);
         }
         let quiet_sum: f64 = quiet.iter().sum();
         let share = |i: usize| (quiet[i] + 0.5) / (quiet_sum + 0.5 * slots as f64);
@@ -551,7 +693,16 @@ impl Slots {
         };
         let slot = (0..slots).fold(0, |best, i| if deviance(i) > deviance(best) { i } else { best });
         let told = self.classes.get(slot).copied();
-        let change = self.change(slot, share(slot), since[slot], n);
+        // Onset and size together: over all starts that the change may have had, the luck that made the alarm come just then weighs
+        // less than in a count from the pointer on.
+        let before = share(slot);
+        let rates = Rates::new(before, since[slot] / n > before, self.dispersion_of(slot));
+        let of = |row: &[f32]| (f64::from(row[slot]), row[..slots].iter().map(|c| f64::from(*c)).sum::<f64>());
+        let add = |row: &[f32], nats: &mut [f64]| rates.add(of(row).0, of(row).1, nats);
+        let first = |row: &[f32], nats: &mut [f64]| rates.add_first(of(row).0, of(row).1, nats);
+        let (onset, over_starts) = self.trail.explain(Rates::LEN, start, pane_ms, add, first);
+        let [least, after, most] = rates.points(&over_starts);
+        let change = Change { before, after, low: least, high: most };
         let (low, high) = edges(change.before, tolerance);
         let (log_evidence, threshold) = nats(sum, injection);
         if change.after <= high && change.after >= low {
@@ -562,9 +713,11 @@ impl Slots {
             let call = Call::Held { change, why: "no class moved beyond tolerance" };
             return (Reading { state: State::Armed, log_evidence, threshold, call }, told);
         }
-        let onset = self.onset(arm, pane_ms, tolerance);
-        self.counts = quiet;
+        for (slot, c) in self.of.iter_mut().zip(&quiet) {
+            slot.count = *c;
+        }
         self.sum = quiet_sum;
+        self.panes = 0;
         // Half way from the baseline to what was seen, but not farther than a factor of 1.5 or two floors; the class that moved most
         // is never inside its tolerance: that is what recovery must refute.
         let quiet: Vec<f64> = (0..slots).map(|i| self.share(i)).collect();
@@ -601,6 +754,7 @@ impl Slots {
         }
         self.calm();
         self.frozen = Some(Frozen {
+            alarm_ms: at_ms,
             recovery: Mixture::new(RECOVERY_ARMS),
             tables,
             slot,
@@ -622,18 +776,9 @@ impl Slots {
         Change { before, after: p, low: (centre - half).max(0.0), high: (centre + half).min(1.0) }
     }
 
-    fn onset(&self, arm: usize, pane_ms: i64, tolerance: f64) -> Onset {
-        let panes = self.recent.iter().rev().map(|(at, _, pane)| {
-            let counts: Vec<f64> = pane.iter().map(|c| f64::from(*c)).collect();
-            let n = counts.iter().sum();
-            (*at, self.likelihoods(&counts, n, tolerance)[arm])
-        });
-        onset_of(panes, self.evidence.start_of(arm), pane_ms)
-    }
-
     /// The second part, on recovery: the class by which it is told.
     fn watch_recovery(&mut self, pane: &[(u16, u32)], counts: &[f64], at_ms: i64, pane_ms: i64) -> (Reading, Option<Option<u16>>) {
-        let f = self.dispersion();
+        let f = self.dispersion;
         let injection = recovery_injection(pane_ms);
         let slots = counts.len();
         let Some(frozen) = self.frozen.as_mut() else {
@@ -663,6 +808,45 @@ impl Slots {
         self.frozen = None;
         self.calm();
         (Reading { state: State::Armed, log_evidence, threshold, call: Call::Recovered { change } }, Some(told))
+    }
+}
+
+/// What the predictive of e hits of v, from a baseline of so much weight, adds to the likelihood at the shares themselves: the series
+/// of ln(Gamma(a + d) / Gamma(a)) in d / a without its first term, or what it stands for. `halves` are half the reciprocals of the
+/// shares of hits and misses.
+#[inline]
+fn excess(e: f64, v: f64, halves: [f32; 2], weight: f64) -> f64 {
+    let per = 1.0 / weight;
+    let series = |d: f64, half_per_a: f64| d * (d - 1.0) * half_per_a * (1.0 - (2.0 * d - 1.0) * half_per_a * (1.0 / 3.0));
+    let error = |d: f64, half_per_a: f64| {
+        let x = 2.0 * d * half_per_a;
+        d * x * x * x
+    };
+    let (a, b, all) = (f64::from(halves[0]) * per, f64::from(halves[1]) * per, 0.5 * per);
+    let misses = (v - e).max(0.0);
+    if error(e, a).max(error(misses, b)).max(error(v, all)) < SERIES_ERROR_MAX * 12.0 {
+        return series(e, a) + series(misses, b) - series(v, all);
+    }
+    let exact = |d: f64, half_per_a: f64| {
+        let a = 0.5 / half_per_a;
+        ln_rising(a, ln(a), d) - d * ln(a)
+    };
+    exact(e, a) + exact(misses, b) - exact(v, all)
+}
+
+// === impl Lag ===
+
+impl Lag {
+    /// Takes in the newest and gives the oldest once the ring is full.
+    fn push(&mut self, pane: [f32; LADDERS + 1]) -> Option<[f32; LADDERS + 1]> {
+        let at = usize::from(self.oldest + self.count) % NOISE_LAG;
+        if usize::from(self.count) < NOISE_LAG {
+            self.panes[at] = pane;
+            self.count += 1;
+            return None;
+        }
+        self.oldest = (self.oldest + 1) % NOISE_LAG as u8;
+        Some(std::mem::replace(&mut self.panes[at], pane))
     }
 }
 
@@ -798,5 +982,60 @@ mod tests {
             crowd.judge(&everyone, k * PANE, PANE, B);
         }
         assert!(crowd.is_known(65_000));
+    }
+
+    #[test]
+    fn a_huge_fault_is_found_in_the_least_panes_the_cap_allows() {
+        let least = ((1.0f64 / (B * WEIGHT_OF_ANYTHING)).ln() / 3.0).ceil() as usize;
+        for n in [1u32, 10, 100, 1_000, 100_000] {
+            let merged = (MERGE_EVENTS as usize).div_ceil(n as usize);
+            // Large panes are drawn class by class.
+            let draw = |noise: &mut Noise, shares: &[f64]| -> Vec<(u16, u32)> {
+                if n <= 1_000 {
+                    return pane(noise, n, shares);
+                }
+                let all = shares.iter().enumerate().map(|(class, p)| (class as u16, noise.poisson(p * f64::from(n)) as u32));
+                all.filter(|k| k.1 > 0).collect()
+            };
+            // Everything is of a class never seen, of a rare one, and half of it.
+            for to in [vec![0.0, 0.0, 0.0, 0.0, 1.0], vec![0.0, 0.0, 0.0, 1.0], vec![0.3, 0.12, 0.05, 0.53]] {
+                let mut bank = ClassBank::new(ClassSettings { tolerance: 0.2 });
+                let mut noise = Noise::new(u64::from(n));
+                let (mut t, mut quiet) = (0, 0);
+                while bank.state() != State::Armed || quiet < 20 {
+                    assert_eq!(bank.judge(&draw(&mut noise, &FEW), t, PANE, B).call, Call::Quiet, "{n}");
+                    t += PANE;
+                    quiet += usize::from(bank.state() == State::Armed);
+                }
+                let mut found = None;
+                for i in 1..=60 * merged {
+                    let call = bank.judge(&draw(&mut noise, &to), t, PANE, B).call;
+                    t += PANE;
+                    if matches!(call, Call::Alarm { .. }) {
+                        found = Some(i);
+                        break;
+                    }
+                }
+                let found = found.unwrap_or(usize::MAX);
+                assert!(found <= (least + 1) * merged, "{n} {to:?}: {found} panes of {least}");
+            }
+        }
+    }
+
+    /// The naive twin: beta-binomial by gamma functions, alternatives by their shares.
+    #[test]
+    fn a_bet_agrees_with_the_formula_written_out() {
+        use super::super::ln_gamma;
+        for (p, weight, e, v) in [(0.3, 60_000.0, 4.0, 10.0), (0.01, 60_000.0, 3.0, 100.0), (0.05, 300.0, 30.0, 100.0), (0.2, 1e5, 700.5, 3_000.2)] {
+            for r in ODDS {
+                let q = moved(p, r);
+                let (a, b) = (p * weight, (1.0 - p) * weight);
+                let long = e * q.ln() + (v - e) * (1.0 - q).ln()
+                    - (ln_gamma(a + e) - ln_gamma(a) + ln_gamma(b + v - e) - ln_gamma(b) - ln_gamma(weight + v) + ln_gamma(weight));
+                let halves = [(0.5 / p) as f32, (0.5 / (1.0 - p)) as f32];
+                let short = e * r.ln() - v * (1.0 - p + p * r).ln() - excess(e, v, halves, weight);
+                assert!((long - short).abs() < 0.02, "{p} {weight} {e} {v} {r}: {short} {long}");
+            }
+        }
     }
 }

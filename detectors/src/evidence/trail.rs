@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::verdict::Onset;
 
-const STEPS_MAX: usize = 48;
+pub const STEPS_MAX: usize = 48;
 /// Length of a step to its age, at most one to this.
 const AGE_PER_LENGTH: u64 = 3;
 
@@ -17,171 +17,276 @@ const AGE_PER_LENGTH: u64 = 3;
 const RATES: usize = 64;
 const LOGIT_FAR: f64 = 12.0;
 
-/// Counts over a stretch of time, already divided by the resemblance within panes.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-struct Step {
-    /// To the start of the next step.
-    length_ms: u32,
-    hits: f32,
-    total: f32,
-}
-
-/// Steps, oldest first. It takes memory once, with the first pane.
+/// Sums over stretches of time, oldest first: a row of so many numbers each, all of which add up. It takes memory once, with the
+/// first row.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Trail {
-    steps: Vec<Step>,
-    /// Start of the newest step.
+pub struct Rows {
+    /// Time from the start of each row to that of the next.
+    lengths_ms: Vec<u32>,
+    sums: Vec<f32>,
+    width: usize,
+    /// Start of the newest row.
     newest_ms: i64,
 }
 
-impl Trail {
-    pub fn push(&mut self, hits: f64, total: f64, at_ms: i64, pane_ms: i64) {
-        if self.steps.capacity() == 0 {
-            self.steps.reserve_exact(STEPS_MAX);
+/// A row with its start and length.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Row<'a> {
+    pub start_ms: i64,
+    pub length_ms: i64,
+    pub sums: &'a [f32],
+}
+
+impl Rows {
+    /// A new row of zeros, to be filled. All rows have the width of the first one since they were cleared.
+    pub fn push(&mut self, width: usize, at_ms: i64, pane_ms: i64) -> &mut [f32] {
+        if self.lengths_ms.is_empty() {
+            self.width = width;
+            self.lengths_ms.reserve_exact(STEPS_MAX.saturating_sub(self.lengths_ms.capacity()));
+            self.sums.reserve_exact((STEPS_MAX * width).saturating_sub(self.sums.capacity()));
         }
-        if let Some(last) = self.steps.last_mut() {
-            last.length_ms = u32::try_from((at_ms - self.newest_ms).max(0)).unwrap_or(u32::MAX);
+        if let Some(last) = self.lengths_ms.last_mut() {
+            *last = u32::try_from((at_ms - self.newest_ms).max(0)).unwrap_or(u32::MAX);
         }
-        if self.steps.len() >= STEPS_MAX {
+        if self.lengths_ms.len() >= STEPS_MAX {
             self.coarsen();
         }
-        self.steps.push(Step { length_ms: u32::try_from(pane_ms.max(0)).unwrap_or(u32::MAX), hits: hits as f32, total: total as f32 });
+        self.lengths_ms.push(u32::try_from(pane_ms.max(0)).unwrap_or(u32::MAX));
         self.newest_ms = at_ms;
+        let at = self.sums.len();
+        self.sums.resize(at + self.width, 0.0);
+        &mut self.sums[at..]
     }
 
     pub fn clear(&mut self) {
-        self.steps.clear();
+        self.lengths_ms.clear();
+        self.sums.clear();
+    }
+
+    pub fn len(&self) -> usize {
+        self.lengths_ms.len()
+    }
+
+    pub fn newest_first(&self) -> impl Iterator<Item = Row<'_>> {
+        let mut start_ms = self.newest_ms;
+        let rows = self.lengths_ms.iter().zip(self.sums.chunks_exact(self.width.max(1))).rev();
+        rows.enumerate().map(move |(age, (length, sums))| {
+            let length_ms = i64::from(*length);
+            if age > 0 {
+                start_ms -= length_ms;
+            }
+            Row { start_ms, length_ms, sums }
+        })
     }
 
     fn coarsen(&mut self) {
-        let mut age: u64 = self.steps.iter().map(|s| u64::from(s.length_ms)).sum();
+        let width = self.width;
+        let mut age: u64 = self.lengths_ms.iter().map(|l| u64::from(*l)).sum();
         let (mut kept, mut next) = (0, 0);
-        while next < self.steps.len() {
-            let mut step = self.steps[next];
+        while next < self.lengths_ms.len() {
+            let mut length = self.lengths_ms[next];
+            if kept < next {
+                self.sums.copy_within(next * width..(next + 1) * width, kept * width);
+            }
             next += 1;
-            if let Some(second) = self.steps.get(next) {
-                let both = u64::from(step.length_ms) + u64::from(second.length_ms);
+            if let Some(second) = self.lengths_ms.get(next) {
+                let both = u64::from(length) + u64::from(*second);
                 if both * AGE_PER_LENGTH <= age.saturating_sub(both) {
-                    step.length_ms = u32::try_from(both).unwrap_or(u32::MAX);
-                    step.hits += second.hits;
-                    step.total += second.total;
+                    length = u32::try_from(both).unwrap_or(u32::MAX);
+                    let (into, from) = self.sums.split_at_mut(next * width);
+                    for (sum, more) in into[kept * width..].iter_mut().zip(&from[..width]) {
+                        *sum += more;
+                    }
                     next += 1;
                 }
             }
-            age = age.saturating_sub(u64::from(step.length_ms));
-            self.steps[kept] = step;
+            age = age.saturating_sub(u64::from(length));
+            self.lengths_ms[kept] = length;
             kept += 1;
         }
         // Nothing was old enough to merge: the oldest are forgotten, several at once, so that this stays rare.
         if kept >= STEPS_MAX {
-            self.steps.copy_within(4.., 0);
+            self.lengths_ms.copy_within(4.., 0);
+            self.sums.copy_within(4 * width.., 0);
             kept = kept.min(STEPS_MAX) - 4;
         }
-        self.steps.truncate(kept);
+        self.lengths_ms.truncate(kept);
+        self.sums.truncate(kept * width);
+    }
+
+    /// When one of several alternatives began, if it lasts until now, and the weight of each alternative over all starts.
+    ///
+    /// Each start is as likely beforehand, and so is each alternative. `add` adds to the nats of every alternative what one row says.
+    /// The onset is the likeliest start and its interval holds the middle of the weight. For the weights of the alternatives `first` tells
+    /// the nats of the row in which the change comes, of which only a part may be changed: as a whole it would make changes smaller. `pointer_ms` answers when nothing is remembered.
+    pub fn explain(
+        &self,
+        alternatives: usize,
+        pointer_ms: i64,
+        pane_ms: i64,
+        mut add: impl FnMut(&[f32], &mut [f64]),
+        mut first: impl FnMut(&[f32], &mut [f64]),
+    ) -> (Onset, Vec<f64>) {
+        let mut begun = vec![0.0; alternatives];
+        let mut nats = vec![0.0; alternatives];
+        // Weight of each alternative over all starts so far, in units of exp(scale).
+        let (mut weights, mut scale) = (vec![0.0f64; alternatives], f64::NEG_INFINITY);
+        // Newest first: start, length, weight of the start in nats.
+        let mut starts: Vec<(i64, i64, f64)> = Vec::with_capacity(self.len());
+        for Row { start_ms, length_ms, sums } in self.newest_first() {
+            begun.copy_from_slice(&nats);
+            first(sums, &mut begun);
+            add(sums, &mut nats);
+            // A long step stands for as many starts as it has panes.
+            let panes = (length_ms as f64 / pane_ms.max(1) as f64).max(1.0).ln();
+            let most = begun.iter().fold(f64::NEG_INFINITY, |m, l| m.max(*l)) + panes;
+            if most > scale {
+                let shrink = (scale - most).exp();
+                weights.iter_mut().for_each(|w| *w *= shrink);
+                scale = most;
+            }
+            for (weight, l) in weights.iter_mut().zip(&begun) {
+                *weight += (l + panes - scale).exp();
+            }
+            let most = nats.iter().fold(f64::NEG_INFINITY, |m, l| m.max(*l));
+            let all: f64 = nats.iter().map(|l| (l - most).exp()).sum();
+            starts.push((start_ms, length_ms, most + panes + all.ln()));
+        }
+        (dated(&starts, pointer_ms, pane_ms), weights)
+    }
+}
+
+/// The onset and its interval from the starts, newest first, each with its length and weight in nats.
+fn dated(starts: &[(i64, i64, f64)], pointer_ms: i64, pane_ms: i64) -> Onset {
+    let best = starts.iter().fold(f64::NEG_INFINITY, |m, s| m.max(s.2));
+    let weight: f64 = starts.iter().map(|s| (s.2 - best).exp()).sum();
+    let (mut at, mut from, mut to) = (pointer_ms, pointer_ms, pointer_ms);
+    let mut sum = 0.0;
+    let mut density_best = f64::NEG_INFINITY;
+    for (start, length, nats) in starts.iter().rev() {
+        let density = nats - (*length as f64 / pane_ms.max(1) as f64).max(1.0).ln();
+        if density > density_best {
+            (at, density_best) = (*start, density);
+        }
+        let share = (nats - best).exp() / weight;
+        // Within a long step the starts lie evenly.
+        let reach = |level: f64| start + (((level - sum) / share.max(1e-12)).clamp(0.0, 1.0) * *length as f64) as i64;
+        if sum < 0.05 {
+            from = reach(0.05);
+        }
+        if sum < 0.95 {
+            to = reach(0.95);
+        }
+        sum += share;
+    }
+    // The change comes inside a pane, and its first part alone may not show: half a pane on both sides.
+    Onset { at_ms: at, from_ms: from.min(at) - pane_ms / 2, to_ms: to.max(at) + pane_ms / 2 }
+}
+
+/// Parts of the first pane that may be changed, each as likely.
+pub const PARTS: [f64; 3] = [1.0 / 6.0, 0.5, 5.0 / 6.0];
+
+/// ln of the mean likelihood over those parts.
+pub fn over_parts(nats: [f64; PARTS.len()]) -> f64 {
+    let most = nats.iter().fold(f64::NEG_INFINITY, |m, l| m.max(*l));
+    most + (nats.iter().map(|l| (l - most).exp()).sum::<f64>() / PARTS.len() as f64).ln()
+}
+
+/// Where so much of the weight lies below, as a place among the weights: 2.5 is the middle of the third.
+pub fn place_of(weights: &[f64], level: f64) -> f64 {
+    let total: f64 = weights.iter().sum();
+    let mut below = 0.0;
+    for (j, w) in weights.iter().enumerate() {
+        let share = w / total.max(1e-300);
+        if below + share >= level {
+            return j as f64 + ((level - below) / share.max(1e-12)).clamp(0.0, 1.0);
+        }
+        below += share;
+    }
+    weights.len() as f64 - 0.5
+}
+
+/// Rows of two counts, already divided by the resemblance within panes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Trail {
+    rows: Rows,
+}
+
+impl Trail {
+    pub fn push(&mut self, hits: f64, total: f64, at_ms: i64, pane_ms: i64) {
+        let row = self.rows.push(2, at_ms, pane_ms);
+        (row[0], row[1]) = (hits as f32, total as f32);
+    }
+
+    pub fn clear(&mut self) {
+        self.rows.clear();
     }
 
     /// Sums since a time, by whole steps: (hits, total).
     #[cfg(test)]
     pub fn since(&self, start_ms: i64) -> (f64, f64) {
-        let (mut hits, mut total) = (0.0, 0.0);
-        let mut at = self.newest_ms;
-        for (i, step) in self.steps.iter().enumerate().rev() {
-            if i + 1 < self.steps.len() {
-                at -= i64::from(step.length_ms);
-            }
-            if at < start_ms {
-                break;
-            }
-            hits += f64::from(step.hits);
-            total += f64::from(step.total);
-        }
-        (hits, total)
+        let rows = self.rows.newest_first().take_while(|row| row.start_ms >= start_ms);
+        rows.fold((0.0, 0.0), |(hits, total), row| (hits + f64::from(row.sums[0]), total + f64::from(row.sums[1])))
     }
 
     /// When a rate other than `before` began, if it lasts until now, and how large it is: its 2.5, 50 and 97.5 % points.
     ///
-    /// Each start is as likely beforehand, and so is each log odds on the side of the change. The onset is the likeliest start; the
-    /// intervals hold the middle of the weight. Since the size is told over all starts, the luck that made the alarm come just then
-    /// weighs less in it than in a count from the best start on. `phi`: how much noisier panes are than independent events.
-    /// `pointer_ms` answers when nothing is remembered.
+    /// Each log odds on the side of the change is as likely beforehand. Since the size is told over all starts, the luck that made the
+    /// alarm come just then weighs less in it than in a count from the best start on. `phi`: how much noisier panes are than
+    /// independent events.
     pub fn onset(&self, before: f64, up: bool, phi: f64, pointer_ms: i64, pane_ms: i64) -> (Onset, [f64; 3]) {
+        let rates = Rates::new(before, up, phi);
+        let add = |row: &[f32], nats: &mut [f64]| rates.add(f64::from(row[0]), f64::from(row[1]), nats);
+        let (onset, weights) = self.rows.explain(RATES, pointer_ms, pane_ms, add, add);
+        (onset, rates.points(&weights))
+    }
+}
+
+/// Alternatives to a rate on one side of it, evenly in log odds.
+pub struct Rates {
+    logit: f64,
+    far: f64,
+    /// Nats of a hit and of a miss.
+    bets: [(f64, f64); RATES],
+    /// The same of a mixture with what was before, in each of the parts.
+    mixed: [[(f64, f64); PARTS.len()]; RATES],
+}
+
+impl Rates {
+    pub const LEN: usize = RATES;
+
+    pub fn new(before: f64, up: bool, phi: f64) -> Rates {
         let p = before.clamp(1e-9, 1.0 - 1e-9);
         let logit = (p / (1.0 - p)).ln();
         let far = if up { LOGIT_FAR.max(logit + 1.0) } else { (-LOGIT_FAR).min(logit - 1.0) };
-        let rates: [f64; RATES] = std::array::from_fn(|j| {
-            let x = logit + (far - logit) * (j as f64 + 0.5) / RATES as f64;
-            1.0 / (1.0 + (-x).exp())
-        });
-        let bets = rates.map(|q| ((q / p).ln() / phi, ((1.0 - q) / (1.0 - p)).ln() / phi));
-        let mut nats = [0.0; RATES];
-        // Weight of each rate over all starts so far, in units of exp(scale).
-        let (mut by_rate, mut scale) = ([0.0f64; RATES], f64::NEG_INFINITY);
-        let mut at = self.newest_ms;
-        // Newest first: start, length, weight of the start in nats.
-        let mut starts: Vec<(i64, i64, f64)> = Vec::with_capacity(self.steps.len());
-        for (i, step) in self.steps.iter().enumerate().rev() {
-            if i + 1 < self.steps.len() {
-                at -= i64::from(step.length_ms);
-            }
-            let (hits, total) = (f64::from(step.hits), f64::from(step.total));
-            for (sum, (hit, miss)) in nats.iter_mut().zip(&bets) {
-                *sum += hits * hit + (total - hits) * miss;
-            }
-            // A long step stands for as many starts as it has panes.
-            let panes = (i64::from(step.length_ms) as f64 / pane_ms.max(1) as f64).max(1.0);
-            let most = nats.iter().fold(f64::NEG_INFINITY, |m, l| m.max(*l)) + panes.ln();
-            if most > scale {
-                let shrink = (scale - most).exp();
-                by_rate.iter_mut().for_each(|w| *w *= shrink);
-                scale = most;
-            }
-            let mut all = 0.0;
-            for (weight, l) in by_rate.iter_mut().zip(&nats) {
-                let w = (l + panes.ln() - scale).exp();
-                *weight += w;
-                all += w;
-            }
-            starts.push((at, i64::from(step.length_ms), scale + all.max(1e-300).ln()));
+        let bet = |q: f64| ((q / p).ln() / phi, ((1.0 - q) / (1.0 - p)).ln() / phi);
+        let bets = std::array::from_fn(|j| bet(Self::rate(logit, far, j as f64 + 0.5)));
+        let mixed = std::array::from_fn(|j| PARTS.map(|part| bet(p + part * (Self::rate(logit, far, j as f64 + 0.5) - p))));
+        Rates { logit, far, bets, mixed }
+    }
+
+    fn rate(logit: f64, far: f64, place: f64) -> f64 {
+        1.0 / (1.0 + (-(logit + (far - logit) * place / RATES as f64)).exp())
+    }
+
+    /// Adds the nats of a stretch of time.
+    pub fn add(&self, hits: f64, total: f64, nats: &mut [f64]) {
+        for (sum, (hit, miss)) in nats.iter_mut().zip(&self.bets) {
+            *sum += hits * hit + (total - hits) * miss;
         }
-        let best = starts.iter().fold(f64::NEG_INFINITY, |m, s| m.max(s.2));
-        let weight: f64 = starts.iter().map(|s| (s.2 - best).exp()).sum();
-        let (mut at, mut from, mut to) = (pointer_ms, pointer_ms, pointer_ms);
-        let mut sum = 0.0;
-        let mut density_best = f64::NEG_INFINITY;
-        for (start, length, nats) in starts.iter().rev() {
-            let density = nats - (*length as f64 / pane_ms.max(1) as f64).max(1.0).ln();
-            if density > density_best {
-                (at, density_best) = (*start, density);
-            }
-            let share = (nats - best).exp() / weight;
-            // Within a long step the starts lie evenly.
-            let reach = |level: f64| start + (((level - sum) / share.max(1e-12)).clamp(0.0, 1.0) * *length as f64) as i64;
-            if sum < 0.05 {
-                from = reach(0.05);
-            }
-            if sum < 0.95 {
-                to = reach(0.95);
-            }
-            sum += share;
+    }
+
+    /// Adds the nats of the pane in which the change comes.
+    pub fn add_first(&self, hits: f64, total: f64, nats: &mut [f64]) {
+        for (sum, bets) in nats.iter_mut().zip(&self.mixed) {
+            *sum += over_parts(bets.map(|(hit, miss)| hits * hit + (total - hits) * miss));
         }
-        let total: f64 = by_rate.iter().sum();
-        let point = |level: f64| {
-            let mut below = 0.0;
-            for (j, w) in by_rate.iter().enumerate() {
-                let share = w / total.max(1e-300);
-                if below + share >= level {
-                    // Between the log odds of neighbours, evenly.
-                    let x = logit + (far - logit) * (j as f64 + ((level - below) / share.max(1e-12)).clamp(0.0, 1.0)) / RATES as f64;
-                    return 1.0 / (1.0 + (-x).exp());
-                }
-                below += share;
-            }
-            rates[RATES - 1]
-        };
-        let (a, b) = (point(0.025), point(0.975));
-        // The change comes inside a pane, and its first part alone may not show: half a pane on both sides.
-        let onset = Onset { at_ms: at, from_ms: from.min(at) - pane_ms / 2, to_ms: to.max(at) + pane_ms / 2 };
-        (onset, [a.min(b), point(0.5), a.max(b)])
+    }
+
+    /// The 2.5, 50 and 97.5 % points under these weights, between the log odds of neighbours evenly.
+    pub fn points(&self, weights: &[f64]) -> [f64; 3] {
+        let [a, middle, b] = [0.025, 0.5, 0.975].map(|level| Self::rate(self.logit, self.far, place_of(weights, level)));
+        [a.min(b), middle, a.max(b)]
     }
 }
 
@@ -205,7 +310,7 @@ mod tests {
                 seen_since += h;
             }
         }
-        assert!(trail.steps.len() <= STEPS_MAX && trail.steps.capacity() == STEPS_MAX);
+        assert!(trail.rows.len() <= STEPS_MAX && trail.rows.lengths_ms.capacity() == STEPS_MAX);
         assert_eq!(trail.since(i64::MIN), (hits, total));
         let (onset, [low, middle, high]) = trail.onset(0.01, true, 1.0, 0, 1_000);
         assert!(onset.from_ms <= 4_000_000 && 4_000_000 <= onset.to_ms, "{onset:?}");
