@@ -21,3 +21,4 @@ mod score;
 mod settings;
 mod simulate;
 mod tidy;
+mod triage;

@@ -18,7 +18,7 @@ use bellwether::{judge, pane};
 
 /// Monday, 09:00 UTC.
 pub const START: Time = Time(1_795_424_400_000);
-const PARTITIONS: u64 = 3;
+pub const PARTITIONS: u64 = 3;
 
 pub fn settings(pane_ms: i64, lateness_ms: i64, dimensions: &[&str]) -> Settings {
     let scan: pane::Scan = Arc::new(|_, output| output.contains(CANARY).then(|| ("canary".to_owned(), "canary \"demo\"".to_owned())));
@@ -199,7 +199,7 @@ impl Driver {
         }
     }
 
-    fn incidents(&self) -> Vec<Incident> {
+    pub fn incidents(&self) -> Vec<Incident> {
         self.engine.incidents().cloned().collect()
     }
 
@@ -213,7 +213,7 @@ impl Driver {
     }
 
     /// The timeline, for people.
-    fn told(&self) -> Vec<String> {
+    pub fn told(&self) -> Vec<String> {
         self.heard.iter().map(|h| format!("{} s: {} {} {}", h.at.since_ms(START) / 1_000, h.entry.incident_id, h.entry.what, h.entry.why)).collect()
     }
 }
