@@ -25,6 +25,7 @@ Examples:
   bellwether incidents ack inc-PC7V6D2MNF8B --why 'looking at the feature store'
   bellwether incidents resolve inc-PC7V6D2MNF8B --as fixed --why 'rolled back to 1.5.0'
   bellwether incidents note inc-PC7V6D2MNF8B 'vendor ticket 4711'
+  bellwether incidents severity inc-PC7V6D2MNF8B 3 --why 'only the probes are hit'
 
 list, show and explain also read the store of a daemon that does not run (--data-dir). An id may be given without inc-.";
 
@@ -110,6 +111,21 @@ pub enum Incidents {
         /// Who writes this
         #[arg(long, value_name = "NAME", env = "USER", hide_env_values = true)]
         by: String,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Say how bad it is, over what Bellwether says: 1 active harm, 2 degraded, 3 minor
+    #[command(after_help = EXAMPLES)]
+    Severity {
+        id: String,
+        #[arg(value_name = "N", value_parser = clap::value_parser!(u8).range(1..=3))]
+        severity: u8,
+        /// Who says so
+        #[arg(long, value_name = "NAME", env = "USER", hide_env_values = true)]
+        by: String,
+        /// Why; it is kept in the timeline
+        #[arg(long, value_name = "TEXT")]
+        why: String,
         #[command(flatten)]
         at: At,
     },
@@ -222,6 +238,9 @@ impl Incidents {
                     body["as"] = json!(closed_as);
                     desk.act(id, "resolve", body, at.output).await
                 }
+                Incidents::Severity { id, severity, by, why, at } => {
+                    desk.act(id, "severity", json!({"by": by, "severity": severity, "why": why}), at.output).await
+                }
                 Incidents::Note { id, text, by, at } => desk.act(id, "note", json!({"by": by, "text": text}), at.output).await,
             }
         })
@@ -236,6 +255,7 @@ impl Incidents {
             | Incidents::Mitigate { at, .. }
             | Incidents::Resolve { at, .. }
             | Incidents::Note { at, .. }
+            | Incidents::Severity { at, .. }
             | Incidents::Reopen { at, .. } => at,
         }
     }

@@ -99,6 +99,7 @@ impl Backend for Front {
             PersonCommand::Resolve { by, closed_as, why } => Command::Resolve { by, closed_as, why },
             PersonCommand::Reopen { by, why } => Command::Reopen { by, why },
             PersonCommand::Note { by, text } => Command::Note { by, text },
+            PersonCommand::SetSeverity { by, severity, why } => Command::SetSeverity { by, severity, why },
         };
         let incident = id.to_owned();
         self.ask(|to| Ask::Act { incident, command, revision, key, to }).await?

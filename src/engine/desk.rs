@@ -19,7 +19,9 @@ use crate::domain::{ClosedAs, Decision, GroupKey, Onset, Segment, SeriesId, Seri
 use crate::incident::{Command, Effect, Event, Happening, Refusal, decide, effects, evolve, timeline_of};
 use crate::judge::{Judge, RuleFired, Rules, Said, Spoken};
 use crate::pane::{BoxedCell, Contribution, Fact, FactKind, LeafCell, Outbound, PartitionId};
-use crate::triage::{self, Case};
+use crate::triage::{self, Case, scope};
+
+mod scene;
 
 /// Deployments and pipeline runs remembered.
 const FACTS_MAX: usize = 2_000;
@@ -79,6 +81,12 @@ struct Parts {
     /// Segments, and whether they changed with the whole.
     hit: Vec<(Segment, bool)>,
     place: Place,
+}
+
+impl Place {
+    fn is_everywhere(&self) -> bool {
+        self.versions.is_empty() && self.segments.is_empty()
+    }
 }
 
 impl Parts {
@@ -259,6 +267,7 @@ impl Desk {
     fn judge_pane(&mut self, pane: Time, out: &mut Outcome) {
         let pane_ms = self.settings.judge.pane_ms;
         let now = pane.plus_ms(pane_ms);
+        let looked = self.state.judged_through.unwrap_or(pane);
         if self.state.waiting.as_ref().is_some_and(|w| pane > w.pane.plus_ms(pane_ms)) {
             self.flush(out);
         }
@@ -340,6 +349,7 @@ impl Desk {
             self.flush(out);
         }
         self.close_with_the_whole(now, out);
+        self.look_again(looked.min(pane), now, out);
     }
 
     /// A part may recover with its whole: when it has no traffic any more (a version that was rolled back says nothing for
@@ -580,7 +590,19 @@ impl Desk {
 
     /// Findings of one key: assessed, then put to the incident.
     fn happen(&mut self, key: IncidentKey, findings: Vec<Finding>, place: Place, exemplars: Vec<Exemplar>, now: Time, out: &mut Outcome) {
-        let Some(lead) = findings.first() else { return };
+        let Some(happening) = self.happening(key, findings, place, exemplars, now) else { return };
+        let key = happening.key.clone();
+        // Nothing refuses a finding.
+        let _ = self.command(&key, Command::Find(Box::new(happening)), now, out);
+    }
+
+    /// Findings of one key with all that triage says of them, also in the light of what spoke before.
+    fn happening(&self, key: IncidentKey, findings: Vec<Finding>, place: Place, exemplars: Vec<Exemplar>, now: Time) -> Option<Happening> {
+        let lead = findings.first()?;
+        let live = self.state.incidents.get(&key).filter(|i| i.state.is_live());
+        let known: Vec<Finding> = live.iter().flat_map(|i| &i.findings).filter(|f| f.recovered_at.is_none()).cloned().collect();
+        let spread = self.spread(lead, now);
+        let place = if place.is_everywhere() { self.place_of_whole(lead, spread.as_ref()) } else { place };
         let asked: Vec<Severity> = findings.iter().map(|f| triage::severity_of(&f.series.signal, f.change.as_ref(), f.by_rule)).collect();
         let of_model = |f: &&Fact| f.model.as_deref().is_none_or(|m| m == key.model);
         let facts: Vec<Fact> = self.state.facts.iter().filter(of_model).cloned().collect();
@@ -598,27 +620,25 @@ impl Desk {
         hit.sort_unstable();
         hit.dedup();
         let users = self.judge.users(&lead.series.group).map(|(all, failed)| {
-            let fails = matches!(lead.series.signal, Signal::ErrorRate | Signal::TimeoutRate | Signal::Rule(_));
-            let (estimate, low, high) = if fails { failed } else { all };
+            let (estimate, low, high) = if triage::counts_failures(&lead.series.signal) { failed } else { all };
             Estimate { estimate, low, high }
         });
         let getting_worse = self.judge.line(lead.series_id).and_then(|(_, line)| {
-            let values: Vec<f64> = line.points.iter().filter(|p| p.time >= lead.onset.at).map(|p| p.value).collect();
-            let (first, last) = (values.first_chunk::<3>()?, values.last_chunk::<3>()?);
-            let (a, b) = (first.iter().sum::<f64>() / 3.0, last.iter().sum::<f64>() / 3.0);
-            let usual = lead.change.map_or(0.0, |c| c.before);
-            (values.len() >= 6).then(|| (b - usual).abs() > 1.2 * (a - usual).abs())
+            let values: Vec<(Time, f64)> = line.points.iter().filter(|p| p.time >= lead.onset.at).map(|p| (p.time, p.value)).collect();
+            scope::grows(&values, lead.change.map_or(0.0, |c| c.before))
         });
         let model = self.settings.models.get(&key.model);
         let case = Case {
             key: &key,
             findings: &findings,
+            known: &known,
             asked: &asked,
             facts: &facts,
             models_hit: hit.len(),
             models_all: self.judge.groups().iter().filter(|g| g.key.is_roll_up()).count(),
             versions: &versions,
             segments: &segments,
+            spread: spread.as_ref(),
             users_affected: users,
             exposure: model.map_or(&[], |m| &m.exposure),
             owner: model.and_then(|m| m.owner.as_deref()),
@@ -627,7 +647,7 @@ impl Desk {
             now,
         };
         let a = triage::assess(&case);
-        let happening = Happening {
+        Some(Happening {
             severity: a.severity,
             severity_reasons: a.severity_reasons,
             title: a.title,
@@ -640,16 +660,17 @@ impl Desk {
             exemplars,
             pages: a.pages,
             page_reason: a.page_reason,
+            spread,
             findings,
-            key: key.clone(),
-        };
-        // Nothing refuses a finding.
-        let _ = self.command(&key, Command::Find(Box::new(happening)), now, out);
+            key,
+        })
     }
 
     fn recovered(&mut self, series: SeriesId, words: String, now: Time, out: &mut Outcome) {
         if let Some(key) = self.key_of(series) {
             let _ = self.command(&key, Command::Recover { series, words }, now, out);
+            // What asked for the severity may be over.
+            self.look(&key, now, out);
         }
     }
 

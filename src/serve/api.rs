@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::backend::{CommandError, IncidentFilter, IncidentPage, PersonCommand};
 use super::{Shared, Web};
-use crate::domain::{Category, ClosedAs, IncidentState};
+use crate::domain::{Category, ClosedAs, IncidentState, Severity};
 use crate::engine::view::SeriesView;
 
 /// Items of one page of a list.
@@ -183,10 +183,20 @@ pub struct CommandBody {
     #[serde(rename = "as")]
     pub closed_as: String,
     pub text: String,
+    /// 1, 2 or 3; forms send it as text.
+    pub severity: Option<Level>,
+}
+
+/// A severity as JSON or a form writes it.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Level {
+    Number(u8),
+    Text(String),
 }
 
 /// Verbs of [`PersonCommand`].
-pub const VERBS: [&str; 5] = ["acknowledge", "mitigate", "resolve", "reopen", "note"];
+pub const VERBS: [&str; 6] = ["acknowledge", "mitigate", "resolve", "reopen", "note", "severity"];
 
 impl CommandBody {
     /// # Errors
@@ -212,6 +222,19 @@ impl CommandBody {
             "resolve" => {
                 let closed_as = self.closed_as.parse::<ClosedAs>().map_err(|e| Problem::member("as", e.to_string()))?;
                 PersonCommand::Resolve { by, closed_as, why }
+            }
+            "severity" => {
+                let level = match self.severity {
+                    Some(Level::Number(level)) => Some(level),
+                    Some(Level::Text(text)) => text.trim().parse().ok(),
+                    None => None,
+                };
+                let severity =
+                    level.and_then(Severity::new).ok_or_else(|| Problem::member("severity", "1 (active harm), 2 (degraded) or 3 (minor)"))?;
+                if why.trim().is_empty() {
+                    return Err(Problem::member("why", "another severity needs a reason"));
+                }
+                PersonCommand::SetSeverity { by, severity, why }
             }
             _ if self.text.trim().is_empty() => return Err(Problem::member("text", "a note needs a text")),
             _ => PersonCommand::Note { by, text: self.text },
@@ -333,7 +356,7 @@ async fn runtime_info(State(web): Shared) -> Answer<Json<Value>> {
 // --- the document ---
 
 /// Method, path, what it does, name of the answer's schema.
-pub const ROUTES: [(&str, &str, &str, &str); 20] = [
+pub const ROUTES: [(&str, &str, &str, &str); 21] = [
     ("get", "/-/healthy", "200 while the process turns; 503 only if a restart would help", ""),
     ("get", "/-/ready", "200 when it can do its work, else 503; the reasons either way", "Readiness"),
     ("post", "/-/reload", "Reads the configuration again; 400 says what is wrong with it", ""),
@@ -344,6 +367,7 @@ pub const ROUTES: [(&str, &str, &str, &str); 20] = [
     ("post", "/api/v1/incidents/{id}/mitigate", "The harm has stopped", "Incident"),
     ("post", "/api/v1/incidents/{id}/resolve", "It is over; `as` says how, and decides what the series learn", "Incident"),
     ("post", "/api/v1/incidents/{id}/reopen", "It was not over", "Incident"),
+    ("post", "/api/v1/incidents/{id}/severity", "A person says how bad it is: `severity` and `why`", "Incident"),
     ("post", "/api/v1/incidents/{id}/note", "Adds `text` to the timeline", "Incident"),
     ("get", "/api/v1/models", "Models with traffic, detector states and live incidents", "Models"),
     ("get", "/api/v1/series", "Series of a model, or all", "SeriesList"),

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 
 use crate::domain::incident::{Incident, TimelineEntry};
-use crate::domain::{ClosedAs, Time};
+use crate::domain::{ClosedAs, Severity, Time};
 use crate::engine::view::{EngineView, ModelView, SeriesPage, SeriesView};
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -48,6 +48,7 @@ pub enum PersonCommand {
     Resolve { by: String, closed_as: ClosedAs, why: String },
     Reopen { by: String, why: String },
     Note { by: String, text: String },
+    SetSeverity { by: String, severity: Severity, why: String },
 }
 
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

@@ -16,13 +16,14 @@ use axum::routing::{get, post};
 use serde::Deserialize;
 use sha2::Digest;
 
-use super::api::{self, CommandBody, IncidentQuery, Problem};
+use super::api::{self, CommandBody, IncidentQuery, Level, Problem};
 use super::backend::{CommandError, IncidentFilter, IncidentPage};
 use super::{Shared, Web, chart};
 use crate::domain::alarm::Unit;
-use crate::domain::incident::{Estimate, Finding, Incident};
+use crate::domain::incident::{Estimate, Finding, Incident, Pointer, Spread};
 use crate::domain::{Category, DetectorState, IncidentState, Severity, Time};
 use crate::engine::view::{EngineView, Point, SeriesStates, SeriesView};
+use crate::triage::scope;
 
 /// Where the head of every page leads.
 pub const SECTIONS: &[(&str, &str)] = &[("/", "Fleet"), ("/incidents", "Incidents"), ("/health", "Health")];
@@ -482,6 +483,7 @@ struct OneIncidentPage<'a> {
     segments: String,
     onset_words: String,
     cause: Option<CauseWords>,
+    spread: Option<SpreadWords>,
     findings: Vec<FindingRow>,
     may_acknowledge: bool,
     may_mitigate: bool,
@@ -493,8 +495,29 @@ struct OneIncidentPage<'a> {
 
 struct CauseWords {
     best: String,
-    facts: Vec<String>,
+    facts: Vec<FactRow>,
     ranked: Vec<RankedCause>,
+}
+
+struct FactRow {
+    words: String,
+    /// Where the page of what it speaks of is; empty if there is none.
+    link: String,
+}
+
+/// How the change comes from parts of the traffic.
+struct SpreadWords {
+    words: String,
+    dimension: String,
+    rows: Vec<SpreadRow>,
+}
+
+struct SpreadRow {
+    value: String,
+    traffic: String,
+    change: String,
+    within: String,
+    mix: String,
 }
 
 struct RankedCause {
@@ -559,7 +582,9 @@ fn show_incident(web: &Web, headers: &HeaderMap, status: StatusCode, found: Inci
     onset_words.push_str(&format!("; found {} later.", span(incident.opened_at.since_ms(onset.at).max(0))));
     let cause = incident.cause.as_ref().map(|c| CauseWords {
         best: capital(c.best.as_str()),
-        facts: c.facts.clone(),
+        facts: (c.facts.iter().enumerate())
+            .map(|(i, words)| FactRow { words: words.clone(), link: link(c.points_at.get(i).and_then(Option::as_ref)) })
+            .collect(),
         ranked: c
             .ranked
             .iter()
@@ -581,6 +606,7 @@ fn show_incident(web: &Web, headers: &HeaderMap, status: StatusCode, found: Inci
         segments: incident.segments.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         onset_words,
         cause,
+        spread: incident.spread.as_ref().map(spread),
         findings: incident.findings.iter().map(|f| finding(f, &frame)).collect(),
         may_acknowledge: state == IncidentState::Open,
         may_mitigate: matches!(state, IncidentState::Open | IncidentState::Acknowledged),
@@ -620,6 +646,47 @@ fn show_incident(web: &Web, headers: &HeaderMap, status: StatusCode, found: Inci
         frame: &frame,
     };
     page(status, frame.set_cookie.clone(), &template)
+}
+
+struct ChangeRow {
+    at: When,
+    words: String,
+    /// By which facts of incidents find it; the first of one moment has it.
+    anchor: Option<String>,
+}
+
+fn changes(all: &[(Time, String)], frame: &Frame) -> Vec<ChangeRow> {
+    let is_first = |i: usize| all[..i].iter().all(|(at, _)| *at != all[i].0);
+    let row = |(i, (at, words)): (usize, &(Time, String))| ChangeRow {
+        at: frame.when(*at),
+        words: words.clone(),
+        anchor: is_first(i).then(|| format!("change-{}", at.0)),
+    };
+    all.iter().enumerate().map(row).collect()
+}
+
+/// The page of what a fact points at. Deployments and runs are listed on the page of health; their anchor is their time.
+fn link(to: Option<&Pointer>) -> String {
+    match to {
+        Some(Pointer::Series { id }) => format!("/series/{id}"),
+        Some(Pointer::Deployment { at, .. } | Pointer::Run { at, .. }) => format!("/health#change-{}", at.0),
+        Some(Pointer::Fleet) => "/".to_owned(),
+        None => String::new(),
+    }
+}
+
+fn spread(of: &Spread) -> SpreadWords {
+    let percent = |share: f64| format!("{:.0} %", 100.0 * share);
+    let total = of.within + of.mix;
+    let part = |value: f64| if total == 0.0 { String::new() } else { percent(value / total) };
+    let rows = of.parts.iter().map(|p| SpreadRow {
+        value: p.segment.value.to_string(),
+        traffic: format!("{} → {}", percent(p.share_before), percent(p.share_after)),
+        change: format!("{} → {}", of.unit.words(p.before), of.unit.words(p.after)),
+        within: part(p.within),
+        mix: part(p.mix),
+    });
+    SpreadWords { words: capital(&scope::say(of)), dimension: capital(&of.dimension), rows: rows.collect() }
 }
 
 fn affected(users: &Estimate) -> String {
@@ -666,6 +733,7 @@ struct IncidentForm {
     why: String,
     #[serde(rename = "as")]
     closed_as: String,
+    severity: String,
 }
 
 async fn command(
@@ -678,7 +746,13 @@ async fn command(
     or_problem!(web, headers, web.guard.check_token(&headers, &form.csrf));
     // Browsers end the lines of a text with both characters.
     form.why = form.why.replace("\r\n", "\n");
-    let body = CommandBody { by: form.by.clone(), why: form.why.clone(), closed_as: form.closed_as.clone(), text: form.why.clone() };
+    let body = CommandBody {
+        by: form.by.clone(),
+        why: form.why.clone(),
+        closed_as: form.closed_as.clone(),
+        text: form.why.clone(),
+        severity: Some(Level::Text(form.severity.clone())),
+    };
     let done = match body.command(&verb) {
         Ok(command) => web.backend.command(&id, command, form.revision, None).await.map_err(Problem::from),
         Err(problem) => Err(problem),
@@ -953,7 +1027,7 @@ struct HealthPage<'a> {
     bounds: Vec<(String, String)>,
     states: Vec<(&'static str, String, &'static str)>,
     budget: Budget,
-    changes: Vec<(When, String)>,
+    changes: Vec<ChangeRow>,
 }
 
 struct LagWords {
@@ -1016,7 +1090,7 @@ async fn health(State(web): Shared, headers: HeaderMap) -> Response {
         bounds: engine.bounds.iter().filter(|(_, n)| *n > 0).map(|(bound, n)| (spaced(bound), count(*n))).collect(),
         states,
         budget: Budget::of(&engine),
-        changes: engine.changes.iter().map(|(at, words)| (frame.when(*at), words.clone())).collect(),
+        changes: changes(&engine.changes, &frame),
         frame: &frame,
     };
     page(StatusCode::OK, frame.set_cookie.clone(), &template)

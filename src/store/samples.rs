@@ -32,6 +32,8 @@ pub(super) fn incident(model: &str, opened: i64, revision: u64, state: IncidentS
         cause: None,
         action: "roll back".to_owned(),
         exemplars: Vec::new(),
+        spread: None,
+        severity_set: None,
     }
 }
 

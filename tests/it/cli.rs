@@ -546,6 +546,10 @@ impl Backend for Fake {
             PersonCommand::Resolve { by, closed_as, why } => (IncidentState::Resolved, by, "resolved", format!("{closed_as}: {why}")),
             PersonCommand::Reopen { .. } => return Err(CommandError::Refused("it is not over".into())),
             PersonCommand::Note { by, text } => (incident.state, by, "note", text),
+            PersonCommand::SetSeverity { by, severity, why } => {
+                incident.severity = severity;
+                (incident.state, by, "severity", why)
+            }
         };
         (incident.state, incident.revision) = (state, incident.revision + 1);
         let (revision, at) = (incident.revision, incident.updated_at);
@@ -619,6 +623,10 @@ async fn the_desk_works_over_the_api() {
         let (said, _) = ask(&["ack", &id, "--by", "anna", "--why", "looking"], 0);
         assert!(said.contains("acknowledged"), "{said}");
         ask(&["note", &id, "ticket 4711", "--by", "anna"], 0);
+        let (said, _) = ask(&["severity", &id, "3", "--by", "anna", "--why", "only the probes", "-o", "json"], 0);
+        assert_eq!(serde_json::from_str::<Value>(&said).unwrap()["severity"], 3);
+        ask(&["severity", &id, "3", "--by", "anna"], 2);
+        ask(&["severity", &id, "4", "--by", "anna", "--why", "x"], 2);
         ask(&["mitigate", &id, "--by", "anna"], 0);
         ask(&["resolve", &id, "--by", "anna"], 2);
         ask(&["resolve", &id, "--as", "fixd", "--by", "anna"], 2);
@@ -630,7 +638,10 @@ async fn the_desk_works_over_the_api() {
         assert!(errors.contains("no incident \"inc-NOBODY\""), "{errors}");
         ask(&["show", "../../etc"], 2);
         let (shown, _) = ask(&["show", &id], 0);
-        assert!(shown.contains("ticket 4711") && shown.contains("looking") && shown.contains("fixed:"), "{shown}");
+        assert!(
+            shown.contains("ticket 4711") && shown.contains("looking") && shown.contains("only the probes") && shown.contains("fixed:"),
+            "{shown}"
+        );
     });
     asked.await.unwrap();
     stop.send(true).unwrap();

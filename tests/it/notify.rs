@@ -240,6 +240,8 @@ fn incident(n: usize, now: Time) -> Incident {
         cause: None,
         action: "route 0 % to v2".into(),
         exemplars: vec![],
+        spread: None,
+        severity_set: None,
     }
 }
 
