@@ -239,10 +239,9 @@ fn is_result(s: &Signal) -> bool {
 }
 
 fn results_alone(scene: &Scene<'_>) -> Option<Fact> {
-    let category = scene.case.key.category;
-    let harmful = category == Category::HarmfulOutput;
+    let harmful = scene.case.key.category == Category::HarmfulOutput;
     // Suspicious requests are no answers.
-    let attack = |s: &Signal| category == Category::DataBreach && matches!(s, Signal::Flag(_));
+    let attack = |s: &Signal| matches!(s, Signal::Flag(name) if name == "injection");
     let fact = told(scene, |s| is_result(s) && !attack(s) || (harmful && matches!(s, Signal::Rule(_))))?;
     let changed = scene.deployed.is_some() || scene.failed_run.is_some() || many_models(scene).is_some() || mix_alone(scene).is_some();
     let moved = scene.all_signals().iter().any(|s| is_input(s) || matches!(s, Signal::Schema | Signal::TokensIn));

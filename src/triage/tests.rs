@@ -300,7 +300,13 @@ fn cases_get_the_severity_the_cause_and_the_line_that_a_person_would_give_them()
             true,
             "loan-scorer prod: cost 0.01 → 0.014 since 09:12 UTC",
         ),
-        (case("a bill that doubles", &[("cost", 0.01, 0.021, 0)]), 2, None, true, "loan-scorer prod: cost 0.01 → 0.021 since 09:12 UTC"),
+        (
+            case("a bill that doubles", &[("cost", 0.01, 0.021, 0)]),
+            2,
+            Some(Infrastructure),
+            true,
+            "loan-scorer prod: cost 0.01 → 0.021 since 09:12 UTC",
+        ),
         (
             case("total failure", &[("rule:total_failure", 0.0, 0.0, 0)]).with(&[deployed(-1, "v7", None)]),
             2,

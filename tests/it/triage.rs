@@ -377,7 +377,7 @@ fn said(story: &Story, all: &[Incident], told: &[String]) -> Said {
         Place::Everywhere => segments.is_empty() && versions.is_empty(),
         Place::Version(v) => segments.is_empty() && versions == [v],
         Place::Segment(d, v) => versions.is_empty() && segments == [format!("{d}={v}")],
-        Place::Mix => segments.is_empty() && versions.is_empty() && scope_words.contains("the mix did"),
+        Place::Mix => segments.is_empty() && versions.is_empty() && answer(i, "Is it limited").contains("the mix did"),
     };
     let count = e.models.len();
     let many = if count > 1 { scope_words.contains(&format!("{count} of")) } else { !scope_words.contains("models") };
