@@ -16,6 +16,7 @@ use super::{Global, runtime};
 use crate::domain::incident::{Finding, Incident, TimelineEntry};
 use crate::domain::{Category, ClosedAs, IncidentState, Time};
 use crate::engine::view::SeriesView;
+use crate::settings::duration_ms;
 use crate::store::{Filter, Store};
 
 const EXAMPLES: &str = "\
@@ -26,6 +27,8 @@ Examples:
   bellwether incidents resolve inc-PC7V6D2MNF8B --as fixed --why 'rolled back to 1.5.0'
   bellwether incidents note inc-PC7V6D2MNF8B 'vendor ticket 4711'
   bellwether incidents severity inc-PC7V6D2MNF8B 3 --why 'only the probes are hit'
+  bellwether incidents merge inc-PC7V6D2MNF8B --into inc-0D74Y56B3J2W
+  bellwether incidents suppress inc-PC7V6D2MNF8B --for 2h --why 'vendor is on it'
 
 list, show and explain also read the store of a daemon that does not run (--data-dir). An id may be given without inc-.";
 
@@ -129,6 +132,39 @@ pub enum Incidents {
         #[command(flatten)]
         at: At,
     },
+    /// It has the same cause as another: that one tells of both from now on
+    #[command(after_help = EXAMPLES)]
+    Merge {
+        id: String,
+        /// The incident that stays
+        #[arg(long, value_name = "ID")]
+        into: String,
+        #[command(flatten)]
+        who: Who,
+        #[command(flatten)]
+        at: At,
+    },
+    /// It stands for itself after all
+    #[command(after_help = EXAMPLES)]
+    Split {
+        id: String,
+        #[command(flatten)]
+        who: Who,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Call nobody for it for a time; it is listed, and calls then if it lasts
+    #[command(after_help = EXAMPLES)]
+    Suppress {
+        id: String,
+        /// How long, such as 90s, 5m, 24h or 7d
+        #[arg(long = "for", value_name = "DURATION", value_parser = |text: &str| duration_ms(text).map_err(|f| f.message))]
+        lasts_ms: i64,
+        #[command(flatten)]
+        who: Who,
+        #[command(flatten)]
+        at: At,
+    },
     /// It is not over after all
     #[command(after_help = EXAMPLES)]
     Reopen {
@@ -150,7 +186,7 @@ pub struct At {
     #[arg(long, value_name = "D")]
     data_dir: Option<PathBuf>,
     #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
+    pub output: Output,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -232,6 +268,17 @@ impl Incidents {
                 Incidents::Explain { id, at } => desk.explain(&id_of(id)?, at.output).await,
                 Incidents::Ack { id, who, at } => desk.act(id, "acknowledge", who.body(), at.output).await,
                 Incidents::Mitigate { id, who, at } => desk.act(id, "mitigate", who.body(), at.output).await,
+                Incidents::Merge { id, into, who, at } => {
+                    let mut body = who.body();
+                    body["into"] = json!(id_of(into)?);
+                    desk.act(id, "merge", body, at.output).await
+                }
+                Incidents::Split { id, who, at } => desk.act(id, "split", who.body(), at.output).await,
+                Incidents::Suppress { id, lasts_ms, who, at } => {
+                    let mut body = who.body();
+                    body["until"] = json!(crate::daemon::now().plus_ms(*lasts_ms));
+                    desk.act(id, "suppress", body, at.output).await
+                }
                 Incidents::Reopen { id, who, at } => desk.act(id, "reopen", who.body(), at.output).await,
                 Incidents::Resolve { id, closed_as, who, at } => {
                     let mut body = who.body();
@@ -256,6 +303,9 @@ impl Incidents {
             | Incidents::Resolve { at, .. }
             | Incidents::Note { at, .. }
             | Incidents::Severity { at, .. }
+            | Incidents::Merge { at, .. }
+            | Incidents::Split { at, .. }
+            | Incidents::Suppress { at, .. }
             | Incidents::Reopen { at, .. } => at,
         }
     }
@@ -279,7 +329,7 @@ fn id_of(text: &str) -> Result<String, Failure> {
 
 // === the desk ===
 
-struct Desk {
+pub struct Desk {
     server: String,
     client: reqwest::Client,
     /// Read when nobody answers, unless a server was named.
@@ -302,7 +352,7 @@ impl From<Trouble> for Failure {
 }
 
 impl Desk {
-    fn of(at: &At, global: &Global) -> Result<Desk, Failure> {
+    pub fn of(at: &At, global: &Global) -> Result<Desk, Failure> {
         let named = at.server.as_ref().filter(|s| !s.is_empty());
         let settings = if named.is_some() { None } else { global.load_to_find() };
         let server = match (named, &settings) {
@@ -419,6 +469,17 @@ impl Desk {
         let url = self.url(&format!("/api/v1/incidents/{id}/{verb}"))?;
         let incident: Incident = self.read(self.answer(self.client.post(url).json(&body)).await?)?;
         output.one(&incident, || format!("{}: {}, revision {}\n", incident.id, incident.state, incident.revision))
+    }
+
+    /// A list of anything.
+    pub async fn list_of<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, Failure> {
+        let value = self.get(path, &[]).await?;
+        self.read(value["data"].clone())
+    }
+
+    pub async fn post<T: serde::de::DeserializeOwned>(&self, path: &str, body: Value) -> Result<T, Failure> {
+        let url = self.url(path)?;
+        self.read(self.answer(self.client.post(url).json(&body)).await?)
     }
 
     async fn explain(&self, id: &str, output: Output) -> Result<(), Failure> {

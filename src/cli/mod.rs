@@ -18,6 +18,7 @@ mod completions;
 mod config;
 mod demo;
 mod failure;
+mod holds;
 mod incidents;
 mod kinds;
 mod notify;
@@ -82,6 +83,10 @@ enum Command {
     #[command(subcommand)]
     Incidents(incidents::Incidents),
     #[command(subcommand)]
+    Silences(holds::Silences),
+    #[command(subcommand)]
+    Maintenance(holds::Maintenance),
+    #[command(subcommand)]
     Notify(notify::Notify),
     #[command(subcommand)]
     Config(config::Config),
@@ -108,6 +113,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Simulate(command) => command.run(global),
         Command::Score(command) => command.run(global),
         Command::Incidents(command) => command.run(global),
+        Command::Silences(command) => command.run(global),
+        Command::Maintenance(command) => command.run(global),
         Command::Notify(command) => command.run(global),
         Command::Config(command) => command.run(global),
         Command::Kinds(command) => command.run(),

@@ -10,10 +10,14 @@ use tokio::sync::oneshot;
 
 use super::keeper::{Ask, Status, chain, lock};
 use super::{Reloader, now};
+use crate::domain::Hold;
 use crate::domain::incident::Incident;
+use crate::engine::Control;
 use crate::engine::view::{EngineView, ModelView, SeriesPage, SeriesView};
 use crate::incident::Command;
-use crate::serve::{Backend, CommandError, DeliveryRow, FaultButton, HealthView, IncidentFilter, IncidentPage, OutboxRow, PersonCommand, Readiness};
+use crate::serve::{
+    Backend, CommandError, DeliveryRow, FaultButton, HealthView, IncidentFilter, IncidentPage, NewHold, OutboxRow, PersonCommand, Readiness,
+};
 use crate::settings::{self, Settings};
 use crate::store::{Filter, Store};
 use crate::telemetry::Metrics;
@@ -100,9 +104,26 @@ impl Backend for Front {
             PersonCommand::Reopen { by, why } => Command::Reopen { by, why },
             PersonCommand::Note { by, text } => Command::Note { by, text },
             PersonCommand::SetSeverity { by, severity, why } => Command::SetSeverity { by, severity, why },
+            PersonCommand::Merge { into, by, why } => Command::Merge { into, by, why },
+            PersonCommand::Split { by, why } => Command::Split { by, why },
+            PersonCommand::Suppress { by, why, until } => Command::Suppress { by, why, until: Some(until) },
         };
         let incident = id.to_owned();
         self.ask(|to| Ask::Act { incident, command, revision, key, to }).await?
+    }
+
+    async fn holds(&self) -> Result<Vec<Hold>, CommandError> {
+        self.ask(Ask::Holds).await
+    }
+
+    async fn hold(&self, new: NewHold) -> Result<Hold, CommandError> {
+        let NewHold { kind, matcher, from, until, by, why, harm } = new;
+        self.ask(|to| Ask::Hold { control: Control::Hold { kind, matcher, from, until, by, why, harm }, id: None, to }).await?
+    }
+
+    async fn end_hold(&self, id: &str, by: String) -> Result<Hold, CommandError> {
+        let id = id.to_owned();
+        self.ask(|to| Ask::Hold { control: Control::EndHold { id: id.clone(), by, wall: now() }, id: Some(id), to }).await?
     }
 
     async fn models(&self) -> Result<Vec<ModelView>, CommandError> {

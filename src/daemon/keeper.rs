@@ -19,7 +19,7 @@ use super::build::TopicDecoder;
 use super::now;
 use crate::domain::incident::Incident;
 use crate::domain::observation::Body;
-use crate::domain::{Decision, SeriesId, Time};
+use crate::domain::{Decision, Hold, SeriesId, Time};
 use crate::engine::view::{EngineView, ModelView, SeriesPage, SeriesView};
 use crate::engine::{Control, Engine, Entry, ModelSettings, Outcome, Route, STATE_VERSION};
 use crate::incident::Command;
@@ -53,10 +53,34 @@ pub enum Steering {
 pub enum Ask {
     Engine(oneshot::Sender<EngineView>),
     Models(oneshot::Sender<Vec<ModelView>>),
-    Series { model: Option<String>, limit: usize, to: oneshot::Sender<Vec<SeriesView>> },
-    Page { id: SeriesId, to: oneshot::Sender<Option<SeriesPage>> },
-    Act { incident: String, command: Command, revision: Option<u64>, key: Option<String>, to: oneshot::Sender<Result<Incident, CommandError>> },
-    Reroute { models: BTreeMap<String, ModelSettings>, routes: Vec<Route>, to: oneshot::Sender<()> },
+    Series {
+        model: Option<String>,
+        limit: usize,
+        to: oneshot::Sender<Vec<SeriesView>>,
+    },
+    Page {
+        id: SeriesId,
+        to: oneshot::Sender<Option<SeriesPage>>,
+    },
+    Act {
+        incident: String,
+        command: Command,
+        revision: Option<u64>,
+        key: Option<String>,
+        to: oneshot::Sender<Result<Incident, CommandError>>,
+    },
+    Holds(oneshot::Sender<Vec<Hold>>),
+    /// A silence or a window begins, or the one called `id` ends.
+    Hold {
+        control: Control,
+        id: Option<String>,
+        to: oneshot::Sender<Result<Hold, CommandError>>,
+    },
+    Reroute {
+        models: BTreeMap<String, ModelSettings>,
+        routes: Vec<Route>,
+        to: oneshot::Sender<()>,
+    },
     Stop,
 }
 
@@ -563,6 +587,11 @@ impl Keeper {
                 let result = self.act(&incident, command, revision, key.as_deref())?;
                 let _ = to.send(result);
             }
+            Ask::Holds(to) => drop(to.send(self.engine.holds().cloned().collect())),
+            Ask::Hold { control, id, to } => {
+                let result = self.hold(control, id)?;
+                let _ = to.send(result);
+            }
             Ask::Reroute { models, routes, to } => {
                 self.engine.reroute(models, routes);
                 let _ = to.send(());
@@ -604,6 +633,29 @@ impl Keeper {
                 Ok(incident)
             }
             Some(Ok(None)) => Err(CommandError::NotFound(id.to_owned())),
+            Some(Err(why)) => Err(CommandError::Refused(why)),
+            None => Err(CommandError::Unavailable("it is written down and will be applied when the panes before it are judged".to_owned())),
+        })
+    }
+
+    fn hold(&mut self, control: Control, id: Option<String>) -> Result<Result<Hold, CommandError>, Error> {
+        if !self.status.is_caught_up.load(Ordering::Relaxed) {
+            return Ok(Err(CommandError::Unavailable("still reading what came before; try again in a moment".to_owned())));
+        }
+        let known = |engine: &Engine, id: &str| engine.holds().find(|h| h.id == id).cloned();
+        if let Some(id) = &id
+            && known(&self.engine, id).is_none()
+        {
+            return Ok(Err(CommandError::NotFound(id.clone())));
+        }
+        let (seq, _) = self.enter(self.engine.boundary(), control, None)?;
+        let mut out = Outcome::default();
+        self.engine.advance(&mut out);
+        let result = out.answers.iter().find(|a| a.0 == seq).map(|a| a.1.clone());
+        self.write(out)?;
+        let id = id.unwrap_or_else(|| self.engine.holds().next().map_or_else(String::new, |h| h.id.clone()));
+        Ok(match result {
+            Some(Ok(_)) => known(&self.engine, &id).ok_or_else(|| CommandError::NotFound(id)),
             Some(Err(why)) => Err(CommandError::Refused(why)),
             None => Err(CommandError::Unavailable("it is written down and will be applied when the panes before it are judged".to_owned())),
         })

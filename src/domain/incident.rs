@@ -66,6 +66,27 @@ pub struct Incident {
     /// Set if a person has decided the severity.
     #[serde(default)]
     pub severity_set: Option<SeveritySet>,
+    /// What went before the onset and may have caused it: by this, incidents of one cause find each other.
+    #[serde(default)]
+    pub roots: Roots,
+    /// The incident under which this one goes, while it is `merged` (and afterwards, for the record).
+    #[serde(default)]
+    pub merged_into: Option<String>,
+    /// Keys whose findings are told here, because they have the same cause.
+    #[serde(default)]
+    pub merged: Vec<Branch>,
+    /// How many more there are than are listed.
+    #[serde(default)]
+    pub merged_beyond: u64,
+    /// Receivers that were called for it: they hear how it goes on, whatever becomes of the routes.
+    #[serde(default)]
+    pub told: Vec<String>,
+    /// Why nobody is called although it would page: a silence, a maintenance window, a person.
+    #[serde(default)]
+    pub suppressed: Option<Suppression>,
+    /// It has come back so often that it is not called over before this time.
+    #[serde(default)]
+    pub settles_at: Option<Time>,
 }
 
 impl Incident {
@@ -78,6 +99,43 @@ impl Incident {
     pub fn lead(&self) -> Option<&Finding> {
         self.findings.first()
     }
+}
+
+/// What may have caused an incident, as far as it was told to us before the onset.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Roots {
+    /// The deployment that is fresh enough to be the first suspect.
+    pub deployment: Option<Root>,
+    /// The data job whose run failed and was not made good.
+    pub failed_run: Option<Root>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Root {
+    pub time: Time,
+    /// `version 7`, `a deployment of prompt greeting`, `loan-features`.
+    pub name: String,
+}
+
+/// A key whose findings another incident tells.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Branch {
+    pub key: IncidentKey,
+    /// Its own record, in state `merged`; none in a storm, where only the key is kept.
+    pub id: Option<String>,
+    pub at: Time,
+    pub reason: String,
+}
+
+/// Why an incident is suppressed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suppression {
+    /// The silence or window; none when a person suppressed this incident.
+    pub hold: Option<String>,
+    pub words: String,
+    pub until: Option<Time>,
+    /// It would have called somebody, and does once this is over.
+    pub calls: bool,
 }
 
 /// One series that spoke within an incident.

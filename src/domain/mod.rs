@@ -2,6 +2,7 @@
 
 pub mod alarm;
 pub mod delivery;
+pub mod hold;
 pub mod incident;
 pub mod observation;
 pub mod series;
@@ -9,6 +10,7 @@ pub mod time;
 pub mod words;
 
 pub use alarm::{Alarm, Change, Onset};
+pub use hold::{Hold, HoldKind, Matcher};
 pub use observation::{Body, Envelope, Observation};
 pub use series::{GroupKey, Segment, SeriesId, SeriesKey};
 pub use time::Time;

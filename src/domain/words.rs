@@ -69,8 +69,17 @@ impl IncidentState {
     pub fn is_live(self) -> bool {
         use IncidentState::*;
         match self {
-            Open | Acknowledged | Mitigated | MonitoringRecovery => true,
-            Resolved | ReviewDue | Closed | Suppressed | Merged => false,
+            Open | Acknowledged | Mitigated | MonitoringRecovery | Suppressed => true,
+            Resolved | ReviewDue | Closed | Merged => false,
+        }
+    }
+
+    /// Does anybody hear of what happens to it? A suppressed incident goes on quietly, a merged one speaks through another.
+    pub fn is_audible(self) -> bool {
+        use IncidentState::*;
+        match self {
+            Open | Acknowledged | Mitigated | MonitoringRecovery | Resolved | ReviewDue | Closed => true,
+            Suppressed | Merged => false,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::Time;
+use crate::domain::{HoldKind, Matcher, Time};
 use crate::incident::Command;
 use crate::pane::PartitionId;
 
@@ -34,6 +34,22 @@ pub enum Control {
     Act {
         incident: String,
         command: Command,
+        wall: Time,
+    },
+    /// Somebody does not want to be called for what fits, for a time. Its id is made of the number of its entry.
+    Hold {
+        kind: HoldKind,
+        matcher: Matcher,
+        from: Time,
+        until: Time,
+        by: String,
+        why: String,
+        harm: bool,
+    },
+    /// A hold is made over before its time.
+    EndHold {
+        id: String,
+        by: String,
         wall: Time,
     },
     /// We cannot see: `words` say why. Silence findings are held while it lasts.

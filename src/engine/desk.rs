@@ -10,19 +10,22 @@ use bellwether_detectors::Release;
 use serde::{Deserialize, Serialize};
 
 use super::control::{Control, Entry};
+use super::storm::Storm;
 use super::{Outcome, Route, Settings};
 use crate::domain::alarm::{Alarm, Unit};
-use crate::domain::delivery::{Delivery, Message};
-use crate::domain::incident::{Estimate, Exemplar, Finding, Incident, IncidentKey};
+use crate::domain::delivery::{Delivery, Message, Notice};
+use crate::domain::incident::{Actor, Branch, Estimate, Exemplar, Finding, Incident, IncidentKey, Suppression};
 use crate::domain::time::{DAY_MS, HOUR_MS};
-use crate::domain::{ClosedAs, Decision, GroupKey, Onset, Segment, SeriesId, SeriesKey, Severity, Signal, Time};
-use crate::incident::{Command, Effect, Event, Happening, Refusal, decide, effects, evolve, timeline_of};
+use crate::domain::{ClosedAs, Decision, GroupKey, Hold, IncidentState, Onset, Segment, SeriesId, SeriesKey, Severity, Signal, Time};
+use crate::incident::{BRANCHES_MAX, Command, Effect, Event, Happening, Refusal, Verdict, belongs, correlate, decide, effects, evolve, timeline_of};
 use crate::judge::{Judge, RuleFired, Rules, Said, Spoken};
 use crate::pane::{BoxedCell, Contribution, Fact, FactKind, LeafCell, Outbound, PartitionId};
 use crate::triage::{self, Case, scope};
 
 mod scene;
 
+/// Silences and maintenance windows kept.
+const HOLDS_MAX: usize = 1_000;
 /// Deployments and pipeline runs remembered.
 const FACTS_MAX: usize = 2_000;
 /// Empty panes tried when everything is silent.
@@ -69,6 +72,8 @@ struct WaitingAlarm {
 struct Place {
     versions: Vec<String>,
     segments: Vec<Segment>,
+    /// It is known that no segment is spared, whichever crossed its threshold first.
+    everywhere: bool,
 }
 
 /// The parts of a model that matter to a change.
@@ -80,16 +85,23 @@ struct Parts {
     outstanding: Vec<GroupKey>,
     /// Segments, and whether they changed with the whole.
     hit: Vec<(Segment, bool)>,
+    /// Segments of which enough is known to say that they changed with the whole.
+    surely_hit: usize,
     place: Place,
 }
 
 impl Place {
-    fn is_everywhere(&self) -> bool {
+    fn sits_nowhere(&self) -> bool {
         self.versions.is_empty() && self.segments.is_empty()
     }
 }
 
 impl Parts {
+    /// No segment was spared, and of more than one this is known.
+    fn is_everywhere(&self) -> bool {
+        self.named.is_none() && self.outstanding.is_empty() && self.place.segments.is_empty() && self.surely_hit >= 2
+    }
+
     fn stands_out(&self, group: &GroupKey) -> bool {
         self.named.as_ref() == Some(group) || self.named.is_none() && self.outstanding.contains(group)
     }
@@ -111,6 +123,8 @@ pub struct State {
     pub alarms_held: u64,
     pub pages: u64,
     pub budget_spent: f64,
+    pub(super) holds: VecDeque<Hold>,
+    storm: Storm,
     /// Entries whose boundary has not come yet.
     pending: Vec<Entry>,
     pub journal_seq: u64,
@@ -122,17 +136,19 @@ pub struct Desk {
     pub state: State,
     /// Cells that have been judged, for whoever fills the next ones.
     pub spent: Vec<BoxedCell>,
+    /// What a storm blows under other incidents, until the pane is judged.
+    gathered: Vec<(IncidentKey, Happening, Branch)>,
 }
 
 // === impl Desk ===
 
 impl Desk {
     pub fn new(settings: Settings) -> Desk {
-        Desk { judge: Judge::new(settings.judge.clone()), settings, state: State::default(), spent: Vec::new() }
+        Desk { judge: Judge::new(settings.judge.clone()), settings, state: State::default(), spent: Vec::new(), gathered: Vec::new() }
     }
 
     pub fn with(settings: Settings, judge: Judge, state: State) -> Desk {
-        Desk { settings, judge, state, spent: Vec::new() }
+        Desk { settings, judge, state, spent: Vec::new(), gathered: Vec::new() }
     }
 
     /// Nobody waits for a partition before it is declared.
@@ -241,12 +257,31 @@ impl Desk {
             // At its partition's position, by the engine.
             Control::Rest { .. } | Control::Wake { .. } => {}
             Control::Act { incident, command, wall } => {
-                let key = self.state.incidents.values().find(|i| i.id == incident).map(|i| i.key.clone());
-                let result = match key {
-                    Some(key) => self.command(&key, command, wall, out),
-                    None => Err(Refusal(format!("there is no incident {incident:?}"))),
+                let result = match (self.key_of_id(&incident), command) {
+                    (Err(refusal), _) => Err(refusal),
+                    (Ok(key), Command::Merge { into, by, why }) => self.merge(&key, &into, by, why, wall, out),
+                    (Ok(key), Command::Split { by, why }) => self.split(&key, by, why, wall, out),
+                    (Ok(key), command) => self.command(&key, command, wall, out),
                 };
                 out.answers.push((entry.seq, result.map_err(|r| r.0)));
+            }
+            Control::Hold { kind, matcher, from, until, by, why, harm } => {
+                let id = format!("{}-{}", &kind.as_str()[..3], entry.seq);
+                self.keep_hold(Hold { id, kind, matcher, from, until, by, why, harm, ended: None });
+                out.answers.push((entry.seq, Ok(None)));
+            }
+            Control::EndHold { id, by, wall } => {
+                let found = self.state.holds.iter_mut().find(|h| h.id == id);
+                let result = match found {
+                    Some(hold) if hold.ended.is_none() && wall < hold.until => {
+                        hold.ended = Some((wall, by));
+                        Ok(None)
+                    }
+                    Some(hold) => Err(format!("{} {id} is over already", hold.kind)),
+                    None => Err(format!("there is no silence or maintenance window {id:?}")),
+                };
+                self.lift(wall, out);
+                out.answers.push((entry.seq, result));
             }
             Control::Blind { words, wall } => {
                 if self.state.blind.replace(wall).is_none() {
@@ -348,7 +383,13 @@ impl Desk {
         if self.state.waiting.as_ref().is_some_and(|w| pane >= w.pane.plus_ms(pane_ms)) {
             self.flush(out);
         }
+        self.shelter(now, out);
         self.close_with_the_whole(now, out);
+        self.lift(now, out);
+        self.settle(now, out);
+        for key in self.state.storm.due(now) {
+            self.tell_again(&key, now, out);
+        }
         self.look_again(looked.min(pane), now, out);
     }
 
@@ -501,7 +542,8 @@ impl Desk {
                 }
             }
             if !of_signal.is_empty() {
-                place.get_or_insert(parts.place);
+                let everywhere = parts.is_everywhere();
+                place.get_or_insert(Place { everywhere, ..parts.place });
                 listed.extend(of_signal);
             }
         }
@@ -546,6 +588,7 @@ impl Desk {
             }
             if let Some(segment) = &sibling.key.segment {
                 parts.hit.push((segment.clone(), density >= 0.5 || part_n < SAYS_LITTLE));
+                parts.surely_hit += usize::from(density >= 0.5 && part_n >= SAYS_LITTLE);
             }
         }
         match &parts.named {
@@ -591,9 +634,8 @@ impl Desk {
     /// Findings of one key: assessed, then put to the incident.
     fn happen(&mut self, key: IncidentKey, findings: Vec<Finding>, place: Place, exemplars: Vec<Exemplar>, now: Time, out: &mut Outcome) {
         let Some(happening) = self.happening(key, findings, place, exemplars, now) else { return };
-        let key = happening.key.clone();
-        // Nothing refuses a finding.
-        let _ = self.command(&key, Command::Find(Box::new(happening)), now, out);
+        let suppressed = self.held(&happening, now);
+        self.put(Happening { suppressed, ..happening }, now, out);
     }
 
     /// Findings of one key with all that triage says of them, also in the light of what spoke before.
@@ -602,19 +644,21 @@ impl Desk {
         let live = self.state.incidents.get(&key).filter(|i| i.state.is_live());
         let known: Vec<Finding> = live.iter().flat_map(|i| &i.findings).filter(|f| f.recovered_at.is_none()).cloned().collect();
         let spread = self.spread(lead, now);
-        let place = if place.is_everywhere() { self.place_of_whole(lead, spread.as_ref()) } else { place };
+        let of_whole = if place.sits_nowhere() { self.place_of_whole(lead, spread.as_ref()) } else { Place::default() };
+        let place = if of_whole.sits_nowhere() { place } else { of_whole };
         let asked: Vec<Severity> = findings.iter().map(|f| triage::severity_of(&f.series.signal, f.change.as_ref(), f.by_rule)).collect();
         let of_model = |f: &&Fact| f.model.as_deref().is_none_or(|m| m == key.model);
         let facts: Vec<Fact> = self.state.facts.iter().filter(of_model).cloned().collect();
-        let Place { versions, segments } = place;
+        let Place { versions, segments, everywhere } = place;
         let recent = |i: &&Incident| i.state.is_live() || i.resolved_at.is_some_and(|r| now.since_ms(r) < HOUR_MS);
         let companions: Vec<String> = (self.state.incidents.values().filter(recent))
             .filter(|i| i.key.model == key.model && i.key.category != key.category)
             .flat_map(|i| i.findings.iter().map(|f| f.series.signal.to_string()))
             .collect();
-        let mut hit: Vec<&str> = (self.state.incidents.values())
-            .filter(|i| i.state.is_live() && i.onset.at.since_ms(lead.onset.at).abs() < 10 * 60_000 && i.key.category == key.category)
-            .map(|i| i.key.model.as_str())
+        let mut hit: Vec<&str> = (self.state.incidents.values().filter(|i| i.state.is_live()))
+            .flat_map(|i| &i.findings)
+            .filter(|f| f.onset.at.since_ms(lead.onset.at).abs() < 10 * 60_000 && triage::category_of(&f.series.signal) == key.category)
+            .map(|f| &*f.series.group.model)
             .collect();
         hit.push(&key.model);
         hit.sort_unstable();
@@ -639,6 +683,7 @@ impl Desk {
             versions: &versions,
             segments: &segments,
             spread: spread.as_ref(),
+            everywhere,
             users_affected: users,
             exposure: model.map_or(&[], |m| &m.exposure),
             owner: model.and_then(|m| m.owner.as_deref()),
@@ -660,6 +705,9 @@ impl Desk {
             exemplars,
             pages: a.pages,
             page_reason: a.page_reason,
+            roots: a.roots,
+            suppressed: None,
+            beside: None,
             spread,
             findings,
             key,
@@ -685,18 +733,19 @@ impl Desk {
         let events = decide(state.as_ref(), command, now)?;
         for (ordinal, event) in events.iter().enumerate() {
             // A new incident of an old key begins a life of its own.
-            let before = if matches!(event, Event::Opened(_)) { None } else { state.take() };
-            let Some(after) = evolve(before.clone(), event, now) else { continue };
+            let before = if matches!(event, Event::Opened(_) | Event::OpenedUnder { .. }) { None } else { state.take() };
+            let Some(mut after) = evolve(before.clone(), event, now) else { continue };
             out.timeline.push(timeline_of(&after, event, ordinal as u32, now));
             for effect in effects(before.as_ref(), &after, event) {
                 match effect {
                     Effect::Tell(notice) => {
-                        if matches!(event, Event::Opened(_) | Event::Escalated(_) | Event::Reopened { .. }) {
+                        if matches!(notice, Notice::Opened | Notice::Escalated | Notice::Reopened) {
                             self.state.pages += 1;
                         }
-                        for receiver in self.settings.receivers_of(&after) {
-                            out.deliveries.push(Delivery::new(&receiver, Message { notice, at: now, incident: after.clone() }));
+                        if notice == Notice::Updated && !self.state.storm.may_update(key, now) {
+                            continue;
                         }
+                        self.tell(&mut after, notice, now, out);
                     }
                     Effect::Release(how) => self.release(&after, how),
                 }
@@ -708,7 +757,211 @@ impl Desk {
         if let Some(incident) = &state {
             self.state.incidents.insert(key.clone(), incident.clone());
         }
+        // Those that it told of are over with it.
+        if let Some((closed_as, branches)) = events.iter().find_map(|e| match (e, &state) {
+            (Event::Resolved { closed_as, .. }, Some(i)) if !i.merged.is_empty() => Some((*closed_as, i.merged.clone())),
+            _ => None,
+        }) {
+            let why = format!("over with {}, which told of it", state.as_ref().map_or("", |i| i.id.as_str()));
+            for branch in branches.iter().filter(|b| b.id.is_some()) {
+                let _ = self.command(&branch.key, Command::End { closed_as, why: why.clone() }, now, out);
+            }
+        }
         Ok(state)
+    }
+
+    /// Says something of an incident to whoever its routes name, and to whoever was called for it before.
+    fn tell(&self, after: &mut Incident, notice: Notice, now: Time, out: &mut Outcome) {
+        let mut receivers = after.told.clone();
+        for receiver in self.settings.receivers_of(after) {
+            if !receivers.contains(&receiver) {
+                receivers.push(receiver);
+            }
+        }
+        let calls = matches!(notice, Notice::Opened | Notice::Escalated | Notice::Reopened);
+        for receiver in receivers {
+            if !after.told.contains(&receiver) {
+                // Nobody is told first that something he never heard of has changed.
+                if !calls && notice != Notice::Updated {
+                    continue;
+                }
+                after.told.push(receiver.clone());
+            }
+            out.deliveries.push(Delivery::new(&receiver, Message { notice, at: now, incident: after.clone() }));
+        }
+    }
+
+    /// How things stand, to those that were called: an update that was put off.
+    fn tell_again(&mut self, key: &IncidentKey, now: Time, out: &mut Outcome) {
+        let Some(mut incident) = self.state.incidents.get(key).filter(|i| i.state.is_live() && i.state.is_audible() && i.paged).cloned() else {
+            return;
+        };
+        self.tell(&mut incident, Notice::Updated, now, out);
+        self.state.incidents.insert(key.clone(), incident.clone());
+        out.incidents.push(incident);
+    }
+
+    fn key_of_id(&self, id: &str) -> Result<IncidentKey, Refusal> {
+        let found = self.state.incidents.values().find(|i| i.id == id);
+        found.map(|i| i.key.clone()).ok_or_else(|| Refusal(format!("there is no incident {id:?}")))
+    }
+
+    /// What was found goes where it belongs: to the live incident of its key, under one that has the same cause, or it opens.
+    fn put(&mut self, mut happening: Happening, now: Time, out: &mut Outcome) {
+        let key = happening.key.clone();
+        let own = self.state.incidents.get(&key);
+        if own.is_some_and(|i| i.state.is_live()) {
+            let _ = self.command(&key, Command::Find(Box::new(happening)), now, out);
+            return;
+        }
+        // It is told elsewhere already.
+        let elsewhere = own.and_then(|i| i.merged_into.as_ref().filter(|_| i.state == IncidentState::Merged));
+        let told_by = self.state.incidents.values().filter(|i| i.state.is_live());
+        let told_by = told_by.clone().find(|i| elsewhere.is_some_and(|id| *id == i.id) || i.merged.iter().any(|b| b.key == key));
+        if let Some(parent) = told_by.map(|i| i.key.clone()) {
+            let _ = self.command(&parent, Command::Find(Box::new(happening)), now, out);
+            return;
+        }
+        let verdict = correlate(&happening, self.state.incidents.values());
+        let is_storm = self.state.storm.is_on(now);
+        let joins = match verdict {
+            Verdict::Joins(parent, reason) => Some((parent, reason)),
+            Verdict::Alone(beside) => {
+                happening.beside = beside;
+                self.state
+                    .storm
+                    .shelter(now)
+                    .filter(|k| self.state.incidents.get(k).is_some_and(|i| i.state.is_live()))
+                    .map(|k| (k.clone(), "too many incidents opened within a minute to be told one by one".to_owned()))
+            }
+        };
+        let Some((parent, reason)) = joins else {
+            self.state.storm.opened(&key, now);
+            let _ = self.command(&key, Command::Find(Box::new(happening)), now, out);
+            return;
+        };
+        let Some(into) = self.state.incidents.get(&parent).map(|i| i.id.clone()) else { return };
+        let mut branch = Branch { key: key.clone(), id: None, at: now, reason: reason.clone() };
+        if is_storm {
+            self.gathered.push((parent, happening, branch));
+            return;
+        }
+        self.state.storm.opened(&parent, now);
+        let under = Command::Under { happening: Box::new(happening.clone()), into, why: reason };
+        branch.id = self.command(&key, under, now, out).ok().flatten().map(|i| i.id);
+        let take = Command::Take { happening: Box::new(happening), branches: vec![branch], beyond: 0, by: Actor::Bellwether };
+        let _ = self.command(&parent, take, now, out);
+    }
+
+    /// What a storm blew under an incident within one pane goes there in one piece.
+    fn shelter(&mut self, now: Time, out: &mut Outcome) {
+        let mut by_parent: BTreeMap<IncidentKey, (Happening, Vec<Branch>, u64)> = BTreeMap::new();
+        for (parent, happening, branch) in std::mem::take(&mut self.gathered) {
+            let Some((whole, branches, beyond)) = by_parent.get_mut(&parent) else {
+                by_parent.insert(parent, (happening, vec![branch], 0));
+                continue;
+            };
+            if happening.severity.is_worse_than(whole.severity) {
+                (whole.severity, whole.severity_reasons, whole.title) = (happening.severity, happening.severity_reasons, happening.title);
+            }
+            whole.pages |= happening.pages;
+            whole.findings.extend(happening.findings.into_iter().take(BRANCHES_MAX.saturating_sub(whole.findings.len())));
+            if branches.len() < BRANCHES_MAX { branches.push(branch) } else { *beyond += 1 }
+        }
+        for (parent, (happening, branches, beyond)) in by_parent {
+            let take = Command::Take { happening: Box::new(happening), branches, beyond, by: Actor::Bellwether };
+            let _ = self.command(&parent, take, now, out);
+        }
+    }
+
+    fn merge(&mut self, key: &IncidentKey, into: &str, by: String, why: String, now: Time, out: &mut Outcome) -> Result<Option<Incident>, Refusal> {
+        let parent = self.key_of_id(into)?;
+        if parent == *key {
+            return Err(Refusal("an incident is not merged into itself".to_owned()));
+        }
+        if !self.state.incidents.get(&parent).is_some_and(|i| i.state.is_live()) {
+            return Err(Refusal(format!("incident {into} is not live: merge into one that is")));
+        }
+        let Some(child) = self.state.incidents.get(key).cloned() else { return Err(Refusal(format!("there is no incident of {}", key.model))) };
+        let merged = self.command(key, Command::Merge { into: into.to_owned(), by: by.clone(), why: why.clone() }, now, out)?;
+        let reason = if why.is_empty() { format!("merged by {by}") } else { why };
+        let mut branches = vec![Branch { key: key.clone(), id: Some(child.id.clone()), at: now, reason }];
+        branches.extend(child.merged.clone());
+        let happening = Box::new(as_happening(&child));
+        self.command(&parent, Command::Take { happening, branches, beyond: child.merged_beyond, by: Actor::Person(by) }, now, out)?;
+        Ok(merged)
+    }
+
+    fn split(&mut self, key: &IncidentKey, by: String, why: String, now: Time, out: &mut Outcome) -> Result<Option<Incident>, Refusal> {
+        let parent = self.state.incidents.values().find(|i| i.state.is_live() && i.merged.iter().any(|b| b.key == *key)).cloned();
+        let Some(child) = self.state.incidents.get_mut(key) else { return Err(Refusal(format!("there is no incident of {}", key.model))) };
+        if let Some(parent) = parent.as_ref().filter(|_| child.state == IncidentState::Merged) {
+            // What was learned of it meanwhile comes along.
+            for f in parent.findings.iter().filter(|f| belongs(f, key)) {
+                match child.findings.iter_mut().find(|g| g.series_id == f.series_id) {
+                    Some(known) => *known = f.clone(),
+                    None => child.findings.push(f.clone()),
+                }
+            }
+        }
+        let split = self.command(key, Command::Split { by: by.clone(), why: why.clone() }, now, out)?;
+        if let Some(parent) = parent {
+            self.command(&parent.key, Command::Part { branch: key.clone(), by, why }, now, out)?;
+        }
+        Ok(split)
+    }
+
+    // --- holds ---
+
+    fn keep_hold(&mut self, hold: Hold) {
+        while self.state.holds.len() >= HOLDS_MAX {
+            self.state.holds.pop_back();
+        }
+        self.state.holds.push_front(hold);
+    }
+
+    pub fn holds(&self) -> impl Iterator<Item = &Hold> {
+        self.state.holds.iter()
+    }
+
+    /// The hold that keeps a happening from calling anybody.
+    fn held(&self, happening: &Happening, now: Time) -> Option<Suppression> {
+        if !happening.pages {
+            return None;
+        }
+        // Asked of the incident as it would stand.
+        let shown = evolve(None, &Event::Opened(Box::new(happening.clone())), now)?;
+        let hold = self.state.holds.iter().find(|h| h.holds(&shown, now))?;
+        Some(Suppression { hold: Some(hold.id.clone()), words: hold.words(), until: Some(hold.until), calls: true })
+    }
+
+    /// What was held and lasts longer than its hold calls now.
+    fn lift(&mut self, now: Time, out: &mut Outcome) {
+        while self.state.holds.back().is_some_and(|h| now.since_ms(h.until) > DAY_MS) {
+            self.state.holds.pop_back();
+        }
+        let over = |i: &&Incident| match (&i.suppressed, i.state) {
+            (Some(s), IncidentState::Suppressed) => match &s.hold {
+                Some(id) => !self.state.holds.iter().any(|h| h.id == *id && h.is_on(now)),
+                None => s.until.is_some_and(|until| until <= now),
+            },
+            _ => false,
+        };
+        let keys: Vec<(IncidentKey, String)> = (self.state.incidents.values().filter(over))
+            .map(|i| (i.key.clone(), i.suppressed.as_ref().map_or_else(String::new, |s| format!("it lasts, and what held it is over: {}", s.words))))
+            .collect();
+        for (key, why) in keys {
+            let _ = self.command(&key, Command::Unsuppress { by: Actor::Bellwether, why }, now, out);
+        }
+    }
+
+    /// What flapped and has been quiet for long enough is over.
+    fn settle(&mut self, now: Time, out: &mut Outcome) {
+        let due = |i: &&Incident| i.state.is_live() && i.settles_at.is_some_and(|t| t <= now);
+        let keys: Vec<IncidentKey> = self.state.incidents.values().filter(due).map(|i| i.key.clone()).collect();
+        for key in keys {
+            let _ = self.command(&key, Command::Settle, now, out);
+        }
     }
 
     fn release(&mut self, incident: &Incident, how: ClosedAs) {
@@ -724,10 +977,12 @@ impl Desk {
             self.state.rules.release(f.series_id);
         }
         // Shadows of the findings, which are not listed, are closed with them.
-        let group = GroupKey::roll_up(&incident.key.environment, &incident.key.model);
-        let shadows = self.judge.out_of(&group).filter(|l| triage::category_of(&l.series.signal) == incident.key.category);
-        for id in shadows.map(|l| l.id).collect::<Vec<SeriesId>>() {
-            self.judge.release(id, release);
+        for key in std::iter::once(&incident.key).chain(incident.merged.iter().map(|b| &b.key)) {
+            let group = GroupKey::roll_up(&key.environment, &key.model);
+            let shadows = self.judge.out_of(&group).filter(|l| triage::category_of(&l.series.signal) == key.category);
+            for id in shadows.map(|l| l.id).collect::<Vec<SeriesId>>() {
+                self.judge.release(id, release);
+            }
         }
     }
 
@@ -848,4 +1103,28 @@ fn exemplars_of(group: &GroupKey, cells: &[LeafCell]) -> Vec<Exemplar> {
         kept.join(&of.cell.failed);
     }
     kept.told()
+}
+
+/// An incident as something that was found: what is merged into another brings along what it knows.
+fn as_happening(i: &Incident) -> Happening {
+    Happening {
+        key: i.key.clone(),
+        severity: i.severity,
+        severity_reasons: i.severity_reasons.clone(),
+        title: i.title.clone(),
+        onset: i.onset,
+        findings: i.findings.iter().filter(|f| f.recovered_at.is_none()).cloned().collect(),
+        versions: i.versions.clone(),
+        segments: i.segments.clone(),
+        users_affected: i.users_affected,
+        cause: i.cause.clone(),
+        action: i.action.clone(),
+        exemplars: vec![],
+        pages: i.paged,
+        page_reason: i.page_reason.clone(),
+        roots: i.roots.clone(),
+        suppressed: None,
+        beside: None,
+        spread: None,
+    }
 }

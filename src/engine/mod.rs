@@ -12,13 +12,14 @@ use crate::decode::{Decoder, Reject};
 use crate::domain::alarm::Alarm;
 use crate::domain::delivery::Delivery;
 use crate::domain::incident::{Incident, TimelineEntry};
-use crate::domain::{GroupKey, Observation, Time};
+use crate::domain::{GroupKey, Hold, Observation, Time};
 use crate::pane::{self, Outbound, PartitionId, Watch};
 use crate::{judge, triage};
 
 mod control;
 mod desk;
 mod show;
+mod storm;
 pub mod view;
 
 pub use control::{Control, Entry};
@@ -184,7 +185,12 @@ impl Engine {
     fn turn(&mut self, partition: PartitionId, position: i64) {
         while let Some(at) = self.turns.iter().position(|e| match e.control {
             Control::Rest { partition: p, position: q } | Control::Wake { partition: p, position: q, .. } => p == partition && q <= position,
-            Control::Live | Control::Act { .. } | Control::Blind { .. } | Control::Sighted { .. } => false,
+            Control::Live
+            | Control::Act { .. }
+            | Control::Hold { .. }
+            | Control::EndHold { .. }
+            | Control::Blind { .. }
+            | Control::Sighted { .. } => false,
         }) {
             let entry = self.turns.remove(at);
             self.turn_now(&entry.control);
@@ -202,7 +208,12 @@ impl Engine {
                 self.watch.wake(*partition, *floor);
                 self.desk.wake(*partition, *floor);
             }
-            Control::Live | Control::Act { .. } | Control::Blind { .. } | Control::Sighted { .. } => {}
+            Control::Live
+            | Control::Act { .. }
+            | Control::Hold { .. }
+            | Control::EndHold { .. }
+            | Control::Blind { .. }
+            | Control::Sighted { .. } => {}
         }
     }
 
@@ -217,7 +228,12 @@ impl Engine {
                     self.turn(partition, reached);
                 }
             }
-            Control::Live | Control::Act { .. } | Control::Blind { .. } | Control::Sighted { .. } => self.desk.enter(entry),
+            Control::Live
+            | Control::Act { .. }
+            | Control::Hold { .. }
+            | Control::EndHold { .. }
+            | Control::Blind { .. }
+            | Control::Sighted { .. } => self.desk.enter(entry),
         }
     }
 
@@ -297,6 +313,11 @@ impl Engine {
 
     pub fn incidents(&self) -> impl Iterator<Item = &Incident> {
         self.desk.incidents()
+    }
+
+    /// Silences and maintenance windows that are on, are to come, or were over less than a day ago; newest first.
+    pub fn holds(&self) -> impl Iterator<Item = &Hold> {
+        self.desk.holds()
     }
 
     // --- state ---

@@ -3,11 +3,20 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::delivery::Notice;
-use crate::domain::incident::{Actor, Answer, CauseGuess, Estimate, Exemplar, Finding, Incident, IncidentKey, SeveritySet, Spread, TimelineEntry};
+use crate::domain::incident::{
+    Actor, Answer, Branch, CauseGuess, Estimate, Exemplar, Finding, Incident, IncidentKey, Roots, SeveritySet, Spread, Suppression, TimelineEntry,
+};
 use crate::domain::{ClosedAs, IncidentState, Onset, Segment, SeriesId, Severity, Time};
+use crate::triage::category_of;
 
 /// The same key within this time of `resolved` is the same incident again.
 pub const REOPEN_WITHIN_MS: i64 = 24 * 3_600_000;
+/// What came back so often within a day flaps: it is held open until it has been quiet for [`SETTLES_MS`], instead of calling
+/// somebody at every turn.
+const FLAPS: u32 = 2;
+pub const SETTLES_MS: i64 = 30 * 60_000;
+/// Most keys that one incident lists as having the same cause; in a storm there may be more.
+pub const BRANCHES_MAX: usize = 200;
 
 /// What somebody or something wants.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,6 +61,55 @@ pub enum Command {
     },
     /// What still speaks was looked at again.
     Reassess(Box<Happening>),
+    /// A happening of this key has the same cause as another incident: it is kept here, and told there.
+    Under {
+        happening: Box<Happening>,
+        into: String,
+        why: String,
+    },
+    /// The other side: findings of other keys are told here from now on.
+    Take {
+        happening: Box<Happening>,
+        branches: Vec<Branch>,
+        /// Keys beyond those that are listed.
+        beyond: u64,
+        by: Actor,
+    },
+    /// A person says that this incident has the same cause as the one called `into`.
+    Merge {
+        into: String,
+        by: String,
+        why: String,
+    },
+    /// A person says that this one, which is merged, stands for itself.
+    Split {
+        by: String,
+        why: String,
+    },
+    /// What was split off takes its findings with it.
+    Part {
+        branch: IncidentKey,
+        by: String,
+        why: String,
+    },
+    /// The incident that told of this one is over.
+    End {
+        closed_as: ClosedAs,
+        why: String,
+    },
+    /// Nobody is called for this incident until then.
+    Suppress {
+        by: String,
+        why: String,
+        until: Option<Time>,
+    },
+    /// What held it is over: if it still lasts, it calls.
+    Unsuppress {
+        by: Actor,
+        why: String,
+    },
+    /// It flapped, and has been quiet for long enough.
+    Settle,
 }
 
 /// One assessed happening: what triage says of the findings of a pane.
@@ -73,6 +131,11 @@ pub struct Happening {
     pub pages: bool,
     pub page_reason: String,
     pub spread: Option<Spread>,
+    pub roots: Roots,
+    /// A silence or a maintenance window fits: it is listed and calls nobody.
+    pub suppressed: Option<Suppression>,
+    /// Another incident began at the same time; why this one is not put under it.
+    pub beside: Option<String>,
 }
 
 /// What happened to an incident.
@@ -124,6 +187,49 @@ pub enum Event {
         is_milder: bool,
         words: String,
     },
+    /// Opens under another incident, which tells of it.
+    OpenedUnder {
+        happening: Box<Happening>,
+        into: String,
+        why: String,
+    },
+    /// Goes under another incident; with what was found, if it had been over.
+    Merged {
+        happening: Option<Box<Happening>>,
+        into: String,
+        by: Actor,
+        why: String,
+    },
+    /// Tells of the findings of other keys from now on.
+    Took {
+        happening: Box<Happening>,
+        branches: Vec<Branch>,
+        beyond: u64,
+        by: Actor,
+    },
+    /// Stands for itself again.
+    Split {
+        by: String,
+        why: String,
+    },
+    /// Gives findings back that belong to another incident.
+    Parted {
+        branch: IncidentKey,
+        by: String,
+        why: String,
+    },
+    Suppressed {
+        by: String,
+        suppression: Suppression,
+    },
+    Unsuppressed {
+        by: Actor,
+        why: String,
+    },
+    /// Back within tolerance, but it has been that before: not called over before then.
+    Settling {
+        until: Time,
+    },
 }
 
 impl Event {
@@ -142,6 +248,13 @@ impl Event {
             Event::Noted { .. } => "noted",
             Event::SeveritySet { .. } => "severity",
             Event::Reassessed { .. } => "reassessed",
+            Event::OpenedUnder { .. } | Event::Merged { .. } => "merged",
+            Event::Took { .. } => "joined",
+            Event::Split { .. } => "split",
+            Event::Parted { .. } => "parted",
+            Event::Suppressed { .. } => "suppressed",
+            Event::Unsuppressed { .. } => "unsuppressed",
+            Event::Settling { .. } => "settling",
         }
     }
 }
@@ -173,14 +286,28 @@ pub fn decide(state: Option<&Incident>, command: Command, now: Time) -> Result<V
             | Command::Reopen { .. }
             | Command::Note { .. }
             | Command::SetSeverity { .. }
-            | Command::Reassess(_) => Err(Refusal("there is no such incident".to_owned())),
+            | Command::Reassess(_)
+            | Command::Take { .. }
+            | Command::Merge { .. }
+            | Command::Split { .. }
+            | Command::Part { .. }
+            | Command::End { .. }
+            | Command::Suppress { .. }
+            | Command::Unsuppress { .. }
+            | Command::Settle => Err(Refusal("there is no such incident".to_owned())),
+            Command::Under { happening, into, why } => Ok(vec![Event::OpenedUnder { happening, into, why }]),
         };
     };
     let live = incident.state.is_live();
-    let not_live = |verb: &str| Refusal(format!("incident {} is {} and cannot be {verb}", incident.id, incident.state));
+    let not_live = |verb: &str| match (incident.state, &incident.merged_into) {
+        (IncidentState::Merged, Some(into)) => Refusal(format!("incident {} is merged into {into}: act there, or split it off first", incident.id)),
+        _ => Refusal(format!("incident {} is {} and cannot be {verb}", incident.id, incident.state)),
+    };
     match command {
         Command::Find(happening) if live => {
-            if incident.is_overruled_by(happening.severity) {
+            // What was only listed so far and now is worth a page calls for the first time.
+            let first_call = happening.pages && happening.suppressed.is_none() && !incident.paged;
+            if incident.is_overruled_by(happening.severity) || first_call {
                 Ok(vec![Event::Escalated(happening)])
             } else if happening.findings.iter().all(|f| incident.findings.iter().any(|g| g.series_id == f.series_id && g.recovered_at.is_none())) {
                 Ok(vec![])
@@ -202,7 +329,9 @@ pub fn decide(state: Option<&Incident>, command: Command, now: Time) -> Result<V
             }
             let left = incident.findings.iter().filter(|f| f.recovered_at.is_none() && f.series_id != series).count();
             let mut events = vec![Event::SeriesRecovered { series, words }];
-            if left == 0 {
+            if left == 0 && incident.reopened >= FLAPS {
+                events.push(Event::Settling { until: now.plus_ms(SETTLES_MS) });
+            } else if left == 0 {
                 events.push(Event::Resolved {
                     by: Actor::Bellwether,
                     closed_as: ClosedAs::Fixed,
@@ -261,6 +390,42 @@ pub fn decide(state: Option<&Incident>, command: Command, now: Time) -> Result<V
             let news = news(incident, &happening, is_milder);
             Ok(if news.is_empty() { vec![] } else { vec![Event::Reassessed { happening, is_milder, words: news.join("; ") }] })
         }
+        Command::Under { happening, into, why } => match incident.resolved_at {
+            _ if live => Err(not_live("put under another; a person may merge it")),
+            Some(resolved) if now.since_ms(resolved) <= REOPEN_WITHIN_MS => {
+                Ok(vec![Event::Merged { happening: Some(happening), into, by: Actor::Bellwether, why }])
+            }
+            _ => Ok(vec![Event::OpenedUnder { happening, into, why }]),
+        },
+        Command::Take { .. } if !live => Err(not_live("joined by another")),
+        Command::Take { happening, branches, beyond, by } => {
+            let first_call = happening.pages && happening.suppressed.is_none() && !incident.paged;
+            let calls = incident.is_overruled_by(happening.severity) || first_call;
+            let worse = calls.then(|| Event::Escalated(happening.clone()));
+            Ok(std::iter::once(Event::Took { happening, branches, beyond, by }).chain(worse).collect())
+        }
+        Command::Merge { into, by, why } if live => Ok(vec![Event::Merged { happening: None, into, by: Actor::Person(by), why }]),
+        Command::Merge { .. } => Err(not_live("merged")),
+        Command::Split { by, why } if incident.state == IncidentState::Merged => Ok(vec![Event::Split { by, why }]),
+        Command::Split { .. } => Err(Refusal(format!("incident {} is {}: only one that is merged can be split off", incident.id, incident.state))),
+        Command::Part { branch, by, why } => Ok(vec![Event::Parted { branch, by, why }]),
+        Command::End { closed_as, why } if incident.state == IncidentState::Merged => {
+            Ok(vec![Event::Resolved { by: Actor::Bellwether, closed_as, why }])
+        }
+        Command::End { .. } => Ok(vec![]),
+        Command::Suppress { by, why, until } if live => {
+            let words = if why.is_empty() { format!("suppressed by {by}") } else { format!("suppressed by {by}: {why}") };
+            Ok(vec![Event::Suppressed { by, suppression: Suppression { hold: None, words, until, calls: incident.paged } }])
+        }
+        Command::Suppress { .. } => Err(not_live("suppressed")),
+        Command::Unsuppress { by, why } if incident.state == IncidentState::Suppressed => Ok(vec![Event::Unsuppressed { by, why }]),
+        Command::Unsuppress { .. } => Ok(vec![]),
+        Command::Settle if live && incident.settles_at.is_some_and(|t| t <= now) => Ok(vec![Event::Resolved {
+            by: Actor::Bellwether,
+            closed_as: ClosedAs::Fixed,
+            why: format!("quiet for {} min after it had come back {} times", SETTLES_MS / 60_000, incident.reopened),
+        }]),
+        Command::Settle => Ok(vec![]),
     }
 }
 
@@ -272,8 +437,9 @@ fn may_be_milder(incident: &Incident, now: &Happening) -> bool {
     incident.severity.is_worse_than(now.severity) && incident.severity_set.is_none() && !by_rule && incident.findings.iter().any(is_over)
 }
 
-/// The answer to the question of the trend.
+/// The questions of the trend, and of who is affected.
 const TREND: &str = "Is it getting worse?";
+const AFFECTED: &str = "Does it affect all users or a subset?";
 
 /// What a later look says otherwise, in words worth a line of the timeline.
 fn news(incident: &Incident, now: &Happening, is_milder: bool) -> Vec<String> {
@@ -296,28 +462,72 @@ fn news(incident: &Incident, now: &Happening, is_milder: bool) -> Vec<String> {
     if let Some(grows) = trend(&now.severity_reasons).filter(|t| t.starts_with("yes") && trend(&incident.severity_reasons).as_ref() != Some(t)) {
         news.push(format!("is it getting worse? {grows}"));
     }
+    let models = |of: &[Answer]| -> Option<String> {
+        let affected = of.iter().find(|a| a.question == AFFECTED)?;
+        affected.answer.rsplit("; ").next().filter(|last| last.ends_with(" models")).map(str::to_owned)
+    };
+    if let Some(hit) = models(&now.severity_reasons).filter(|hit| models(&incident.severity_reasons).as_ref() != Some(hit)) {
+        news.push(format!("{hit} are hit"));
+    }
     news
 }
 
-/// The incident after an event. Only `Opened` may meet no incident.
+/// The incident after an event. Only `Opened` and `OpenedUnder` may meet no incident.
 pub fn evolve(state: Option<Incident>, event: &Event, now: Time) -> Option<Incident> {
-    if let Event::Opened(h) = event {
-        return Some(opened(h, now));
+    match event {
+        Event::Opened(h) => return Some(opened(h, now)),
+        Event::OpenedUnder { happening, into, .. } => {
+            let opened = opened(happening, now);
+            let page_reason = format!("told by incident {into}");
+            return Some(Incident {
+                state: IncidentState::Merged,
+                paged: false,
+                page_reason,
+                merged_into: Some(into.clone()),
+                suppressed: None,
+                ..opened
+            });
+        }
+        Event::Updated(_)
+        | Event::Escalated(_)
+        | Event::Reopened { .. }
+        | Event::SeriesRecovered { .. }
+        | Event::RecoveryBegan { .. }
+        | Event::Acknowledged { .. }
+        | Event::Mitigated { .. }
+        | Event::Resolved { .. }
+        | Event::Noted { .. }
+        | Event::SeveritySet { .. }
+        | Event::Reassessed { .. }
+        | Event::Merged { .. }
+        | Event::Took { .. }
+        | Event::Split { .. }
+        | Event::Parted { .. }
+        | Event::Suppressed { .. }
+        | Event::Unsuppressed { .. }
+        | Event::Settling { .. } => {}
     }
     let mut incident = state?;
     incident.revision += 1;
     incident.updated_at = incident.updated_at.max(now);
     match event {
-        Event::Opened(_) => {}
+        Event::Opened(_) | Event::OpenedUnder { .. } => {}
         Event::Updated(h) => {
             absorb(&mut incident, h);
             learn(&mut incident, h);
         }
         Event::Escalated(h) => {
             absorb(&mut incident, h);
-            incident.severity = h.severity;
-            incident.severity_reasons = h.severity_reasons.clone();
-            incident.severity_set = None;
+            if h.suppressed.is_none() && incident.state == IncidentState::Suppressed {
+                incident.state = IncidentState::Open;
+                incident.suppressed = None;
+            }
+            // A call alone does not overrule a person.
+            if incident.severity_set.is_none() || incident.is_overruled_by(h.severity) {
+                incident.severity = incident.severity.min(h.severity);
+                incident.severity_reasons = h.severity_reasons.clone();
+                incident.severity_set = None;
+            }
             learn(&mut incident, h);
             incident.title = h.title.clone();
             incident.paged |= h.pages;
@@ -328,7 +538,14 @@ pub fn evolve(state: Option<Incident>, event: &Event, now: Time) -> Option<Incid
             incident.reopened += 1;
             incident.resolved_at = None;
             incident.closed_as = None;
+            incident.merged_into = None;
+            incident.suppressed = None;
+            incident.settles_at = None;
             if let Some(h) = happening {
+                if let Some(hold) = &h.suppressed {
+                    incident.state = IncidentState::Suppressed;
+                    incident.suppressed = Some(hold.clone());
+                }
                 incident.title = h.title.clone();
                 // A person's word was about the outbreak before.
                 let is_new = incident.severity_set.take().is_some();
@@ -343,9 +560,13 @@ pub fn evolve(state: Option<Incident>, event: &Event, now: Time) -> Option<Incid
             for f in incident.findings.iter_mut().filter(|f| f.series_id == *series) {
                 f.recovered_at.get_or_insert(now);
             }
-            incident.state = IncidentState::MonitoringRecovery;
+            // Who is not called now is not called because it gets better.
+            if incident.state != IncidentState::Suppressed {
+                incident.state = IncidentState::MonitoringRecovery;
+            }
         }
         Event::RecoveryBegan { .. } => incident.state = IncidentState::MonitoringRecovery,
+        Event::Settling { until } => incident.settles_at = Some(*until),
         Event::Acknowledged { .. } => {
             incident.state = IncidentState::Acknowledged;
             incident.acknowledged_at.get_or_insert(now);
@@ -358,6 +579,8 @@ pub fn evolve(state: Option<Incident>, event: &Event, now: Time) -> Option<Incid
             incident.state = IncidentState::Resolved;
             incident.resolved_at = Some(now);
             incident.closed_as = Some(*closed_as);
+            incident.suppressed = None;
+            incident.settles_at = None;
         }
         Event::Noted { .. } => {}
         Event::SeveritySet { by, severity, why } => {
@@ -383,7 +606,52 @@ pub fn evolve(state: Option<Incident>, event: &Event, now: Time) -> Option<Incid
             }
             learn(&mut incident, h);
         }
+        Event::Merged { happening, into, .. } => {
+            if let Some(h) = happening {
+                incident.reopened += 1;
+                incident.resolved_at = None;
+                incident.closed_as = None;
+                absorb(&mut incident, h);
+            }
+            incident.state = IncidentState::Merged;
+            incident.merged_into = Some(into.clone());
+            incident.suppressed = None;
+            incident.settles_at = None;
+        }
+        Event::Took { happening, branches, beyond, .. } => {
+            absorb(&mut incident, happening);
+            incident.merged_beyond += beyond;
+            for branch in branches {
+                let has_room = incident.merged.len() < BRANCHES_MAX;
+                match incident.merged.iter_mut().find(|b| b.key == branch.key) {
+                    Some(known) => known.id = known.id.take().or_else(|| branch.id.clone()),
+                    None if has_room => incident.merged.push(branch.clone()),
+                    None => incident.merged_beyond += 1,
+                }
+            }
+        }
+        Event::Split { .. } => {
+            incident.state = IncidentState::Open;
+            incident.merged_into = None;
+        }
+        Event::Parted { branch, .. } => {
+            incident.merged.retain(|b| b.key != *branch);
+            incident.findings.retain(|f| !belongs(f, branch));
+        }
+        Event::Suppressed { suppression, .. } => {
+            incident.state = IncidentState::Suppressed;
+            incident.suppressed = Some(suppression.clone());
+        }
+        Event::Unsuppressed { why, .. } => {
+            incident.state = IncidentState::Open;
+            if incident.suppressed.take().is_some_and(|s| s.calls) {
+                incident.paged = true;
+                incident.page_reason = why.clone();
+            }
+        }
     }
+    let title = title_with(&incident);
+    incident.title = title;
     Some(incident)
 }
 
@@ -392,6 +660,10 @@ const DECISION: &str = "Which severity, and why?";
 
 /// Takes over what triage says of an incident that is known already.
 fn learn(incident: &mut Incident, h: &Happening) {
+    // What another key brings along is assessed for that key.
+    if h.key != incident.key {
+        return;
+    }
     if h.cause.is_some() {
         incident.cause = h.cause.clone();
     }
@@ -413,12 +685,41 @@ fn learn(incident: &mut Incident, h: &Happening) {
     }
 }
 
+/// Between what an incident is about and what is told with it.
+const ALSO: &str = "; also ";
+/// Names of others that a title holds.
+const ALSO_NAMES_MAX: usize = 3;
+
+/// The title, and what else is told here: `...; also ranking, routing` or `...; also 4,987 more`.
+fn title_with(incident: &Incident) -> String {
+    let own = incident.title.split(ALSO).next().unwrap_or_default();
+    let mut names: Vec<String> = Vec::new();
+    for b in &incident.merged {
+        let name = if b.key.model == incident.key.model { b.key.category.as_str().replace('_', " ") } else { b.key.model.clone() };
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    let count = names.len() as u64 + incident.merged_beyond;
+    match (count, names.len()) {
+        (0, _) => own.to_owned(),
+        (_, n) if n <= ALSO_NAMES_MAX && incident.merged_beyond == 0 => format!("{own}{ALSO}{}", names.join(", ")),
+        _ => format!("{own}{ALSO}{count} more"),
+    }
+}
+
+/// Does a finding belong to this key?
+pub fn belongs(finding: &Finding, key: &IncidentKey) -> bool {
+    let group = &finding.series.group;
+    *group.model == *key.model && *group.environment == *key.environment && category_of(&finding.series.signal) == key.category
+}
+
 fn opened(h: &Happening, now: Time) -> Incident {
     Incident {
         id: h.key.incident_id(now),
         revision: 1,
         key: h.key.clone(),
-        state: IncidentState::Open,
+        state: if h.suppressed.is_some() { IncidentState::Suppressed } else { IncidentState::Open },
         severity: h.severity,
         severity_reasons: h.severity_reasons.clone(),
         title: h.title.clone(),
@@ -430,8 +731,8 @@ fn opened(h: &Happening, now: Time) -> Incident {
         resolved_at: None,
         closed_as: None,
         reopened: 0,
-        paged: h.pages,
-        page_reason: h.page_reason.clone(),
+        paged: h.pages && h.suppressed.is_none(),
+        page_reason: h.suppressed.as_ref().map_or_else(|| h.page_reason.clone(), |s| format!("held by {}", s.words)),
         findings: h.findings.clone(),
         versions: h.versions.clone(),
         segments: h.segments.clone(),
@@ -441,6 +742,13 @@ fn opened(h: &Happening, now: Time) -> Incident {
         exemplars: h.exemplars.clone(),
         spread: h.spread.clone(),
         severity_set: None,
+        roots: h.roots.clone(),
+        merged_into: None,
+        merged: vec![],
+        merged_beyond: 0,
+        told: vec![],
+        suppressed: h.suppressed.clone(),
+        settles_at: None,
     }
 }
 
@@ -449,6 +757,12 @@ const FINDINGS_MAX: usize = 200;
 
 /// Takes findings and scope of a later happening in.
 fn absorb(incident: &mut Incident, h: &Happening) {
+    if incident.settles_at.take().is_some() {
+        incident.state = IncidentState::Open;
+    }
+    if incident.roots == Roots::default() {
+        incident.roots = h.roots.clone();
+    }
     for f in &h.findings {
         match incident.findings.iter().position(|g| g.series_id == f.series_id) {
             Some(at) if incident.findings[at].recovered_at.is_some() => incident.findings[at] = f.clone(),
@@ -478,28 +792,31 @@ fn absorb(incident: &mut Incident, h: &Happening) {
 /// Who hears of an event. `before` is the incident as it stood.
 pub fn effects(before: Option<&Incident>, after: &Incident, event: &Event) -> Vec<Effect> {
     match event {
-        Event::Opened(_) if after.paged => vec![Effect::Tell(Notice::Opened)],
-        Event::Updated(_) if after.paged => vec![Effect::Tell(Notice::Updated)],
-        Event::Escalated(_) if after.paged && before.is_none_or(|b| b.paged) => vec![Effect::Tell(Notice::Escalated)],
-        Event::Escalated(_) if after.paged => vec![Effect::Tell(Notice::Opened)],
-        Event::Opened(_) | Event::Updated(_) | Event::Escalated(_) => vec![],
-        Event::Reopened { .. } => {
-            if after.paged {
-                vec![Effect::Tell(Notice::Reopened)]
-            } else {
-                vec![]
-            }
-        }
+        Event::Opened(_) => tell(after, Notice::Opened),
+        Event::Updated(_) | Event::Took { .. } | Event::Parted { .. } => tell(after, Notice::Updated),
+        Event::Escalated(_) if before.is_none_or(|b| b.paged && b.state.is_audible()) => tell(after, Notice::Escalated),
+        Event::Escalated(_) => tell(after, Notice::Opened),
+        Event::Reopened { .. } => tell(after, Notice::Reopened),
         Event::SeriesRecovered { .. } => vec![],
         Event::RecoveryBegan { .. } => tell(after, Notice::Recovering),
         Event::Acknowledged { .. } => tell(after, Notice::Acknowledged),
         Event::Mitigated { .. } => tell(after, Notice::Mitigated),
         Event::Resolved { closed_as, .. } => {
-            let mut out = tell(after, Notice::Resolved);
-            out.push(Effect::Release(*closed_as));
+            // Whoever was told that it is suppressed or merged has closed it.
+            let mut out = if before.is_none_or(|b| b.state.is_audible()) { tell(after, Notice::Resolved) } else { vec![] };
+            // What is merged is let go by the incident that told of it.
+            if before.is_none_or(|b| b.state != IncidentState::Merged) {
+                out.push(Effect::Release(*closed_as));
+            }
             out
         }
-        Event::Noted { .. } => vec![],
+        Event::Noted { .. } | Event::Settling { .. } => vec![],
+        Event::Merged { .. } if before.is_some_and(|b| b.paged && b.state.is_live() && b.state.is_audible()) => vec![Effect::Tell(Notice::Merged)],
+        Event::OpenedUnder { .. } | Event::Merged { .. } => vec![],
+        Event::Suppressed { .. } if before.is_some_and(|b| b.paged) => vec![Effect::Tell(Notice::Suppressed)],
+        Event::Suppressed { .. } => vec![],
+        Event::Split { .. } => tell(after, Notice::Opened),
+        Event::Unsuppressed { .. } => tell(after, Notice::Opened),
         Event::SeveritySet { severity, .. } => match before {
             Some(b) if severity.is_worse_than(b.severity) && !b.paged => tell(after, Notice::Opened),
             Some(b) if severity.is_worse_than(b.severity) => tell(after, Notice::Escalated),
@@ -512,7 +829,7 @@ pub fn effects(before: Option<&Incident>, after: &Incident, event: &Event) -> Ve
 }
 
 fn tell(after: &Incident, notice: Notice) -> Vec<Effect> {
-    if after.paged { vec![Effect::Tell(notice)] } else { vec![] }
+    if after.paged && after.state.is_audible() { vec![Effect::Tell(notice)] } else { vec![] }
 }
 
 /// The line that an event leaves on the timeline: who, what, why.
@@ -520,7 +837,11 @@ pub fn timeline_of(after: &Incident, event: &Event, ordinal: u32, at: Time) -> T
     let us = Actor::Bellwether;
     let person = |by: &String| Actor::Person(by.clone());
     let (who, what, why) = match event {
-        Event::Opened(h) => (us, "opened", format!("{}; {}", h.title, h.page_reason)),
+        Event::Opened(h) => {
+            let page = h.suppressed.as_ref().map_or_else(|| h.page_reason.clone(), |s| format!("held by {}", s.words));
+            let beside = h.beside.as_ref().map(|b| format!("; {b}")).unwrap_or_default();
+            (us, "opened", format!("{}; {page}{beside}", h.title))
+        }
         Event::Updated(h) => (us, "updated", h.findings.iter().map(|f| f.headline.clone()).collect::<Vec<_>>().join("; ")),
         Event::Escalated(h) => (us, "escalated", format!("now severity {}: {}", h.severity, h.title)),
         Event::Reopened { by, why, .. } => (by.clone(), "reopened", why.clone()),
@@ -532,6 +853,29 @@ pub fn timeline_of(after: &Incident, event: &Event, ordinal: u32, at: Time) -> T
         Event::Noted { by, text } => (person(by), "note", text.clone()),
         Event::SeveritySet { by, severity, why } => (person(by), "severity", format!("now severity {severity}: {why}")),
         Event::Reassessed { words, .. } => (us, "reassessed", words.clone()),
+        Event::OpenedUnder { into, why, happening } => (us, "merged", format!("{}; told by {into}: {why}", happening.title)),
+        Event::Merged { into, by, why, .. } => (by.clone(), "merged", format!("into {into}: {why}")),
+        Event::Took { happening, branches, beyond, by } => {
+            let name = |b: &Branch| b.id.clone().unwrap_or_else(|| format!("{} of {}", b.key.category, b.key.model));
+            let words = match (branches.as_slice(), beyond) {
+                ([], n) => format!("{n} more: too many at once to be listed"),
+                ([one], 0) => format!("{}: {} ({})", name(one), one.reason, happening.title),
+                ([first, ..], n) => format!("{} and {} more: {}", name(first), branches.len() as u64 - 1 + n, first.reason),
+            };
+            (by.clone(), "joined", words)
+        }
+        Event::Split { by, why } => (person(by), "split", why.clone()),
+        Event::Parted { branch, by, why } => (person(by), "parted", format!("{} of {} stands for itself: {why}", branch.category, branch.model)),
+        Event::Suppressed { by, suppression } => {
+            let until = suppression.until.map(|t| format!(" until {}", t.clock())).unwrap_or_default();
+            (person(by), "suppressed", format!("{}{until}", suppression.words))
+        }
+        Event::Unsuppressed { by, why } => (by.clone(), "unsuppressed", why.clone()),
+        Event::Settling { until } => (
+            us,
+            "settling",
+            format!("every series is back within tolerance; it has come back {} times, so it is not over before {}", after.reopened, until.clock()),
+        ),
     };
     TimelineEntry { incident_id: after.id.clone(), revision: after.revision, ordinal, at, who, what: what.to_owned(), why }
 }
@@ -578,6 +922,9 @@ mod tests {
             pages: true,
             page_reason: "p".into(),
             spread: None,
+            roots: Roots::default(),
+            suppressed: None,
+            beside: None,
         })
     }
 

@@ -4,6 +4,8 @@
 //! sum of what was put in; and for each sheet there is a rule about whom to tell. Keeping the three apart means that a replay
 //! can rebuild the file without ringing anybody, and that every transition can be asked "why".
 
+mod correlate;
 mod life;
 
-pub use life::{Command, Effect, Event, Happening, Refusal, decide, effects, evolve, timeline_of};
+pub use correlate::{Verdict, correlate};
+pub use life::{BRANCHES_MAX, Command, Effect, Event, Happening, Refusal, belongs, decide, effects, evolve, timeline_of};

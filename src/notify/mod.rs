@@ -369,6 +369,13 @@ pub(crate) mod fixtures {
                 points_at: vec![None],
             }),
             action: "route 0 % to 2026-11-18".into(),
+            roots: Default::default(),
+            merged_into: None,
+            merged: vec![],
+            merged_beyond: 0,
+            told: vec![],
+            suppressed: None,
+            settles_at: None,
             exemplars: vec![Exemplar {
                 id: "p-1".into(),
                 hash: 1,

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::backend::{CommandError, IncidentFilter, IncidentPage, PersonCommand};
 use super::{Shared, Web};
-use crate::domain::{Category, ClosedAs, IncidentState, Severity};
+use crate::domain::{Category, ClosedAs, IncidentState, Severity, Time};
 use crate::engine::view::SeriesView;
 
 /// Items of one page of a list.
@@ -66,7 +66,7 @@ impl Problem {
         Problem { status, detail: detail.into(), errors: Vec::new() }
     }
 
-    fn member(name: &str, detail: impl Into<String>) -> Problem {
+    pub fn member(name: &str, detail: impl Into<String>) -> Problem {
         let detail = detail.into();
         Problem { status: StatusCode::UNPROCESSABLE_ENTITY, detail: format!("{name}: {detail}"), errors: vec![(format!("#/{name}"), detail)] }
     }
@@ -185,6 +185,9 @@ pub struct CommandBody {
     pub text: String,
     /// 1, 2 or 3; forms send it as text.
     pub severity: Option<Level>,
+    /// The incident that tells of this one from now on.
+    pub into: String,
+    pub until: Option<Time>,
 }
 
 /// A severity as JSON or a form writes it.
@@ -196,7 +199,7 @@ pub enum Level {
 }
 
 /// Verbs of [`PersonCommand`].
-pub const VERBS: [&str; 6] = ["acknowledge", "mitigate", "resolve", "reopen", "note", "severity"];
+pub const VERBS: [&str; 9] = ["acknowledge", "mitigate", "resolve", "reopen", "note", "severity", "merge", "split", "suppress"];
 
 impl CommandBody {
     /// # Errors
@@ -219,6 +222,14 @@ impl CommandBody {
             "acknowledge" => PersonCommand::Acknowledge { by, why },
             "mitigate" => PersonCommand::Mitigate { by, why },
             "reopen" => PersonCommand::Reopen { by, why },
+            "split" => PersonCommand::Split { by, why },
+            "merge" if self.into.trim().is_empty() => return Err(Problem::member("into", "the id of the incident that tells of it is needed")),
+            "merge" => PersonCommand::Merge { into: self.into.trim().to_owned(), by, why },
+            "suppress" => match self.until {
+                Some(until) if until > super::now() => PersonCommand::Suppress { by, why, until },
+                Some(_) => return Err(Problem::member("until", "it must lie in the future")),
+                None => return Err(Problem::member("until", "when it calls again is needed")),
+            },
             "resolve" => {
                 let closed_as = self.closed_as.parse::<ClosedAs>().map_err(|e| Problem::member("as", e.to_string()))?;
                 PersonCommand::Resolve { by, closed_as, why }
@@ -356,7 +367,7 @@ async fn runtime_info(State(web): Shared) -> Answer<Json<Value>> {
 // --- the document ---
 
 /// Method, path, what it does, name of the answer's schema.
-pub const ROUTES: [(&str, &str, &str, &str); 21] = [
+pub const ROUTES: [(&str, &str, &str, &str); 30] = [
     ("get", "/-/healthy", "200 while the process turns; 503 only if a restart would help", ""),
     ("get", "/-/ready", "200 when it can do its work, else 503; the reasons either way", "Readiness"),
     ("post", "/-/reload", "Reads the configuration again; 400 says what is wrong with it", ""),
@@ -369,6 +380,15 @@ pub const ROUTES: [(&str, &str, &str, &str); 21] = [
     ("post", "/api/v1/incidents/{id}/reopen", "It was not over", "Incident"),
     ("post", "/api/v1/incidents/{id}/severity", "A person says how bad it is: `severity` and `why`", "Incident"),
     ("post", "/api/v1/incidents/{id}/note", "Adds `text` to the timeline", "Incident"),
+    ("post", "/api/v1/incidents/{id}/merge", "It has the same cause as the incident `into`, which tells of it from now on", "Incident"),
+    ("post", "/api/v1/incidents/{id}/split", "It stands for itself after all", "Incident"),
+    ("post", "/api/v1/incidents/{id}/suppress", "Nobody is called for it before `until`", "Incident"),
+    ("get", "/api/v1/silences", "Silences: on, to come, and over for less than a day", "Holds"),
+    ("post", "/api/v1/silences", "Nobody is called for what fits `match`, before `until`", "Hold"),
+    ("post", "/api/v1/silences/{id}/expire", "Ends a silence before its time", "Hold"),
+    ("get", "/api/v1/maintenance", "Maintenance windows: on, to come, and over for less than a day", "Holds"),
+    ("post", "/api/v1/maintenance", "Announces work", "Hold"),
+    ("post", "/api/v1/maintenance/{id}/end", "Ends a window before its time", "Hold"),
     ("get", "/api/v1/models", "Models with traffic, detector states and live incidents", "Models"),
     ("get", "/api/v1/series", "Series of a model, or all", "SeriesList"),
     ("get", "/api/v1/series/{id}/points", "The recent past of a series, with its decisions", "Points"),
@@ -407,6 +427,11 @@ fn document() -> Value {
             operation["requestBody"] =
                 json!({"required": true, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Command"}}}});
             operation["responses"]["412"] = json!({"description": "The incident has another revision by now"});
+        }
+        if method == "post" && (path.starts_with("/api/v1/silences") || path.starts_with("/api/v1/maintenance")) {
+            let schema = if path.contains('{') { "EndHold" } else { "NewHold" };
+            let schema = json!({"$ref": format!("#/components/schemas/{schema}")});
+            operation["requestBody"] = json!({"required": true, "content": {"application/json": {"schema": schema}}});
         }
         if !parameters.is_empty() {
             operation["parameters"] = parameters.into();
@@ -455,7 +480,16 @@ fn schemas() -> Value {
             "errors": {"type": "array", "items": {"type": "object", "properties": {"pointer": text, "detail": text}}}}},
         "Command": {"type": "object", "required": ["by"], "additionalProperties": false, "properties": {
             "by": {"type": "string", "maxLength": NAME_CHARS_MAX}, "why": {"type": "string", "maxLength": TEXT_CHARS_MAX},
-            "as": {"enum": ClosedAs::NAMES}, "text": {"type": "string", "maxLength": TEXT_CHARS_MAX}}},
+            "as": {"enum": ClosedAs::NAMES}, "text": {"type": "string", "maxLength": TEXT_CHARS_MAX}, "into": text, "until": time}},
+        "Hold": {"type": "object", "properties": {"id": text, "kind": {"enum": ["silence", "maintenance"]}, "matcher": {"type": "object"},
+            "from": time, "until": time, "by": text, "why": text, "harm": {"type": "boolean"}}},
+        "Holds": list("Hold"),
+        "NewHold": {"type": "object", "required": ["by", "until"], "additionalProperties": false, "properties": {
+            "match": {"type": "object", "additionalProperties": false, "properties": {"environment": text, "model": text, "category": {"enum": Category::NAMES},
+                "segment": {"type": "object", "properties": {"dimension": text, "value": text}}, "version": text}},
+            "from": time, "until": time, "by": {"type": "string", "maxLength": NAME_CHARS_MAX}, "why": {"type": "string", "maxLength": TEXT_CHARS_MAX},
+            "harm": {"type": "boolean"}}},
+        "EndHold": {"type": "object", "required": ["by"], "additionalProperties": false, "properties": {"by": text}},
         "Incident": {"type": "object", "required": ["id", "revision", "key", "state", "severity", "title"], "properties": {
             "id": text, "revision": count, "state": {"enum": IncidentState::NAMES}, "severity": {"enum": [1, 2, 3]}, "title": text,
             "key": {"type": "object", "properties": {"environment": text, "model": text, "category": {"enum": Category::NAMES}}},

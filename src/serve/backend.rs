@@ -3,8 +3,9 @@
 use async_trait::async_trait;
 use serde::Serialize;
 
+use super::holds::NewHold;
 use crate::domain::incident::{Incident, TimelineEntry};
-use crate::domain::{ClosedAs, Severity, Time};
+use crate::domain::{ClosedAs, Hold, Severity, Time};
 use crate::engine::view::{EngineView, ModelView, SeriesPage, SeriesView};
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -43,12 +44,50 @@ pub struct DeliveryRow {
 /// What a person may do to an incident.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PersonCommand {
-    Acknowledge { by: String, why: String },
-    Mitigate { by: String, why: String },
-    Resolve { by: String, closed_as: ClosedAs, why: String },
-    Reopen { by: String, why: String },
-    Note { by: String, text: String },
-    SetSeverity { by: String, severity: Severity, why: String },
+    Acknowledge {
+        by: String,
+        why: String,
+    },
+    Mitigate {
+        by: String,
+        why: String,
+    },
+    Resolve {
+        by: String,
+        closed_as: ClosedAs,
+        why: String,
+    },
+    Reopen {
+        by: String,
+        why: String,
+    },
+    Note {
+        by: String,
+        text: String,
+    },
+    /// It has the same cause as the incident `into`, and is told there.
+    Merge {
+        into: String,
+        by: String,
+        why: String,
+    },
+    /// It stands for itself after all.
+    Split {
+        by: String,
+        why: String,
+    },
+    /// Nobody is called for it until then.
+    Suppress {
+        by: String,
+        why: String,
+        until: Time,
+    },
+    /// How bad it is, over what triage says.
+    SetSeverity {
+        by: String,
+        severity: Severity,
+        why: String,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -116,6 +155,17 @@ pub trait Backend: Send + Sync {
     async fn incident(&self, id: &str) -> Result<IncidentPage, CommandError>;
     /// Durable when it returns. `revision`: what the caller saw (If-Match). The same idempotency key gives the same answer.
     async fn command(&self, id: &str, command: PersonCommand, revision: Option<u64>, key: Option<String>) -> Result<Incident, CommandError>;
+    /// Silences and maintenance windows, newest first.
+    async fn holds(&self) -> Result<Vec<Hold>, CommandError> {
+        Ok(Vec::new())
+    }
+    /// Durable when it returns.
+    async fn hold(&self, _: NewHold) -> Result<Hold, CommandError> {
+        Err(CommandError::Unavailable("nothing can be held here".to_owned()))
+    }
+    async fn end_hold(&self, id: &str, _by: String) -> Result<Hold, CommandError> {
+        Err(CommandError::NotFound(id.to_owned()))
+    }
     async fn models(&self) -> Result<Vec<ModelView>, CommandError>;
     /// Series of a model, or all; at most `limit`.
     async fn series(&self, model: Option<&str>, limit: usize) -> Result<Vec<SeriesView>, CommandError>;

@@ -8,6 +8,7 @@ mod backend;
 mod chart;
 mod door;
 mod guard;
+mod holds;
 mod manage;
 mod pages;
 mod visible;
@@ -31,6 +32,8 @@ pub use backend::{
 };
 
 use crate::domain::Time;
+pub use holds::NewHold;
+
 use door::{Door, Peer};
 use guard::Guard;
 
@@ -109,6 +112,7 @@ fn routes(web: Arc<Web>) -> Router {
     Router::new()
         .merge(manage::routes())
         .merge(api::routes())
+        .merge(holds::routes())
         .merge(pages::routes())
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(Arc::clone(&web), at_the_guard))

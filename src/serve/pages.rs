@@ -488,6 +488,12 @@ struct OneIncidentPage<'a> {
     may_acknowledge: bool,
     may_mitigate: bool,
     live: bool,
+    is_merged: bool,
+    /// The incident that tells of this one.
+    told_by: Option<String>,
+    held: Option<String>,
+    under: Vec<BranchRow>,
+    into: String,
     timeline: Vec<TimelineRow>,
     deliveries: Vec<ToldRow>,
     exemplars: Vec<ExemplarRow>,
@@ -524,6 +530,13 @@ struct RankedCause {
     name: String,
     percent: String,
     bar: String,
+}
+
+struct BranchRow {
+    id: Option<String>,
+    name: String,
+    reason: String,
+    at: When,
 }
 
 struct FindingRow {
@@ -611,6 +624,21 @@ fn show_incident(web: &Web, headers: &HeaderMap, status: StatusCode, found: Inci
         may_acknowledge: state == IncidentState::Open,
         may_mitigate: matches!(state, IncidentState::Open | IncidentState::Acknowledged),
         live: state.is_live(),
+        into: form.into.clone(),
+        is_merged: state == IncidentState::Merged,
+        told_by: incident.merged_into.clone().filter(|_| state == IncidentState::Merged),
+        held: incident.suppressed.as_ref().map(|s| {
+            let until = s.until.map(|t| format!(" It calls after {} if it lasts.", t.clock())).unwrap_or_default();
+            format!("Nobody is called: {}.{until}", s.words)
+        }),
+        under: (incident.merged.iter())
+            .map(|b| BranchRow {
+                id: b.id.clone(),
+                name: format!("{} of {}", spaced(b.key.category.as_str()), b.key.model),
+                reason: b.reason.clone(),
+                at: frame.when(b.at),
+            })
+            .collect(),
         timeline: timeline
             .into_iter()
             .rev()
@@ -734,6 +762,10 @@ struct IncidentForm {
     #[serde(rename = "as")]
     closed_as: String,
     severity: String,
+    /// Of `merge`.
+    into: String,
+    /// Of `suppress`: for so long.
+    hours: Option<i64>,
 }
 
 async fn command(
@@ -752,6 +784,8 @@ async fn command(
         closed_as: form.closed_as.clone(),
         text: form.why.clone(),
         severity: Some(Level::Text(form.severity.clone())),
+        into: form.into.clone(),
+        until: form.hours.map(|h| super::now().plus_ms(h.clamp(1, 24 * 30) * crate::domain::time::HOUR_MS)),
     };
     let done = match body.command(&verb) {
         Ok(command) => web.backend.command(&id, command, form.revision, None).await.map_err(Problem::from),

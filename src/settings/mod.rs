@@ -25,6 +25,7 @@ mod node;
 mod show;
 mod table;
 
+pub use form::duration_ms;
 pub use show::{redacted, sample, schema, schema_for};
 
 /// Everything that the file, the environment and the defaults say, checked. Plain data: durations are milliseconds.

@@ -17,7 +17,7 @@ use crate::domain::{Category, IncidentState, SeriesId, Time};
 const LIST_DEFAULT: usize = 100;
 const LIST_MAX: usize = 1_000;
 /// As the partial index has it, or SQLite does not use the index.
-const LIVE: &str = "state IN ('open', 'acknowledged', 'mitigated', 'monitoring_recovery')";
+const LIVE: &str = "state IN ('open', 'acknowledged', 'mitigated', 'monitoring_recovery', 'suppressed')";
 
 /// What one step of the engine has to write down.
 #[derive(Clone, Debug, Default)]

@@ -42,7 +42,7 @@ const STEPS: &[&str] = &["
         doc TEXT NOT NULL, hash INTEGER NOT NULL
     ) STRICT;
     CREATE UNIQUE INDEX incidents_live ON incidents (environment, model, category)
-        WHERE state IN ('open', 'acknowledged', 'mitigated', 'monitoring_recovery');
+        WHERE state IN ('open', 'acknowledged', 'mitigated', 'monitoring_recovery', 'suppressed');
     CREATE INDEX incidents_newest ON incidents (opened_at DESC, id DESC);
     CREATE INDEX incidents_resolved ON incidents (resolved_at) WHERE resolved_at IS NOT NULL;
 

@@ -5,7 +5,7 @@
 //! [`severity`], [`cause`], [`scope`], [`title`], [`action`]; this one puts them together. A learned ranking was not taken: a person who is
 //! woken must be able to see which fact moved the answer, and to argue with it.
 
-use crate::domain::incident::{Answer, CauseGuess, Estimate, Finding, IncidentKey, Spread};
+use crate::domain::incident::{Answer, CauseGuess, Estimate, Finding, IncidentKey, Root, Roots, Spread};
 use crate::domain::series::UNKNOWN;
 use crate::domain::time::{DAY_MS, HOUR_MS};
 use crate::domain::{Segment, Severity, Signal, Time};
@@ -41,6 +41,8 @@ pub struct Case<'a> {
     pub segments: &'a [Segment],
     /// How the change of the first finding comes from parts of the traffic, where that can be told.
     pub spread: Option<&'a Spread>,
+    /// It is known that no segment is spared: the one that spoke first names nothing.
+    pub everywhere: bool,
     pub users_affected: Option<Estimate>,
     /// What the configuration says of this model: `eu`, `legal` ...
     pub exposure: &'a [String],
@@ -63,6 +65,8 @@ pub struct Assessment {
     /// Is this worth a page, and why (not).
     pub pages: bool,
     pub page_reason: String,
+    /// What went before and may have caused it.
+    pub roots: Roots,
 }
 
 /// Everything that triage has to say of a case. Total: an odd case gets a dull answer, never a panic.
@@ -78,6 +82,7 @@ pub fn assess(case: &Case<'_>) -> Assessment {
         action: action::propose(&scene, severity),
         pages,
         page_reason,
+        roots: scene.roots(),
     }
 }
 
@@ -208,6 +213,13 @@ impl<'a> Scene<'a> {
         self.deployed.as_ref().filter(is_fresh)
     }
 
+    fn roots(&self) -> Roots {
+        Roots {
+            deployment: self.fresh_deployment().map(|d| Root { time: d.time, name: d.name() }),
+            failed_run: self.failed_run.as_ref().map(|r| Root { time: r.time, name: quoted(r.job) }),
+        }
+    }
+
     /// Is the change concentrated in this version?
     fn hits_version(&self, version: &str) -> bool {
         let lead = self.case.findings.first().and_then(|f| f.series.group.version.as_deref());
@@ -241,6 +253,7 @@ impl<'a> Scene<'a> {
         let mut segments: Vec<&Segment> = self.case.segments.iter().collect();
         if let Some(own) = self.case.findings.first().and_then(|f| f.series.group.segment.as_ref())
             && !segments.contains(&own)
+            && !self.case.everywhere
         {
             segments.insert(0, own);
         }

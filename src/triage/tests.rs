@@ -132,6 +132,7 @@ impl Told {
             versions: &self.versions,
             segments: &self.segments,
             spread: None,
+            everywhere: false,
             users_affected: self.users,
             exposure: &self.exposure,
             owner: None,

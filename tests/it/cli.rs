@@ -550,6 +550,9 @@ impl Backend for Fake {
                 incident.severity = severity;
                 (incident.state, by, "severity", why)
             }
+            PersonCommand::Merge { .. } | PersonCommand::Split { .. } | PersonCommand::Suppress { .. } => {
+                return Err(CommandError::Refused("not here".into()));
+            }
         };
         (incident.state, incident.revision) = (state, incident.revision + 1);
         let (revision, at) = (incident.revision, incident.updated_at);

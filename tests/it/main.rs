@@ -1,6 +1,7 @@
 //! The one integration binary: the product through its front door, with real parts where they can be had.
 
 mod broker;
+mod cause;
 mod crash;
 mod daemon;
 mod dead;
@@ -19,6 +20,7 @@ mod same;
 mod scenario;
 mod score;
 mod settings;
+mod sim;
 mod simulate;
 mod tidy;
 mod triage;

@@ -220,6 +220,13 @@ impl Fake {
                 ],
             }),
             action: said("Roll loan-scorer back to version 2026-11-11 in region=eu; it served without errors until 09:03 UTC."),
+            roots: Default::default(),
+            merged_into: None,
+            merged: vec![],
+            merged_beyond: 0,
+            told: vec![],
+            suppressed: None,
+            settles_at: None,
             exemplars: (0..3)
                 .map(|i| Exemplar {
                     id: said(&format!("p-88{i}41")),
@@ -427,6 +434,9 @@ impl Backend for Fake {
             PersonCommand::SetSeverity { by, severity, why } => {
                 incident.severity = severity;
                 (by, "severity", why)
+            }
+            PersonCommand::Merge { .. } | PersonCommand::Split { .. } | PersonCommand::Suppress { .. } => {
+                return Err(CommandError::Refused("not here".into()));
             }
         };
         incident.revision += 1;

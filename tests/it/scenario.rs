@@ -303,6 +303,7 @@ fn check(fault: Fault, paged_within_s: i64, resolved_within_s: i64) {
     assert_eq!(segments, expected.segment.into_iter().collect::<Vec<_>>(), "{fault}: {told:#?}");
     assert_eq!(i.versions.len(), usize::from(expected.new_version_only), "{fault}: {:?} {told:#?}", i.versions);
     assert!(i.title.contains(&format!("{} prod: ", expected.model)) && i.title.contains("09:4") && i.title.len() < 160, "{}", i.title);
+    assert!(expected.segment.is_some() || !i.title.contains('='), "{fault}: what is everywhere is not sent to one place: {}", i.title);
     // Only deployments that were: of the history, one.
     assert!(!i.title.contains("after version") || matches!(fault, Fault::Timeouts) || expected.model == "loan-scorer", "{}", i.title);
     assert!(!i.action.is_empty() && !i.severity_reasons.is_empty());
@@ -461,6 +462,19 @@ fn an_acknowledged_incident_is_resolved_by_evidence() {
     d.fleet.switch(Fault::ErrorSpike, false, off);
     d.run_for(60);
     assert_eq!((d.incidents()[0].state, d.pages()), (IncidentState::Resolved, 1), "{:#?}", d.told());
+}
+
+#[test]
+fn a_person_says_how_bad_it_is() {
+    let (mut d, id) = spiked();
+    d.act(&id, Command::SetSeverity { by: "ana".into(), severity: Severity::MINOR, why: "a test region".into() });
+    d.run_for(40);
+    let incident = &d.incidents()[0];
+    assert_eq!((incident.severity, d.pages()), (Severity::MINOR, 1), "{:#?}", d.told());
+    assert!(d.told().iter().any(|line| line.ends_with("severity now severity 3: a test region")), "{:#?}", d.told());
+    d.act(&id, Command::SetSeverity { by: "bo".into(), severity: Severity::HARM, why: "they are people".into() });
+    d.run_for(10);
+    assert_eq!((d.incidents()[0].severity, d.pages()), (Severity::HARM, 2), "{:#?}", d.told());
 }
 
 #[test]

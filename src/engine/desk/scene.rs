@@ -41,7 +41,7 @@ impl Desk {
         if findings.is_empty() {
             return;
         }
-        let place = Place { versions: incident.versions.clone(), segments: incident.segments.clone() };
+        let place = Place { versions: incident.versions.clone(), segments: incident.segments.clone(), ..Place::default() };
         if let Some(happening) = self.happening(key.clone(), findings, place, Vec::new(), now) {
             // Nothing refuses a look.
             let _ = self.command(key, Command::Reassess(Box::new(happening)), now, out);
@@ -95,7 +95,7 @@ impl Desk {
         let one = spread.filter(|_| is_of_traffic(&of.series.signal)).and_then(scope::one_part).map(|p| p.segment.clone());
         let segments: Vec<Segment> = outside.into_iter().chain(one).collect();
         if !segments.is_empty() {
-            return Place { versions: Vec::new(), segments };
+            return Place { segments, ..Place::default() };
         }
         let Some(whole) = self.judge.group(&group.whole()) else { return Place::default() };
         let from = of.onset.at;
@@ -107,7 +107,7 @@ impl Desk {
             g.key.version.is_some() && is_new && all > 0.0 && served(g) > NEARLY_ALL * all
         };
         let versions = self.judge.siblings(&whole.key).filter(came_with_it).filter_map(|g| g.key.version.as_ref().map(|v| v.to_string()));
-        Place { versions: versions.take(1).collect(), segments: Vec::new() }
+        Place { versions: versions.take(1).collect(), ..Place::default() }
     }
 
     /// Values outside the intended use that have sent something since the onset, most first.
