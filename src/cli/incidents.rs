@@ -28,6 +28,7 @@ Examples:
   bellwether incidents note inc-PC7V6D2MNF8B 'vendor ticket 4711'
   bellwether incidents approve inc-PC7V6D2MNF8B      what would be done? with --plan HASH it is done, once
   bellwether incidents undo inc-PC7V6D2MNF8B
+  bellwether incidents severity inc-PC7V6D2MNF8B 3 --why 'only the probes are hit'
   bellwether incidents merge inc-PC7V6D2MNF8B --into inc-0D74Y56B3J2W
   bellwether incidents suppress inc-PC7V6D2MNF8B --for 2h --why 'vendor is on it'
 
@@ -138,6 +139,21 @@ pub enum Incidents {
         again: bool,
         #[command(flatten)]
         who: Who,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Say how bad it is, over what Bellwether says: 1 active harm, 2 degraded, 3 minor
+    #[command(after_help = EXAMPLES)]
+    Severity {
+        id: String,
+        #[arg(value_name = "N", value_parser = clap::value_parser!(u8).range(1..=3))]
+        severity: u8,
+        /// Who says so
+        #[arg(long, value_name = "NAME", env = "USER", hide_env_values = true)]
+        by: String,
+        /// Why; it is kept in the timeline
+        #[arg(long, value_name = "TEXT")]
+        why: String,
         #[command(flatten)]
         at: At,
     },
@@ -323,6 +339,9 @@ impl Incidents {
                     body["step"] = json!(step);
                     desk.act(id, "undo", body, at.output).await
                 }
+                Incidents::Severity { id, severity, by, why, at } => {
+                    desk.act(id, "severity", json!({"by": by, "severity": severity, "why": why}), at.output).await
+                }
                 Incidents::Note { id, text, by, at } => desk.act(id, "note", json!({"by": by, "text": text}), at.output).await,
             }
         })
@@ -339,6 +358,7 @@ impl Incidents {
             | Incidents::Note { at, .. }
             | Incidents::Approve { at, .. }
             | Incidents::Undo { at, .. }
+            | Incidents::Severity { at, .. }
             | Incidents::Merge { at, .. }
             | Incidents::Split { at, .. }
             | Incidents::Suppress { at, .. }

@@ -110,6 +110,7 @@ impl Backend for Front {
             PersonCommand::Approve { by, role, step, plan } => Command::Step(StepCommand::Approve { by, role, step, plan }),
             PersonCommand::Undo { by, role, step } => Command::Step(StepCommand::Undo { by, role, step }),
             PersonCommand::Done { by, step, why } => Command::Step(StepCommand::Settle { by, step, why }),
+            PersonCommand::SetSeverity { by, severity, why } => Command::SetSeverity { by, severity, why },
             PersonCommand::Merge { into, by, why } => Command::Merge { into, by, why },
             PersonCommand::Split { by, why } => Command::Split { by, why },
             PersonCommand::Suppress { by, why, until } => Command::Suppress { by, why, until: Some(until) },

@@ -64,6 +64,12 @@ pub struct Incident {
     /// What is to be done, step by step, and what was done.
     #[serde(default)]
     pub response: Response,
+    /// How the change comes from parts of the traffic, where that can be told.
+    #[serde(default)]
+    pub spread: Option<Spread>,
+    /// Set if a person has decided the severity.
+    #[serde(default)]
+    pub severity_set: Option<SeveritySet>,
     /// What went before the onset and may have caused it: by this, incidents of one cause find each other.
     #[serde(default)]
     pub roots: Roots,
@@ -88,6 +94,11 @@ pub struct Incident {
 }
 
 impl Incident {
+    /// Does a severity that triage asks for now call for more than stands? Only what is worse than a person knew overrules him.
+    pub fn is_overruled_by(&self, asked: Severity) -> bool {
+        asked.is_worse_than(self.severity) && self.severity_set.as_ref().is_none_or(|set| asked.is_worse_than(set.over))
+    }
+
     /// The finding that names the incident: the first.
     pub fn lead(&self) -> Option<&Finding> {
         self.findings.first()
@@ -171,6 +182,67 @@ pub struct CauseGuess {
     /// All four, most probable first; probabilities sum to 1.
     pub ranked: Vec<(Cause, f64)>,
     pub facts: Vec<String>,
+    /// What each fact points at, in the order of `facts`.
+    #[serde(default)]
+    pub points_at: Vec<Option<Pointer>>,
+}
+
+/// The thing that a fact speaks of, so that a page can lead there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pointer {
+    Series {
+        id: SeriesId,
+    },
+    /// A deployment that was told, by its time and its version or target.
+    Deployment {
+        at: Time,
+        name: String,
+    },
+    /// A run of a data job.
+    Run {
+        at: Time,
+        job: String,
+    },
+    /// All models.
+    Fleet,
+}
+
+/// How a change of the whole comes from its parts: from what changed within them, and from their shares of the traffic.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Spread {
+    pub dimension: String,
+    pub unit: Unit,
+    /// The whole, as the sum of its parts.
+    pub before: f64,
+    pub after: f64,
+    /// What the change within parts makes of it, and what the mix of the traffic does; they add up to `after - before`.
+    pub within: f64,
+    pub mix: f64,
+    /// Those that make most of it first.
+    pub parts: Vec<PartOfChange>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PartOfChange {
+    pub segment: Segment,
+    /// Of the traffic, 0 to 1.
+    pub share_before: f64,
+    pub share_after: f64,
+    pub before: f64,
+    pub after: f64,
+    pub within: f64,
+    pub mix: f64,
+}
+
+/// A person's word on the severity, over what triage says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeveritySet {
+    pub by: String,
+    pub why: String,
+    pub at: Time,
+    /// What triage said then; only something worse than this overrules the person.
+    pub over: Severity,
 }
 
 /// A real observation kept as evidence, after redaction.

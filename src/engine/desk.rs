@@ -21,7 +21,9 @@ use crate::incident::{BRANCHES_MAX, Command, Effect, Event, Happening, Refusal, 
 use crate::judge::{Import, Judge, RuleFired, Rules, Said, Spoken};
 use crate::pane::{BoxedCell, Contribution, Fact, FactKind, LeafCell, Outbound, PartitionId};
 use crate::respond::{self, StepCommand};
-use crate::triage::{self, Case};
+use crate::triage::{self, Case, scope};
+
+mod scene;
 
 /// Silences and maintenance windows kept.
 const HOLDS_MAX: usize = 1_000;
@@ -87,6 +89,12 @@ struct Parts {
     /// Segments of which enough is known to say that they changed with the whole.
     surely_hit: usize,
     place: Place,
+}
+
+impl Place {
+    fn sits_nowhere(&self) -> bool {
+        self.versions.is_empty() && self.segments.is_empty()
+    }
 }
 
 impl Parts {
@@ -310,6 +318,7 @@ impl Desk {
     fn judge_pane(&mut self, pane: Time, out: &mut Outcome) {
         let pane_ms = self.settings.judge.pane_ms;
         let now = pane.plus_ms(pane_ms);
+        let looked = self.state.judged_through.unwrap_or(pane);
         if self.state.waiting.as_ref().is_some_and(|w| pane > w.pane.plus_ms(pane_ms)) {
             self.flush(out);
         }
@@ -398,6 +407,7 @@ impl Desk {
         for key in self.state.storm.due(now) {
             self.tell_again(&key, now, out);
         }
+        self.look_again(looked.min(pane), now, out);
     }
 
     /// A part may recover with its whole: when it has no traffic any more (a version that was rolled back says nothing for
@@ -647,7 +657,19 @@ impl Desk {
 
     /// Findings of one key: assessed, then put to the incident.
     fn happen(&mut self, key: IncidentKey, findings: Vec<Finding>, place: Place, exemplars: Vec<Exemplar>, now: Time, out: &mut Outcome) {
-        let Some(lead) = findings.first() else { return };
+        let Some(happening) = self.happening(key, findings, place, exemplars, now) else { return };
+        let suppressed = self.held(&happening, now);
+        self.put(Happening { suppressed, ..happening }, now, out);
+    }
+
+    /// Findings of one key with all that triage says of them, also in the light of what spoke before.
+    fn happening(&self, key: IncidentKey, findings: Vec<Finding>, place: Place, exemplars: Vec<Exemplar>, now: Time) -> Option<Happening> {
+        let lead = findings.first()?;
+        let live = self.state.incidents.get(&key).filter(|i| i.state.is_live());
+        let known: Vec<Finding> = live.iter().flat_map(|i| &i.findings).filter(|f| f.recovered_at.is_none()).cloned().collect();
+        let spread = self.spread(lead, now);
+        let of_whole = if place.sits_nowhere() { self.place_of_whole(lead, spread.as_ref()) } else { Place::default() };
+        let place = if of_whole.sits_nowhere() { place } else { of_whole };
         let asked: Vec<Severity> = findings.iter().map(|f| triage::severity_of(&f.series.signal, f.change.as_ref(), f.by_rule)).collect();
         let of_model = |f: &&Fact| f.model.as_deref().is_none_or(|m| m == key.model);
         let facts: Vec<Fact> = self.state.facts.iter().filter(of_model).cloned().collect();
@@ -666,27 +688,25 @@ impl Desk {
         hit.sort_unstable();
         hit.dedup();
         let users = self.judge.users(&lead.series.group).map(|(all, failed)| {
-            let fails = matches!(lead.series.signal, Signal::ErrorRate | Signal::TimeoutRate | Signal::Rule(_));
-            let (estimate, low, high) = if fails { failed } else { all };
+            let (estimate, low, high) = if triage::counts_failures(&lead.series.signal) { failed } else { all };
             Estimate { estimate, low, high }
         });
         let getting_worse = self.judge.line(lead.series_id).and_then(|(_, line)| {
-            let values: Vec<f64> = line.points.iter().filter(|p| p.time >= lead.onset.at).map(|p| p.value).collect();
-            let (first, last) = (values.first_chunk::<3>()?, values.last_chunk::<3>()?);
-            let (a, b) = (first.iter().sum::<f64>() / 3.0, last.iter().sum::<f64>() / 3.0);
-            let usual = lead.change.map_or(0.0, |c| c.before);
-            (values.len() >= 6).then(|| (b - usual).abs() > 1.2 * (a - usual).abs())
+            let values: Vec<(Time, f64)> = line.points.iter().filter(|p| p.time >= lead.onset.at).map(|p| (p.time, p.value)).collect();
+            scope::grows(&values, lead.change.map_or(0.0, |c| c.before))
         });
         let model = self.settings.models.get(&key.model);
         let case = Case {
             key: &key,
             findings: &findings,
+            known: &known,
             asked: &asked,
             facts: &facts,
             models_hit: hit.len(),
             models_all: self.judge.groups().iter().filter(|g| g.key.is_roll_up()).count(),
             versions: &versions,
             segments: &segments,
+            spread: spread.as_ref(),
             everywhere,
             users_affected: users,
             exposure: model.map_or(&[], |m| &m.exposure),
@@ -707,7 +727,7 @@ impl Desk {
             exposed: model.is_some_and(|m| !m.exposure.is_empty()),
             pages: a.pages,
         });
-        let happening = Happening {
+        Some(Happening {
             severity: a.severity,
             severity_reasons: a.severity_reasons,
             title: a.title,
@@ -724,16 +744,17 @@ impl Desk {
             roots: a.roots,
             suppressed: None,
             beside: None,
+            spread,
             findings,
-            key: key.clone(),
-        };
-        let suppressed = self.held(&happening, now);
-        self.put(Happening { suppressed, ..happening }, now, out);
+            key,
+        })
     }
 
     fn recovered(&mut self, series: SeriesId, words: String, now: Time, out: &mut Outcome) {
         if let Some(key) = self.key_of(series) {
             let _ = self.command(&key, Command::Recover { series, words }, now, out);
+            // What asked for the severity may be over.
+            self.look(&key, now, out);
         }
     }
 
@@ -1210,5 +1231,6 @@ fn as_happening(i: &Incident) -> Happening {
         roots: i.roots.clone(),
         suppressed: None,
         beside: None,
+        spread: None,
     }
 }

@@ -10,6 +10,7 @@ use std::collections::BinaryHeap;
 use super::Made;
 use super::chance::{Chance, mix};
 use super::fault::{CANARY, Fault};
+use super::lever::{Lever, Order, Turn, Turned};
 use super::line::{Line, quoted};
 use super::plan::{Kind, ModelPlan, Plan};
 use super::season::Season;
@@ -41,6 +42,8 @@ mod purpose {
     pub const SHELF: u64 = 0x6000_0000_0000_0000;
     pub const DEPLOY: u64 = 0x7000_0000_0000_0000;
     pub const PRICE: u64 = 0x8000_0000_0000_0000;
+    pub const LEVER: u64 = 0x9000_0000_0000_0000;
+    pub const GROUP: u64 = 0xa000_0000_0000_0000;
 }
 /// Marks the number of a request that came only because of a spike: three bits tell which of its copies.
 const EXTRA_BIT: u32 = 48;
@@ -67,6 +70,8 @@ enum Task {
     TrialOff,
     PipelineFailed(Time),
     PipelineMended,
+    /// By its number.
+    Order(usize),
     Quality(u64),
     Thumb(u64),
     Complaint(u64),
@@ -121,8 +126,21 @@ pub struct Lane {
     emitted: u64,
     versions: u64,
     version: String,
-    trial: Option<String>,
+    /// A version that is tried out, and its share of the traffic.
+    trial: Option<(String, f64)>,
+    /// The version before the last order.
+    before: Option<String>,
     pub spans: Vec<Span>,
+    levers: Vec<Lever>,
+    /// What is to be done, with its stamp, by number.
+    orders: Vec<(Order, Time)>,
+}
+
+/// What a request meets, and whose it is.
+struct Placed {
+    segment: usize,
+    on_trial: bool,
+    user: u64,
 }
 
 /// An answer of a language model, before it is told how it went.
@@ -168,7 +186,10 @@ impl Lane {
             versions,
             version: format!("1.{versions}.0"),
             trial: None,
+            before: None,
             spans: Vec::new(),
+            levers: Vec::new(),
+            orders: Vec::new(),
             plan: plan.clone(),
             model,
         };
@@ -291,6 +312,114 @@ impl Lane {
         }
     }
 
+    // --- levers and orders ---
+
+    pub fn turn(&mut self, lever: Lever) {
+        if let Turn::Mix(value, _) = &lever.turn
+            && !self.model.segments.iter().any(|(known, _)| known == value)
+        {
+            // Nobody comes from it but by the lever.
+            self.model.segments.push((value.clone(), 0.0));
+            self.segments.push(format!(",\"segments\":{{{}:{}}}", quoted(&self.model.dimension), quoted(value)));
+        }
+        self.levers.push(lever);
+    }
+
+    pub fn order(&mut self, order: Order, at: Time, stamp: Time) {
+        self.orders.push((order, stamp));
+        self.shelve(at, Task::Order(self.orders.len() - 1));
+    }
+
+    fn obey(&mut self, time: Time, number: usize, out: &mut Vec<Ready>) {
+        let Some((order, stamp)) = self.orders.get(number).cloned() else { return };
+        match order {
+            Order::Deploy { version, share, told } => {
+                let before = std::mem::replace(&mut self.version, version.clone());
+                if told {
+                    self.deployment(time, stamp, "finished", &before, (share * 100.0).round() as u64, "a new version", out);
+                }
+                self.before = Some(before.clone());
+                if share < 1.0 {
+                    self.version = before;
+                    self.trial = Some((version, share));
+                }
+            }
+            Order::Told => self.deployment(time, stamp, "finished", "1.0.0", 100, "told late", out),
+            Order::RollBack => {
+                let from = match (self.trial.take(), self.before.take()) {
+                    (Some((trial, _)), _) => trial,
+                    (None, Some(before)) => std::mem::replace(&mut self.version, before),
+                    (None, None) => return,
+                };
+                self.deployment(time, stamp, "rolled_back", &from, 100, "back to the version before", out);
+            }
+            Order::Changed { kind, name } => {
+                let mut line = self.open("deployment", Some(self.emitted), stamp);
+                line.raw(",\"target\":{\"kind\":").raw(&quoted(&kind)).raw(",\"name\":").raw(&quoted(&name));
+                line.raw("},\"phase\":\"finished\",\"actor\":\"ci\"");
+                self.close_plain("deployment", time, stamp, line, out);
+            }
+            Order::Run { job, is_good } => self.run(time, stamp, &job, is_good, out),
+        }
+    }
+
+    /// The levers that hold for the request of this number.
+    fn turned(&mut self, time: Time, index: u64, version: &str, segment: usize, group: &str) -> Turned {
+        let mut turned = Turned::none(self.chance(purpose::LEVER, index));
+        if self.levers.is_empty() {
+            return turned;
+        }
+        let value = self.model.segments.get(segment).map_or("", |(value, _)| value.as_str());
+        for lever in &mut self.levers {
+            let reach = lever.reach(time);
+            if reach > 0.0 && lever.whom.is_met(version, value, group) {
+                turned.add(&lever.turn, reach);
+                if lever.is_once() {
+                    lever.to = lever.from;
+                }
+            }
+        }
+        turned
+    }
+
+    /// How many requests come where one would.
+    fn crowd(&self, time: Time, segment: usize) -> f64 {
+        let value = self.model.segments.get(segment).map_or("", |(value, _)| value.as_str());
+        let factor = |l: &Lever| match l.turn {
+            Turn::Traffic(factor) if l.whom.is_met(&self.version, value, "") => 1.0 + (factor.clamp(0.0, 8.0) - 1.0) * l.reach(time),
+            _ => 1.0,
+        };
+        self.levers.iter().map(factor).product()
+    }
+
+    /// What levers add to the evaluator's value, without taking up the chance of an answer.
+    fn shifts(&self, time: Time, version: &str, segment: usize) -> f64 {
+        let value = self.model.segments.get(segment).map_or("", |(value, _)| value.as_str());
+        let shift = |l: &Lever| match l.turn {
+            Turn::Quality(by) if l.whom.is_met(version, value, "") => by * l.reach(time),
+            _ => 0.0,
+        };
+        self.levers.iter().map(shift).sum()
+    }
+
+    /// The process is gone, and its heartbeat with it.
+    fn is_hung(&self, time: Time) -> bool {
+        let stops = |l: &Lever| matches!(l.turn, Turn::Traffic(f) if f <= 0.0) && l.whom.segment.is_none() && l.reach(time) >= 1.0;
+        self.levers.iter().any(stops)
+    }
+
+    /// The protected attribute and its value that belong to the request of this number.
+    fn group_of(&self, index: u64) -> Option<(&str, &str)> {
+        let (attribute, values) = self.model.groups.as_ref()?;
+        let total: f64 = values.iter().map(|v| v.1.max(0.0)).sum();
+        let mut left = self.chance(purpose::GROUP, index).unit() * total;
+        let value = values.iter().find(|(_, weight)| {
+            left -= weight.max(0.0);
+            left < 0.0
+        });
+        value.or(values.last()).map(|(value, _)| (attribute.as_str(), value.as_str()))
+    }
+
     /// Faults that are on, one bit each.
     fn troubles(&self, time: Time) -> u32 {
         self.spans.iter().filter(|s| s.from <= time && time < s.to).fold(0, |bits, s| bits | s.fault.bit())
@@ -321,6 +450,19 @@ impl Lane {
         if is_on(Fault::Silence) {
             return;
         }
+        if self.levers.iter().any(|l| matches!(l.turn, Turn::Traffic(_))) {
+            let crowd = self.crowd(time, self.placed(index, time).segment);
+            let gap = self.next_time().since_ms(time).clamp(0, 60_000) as u64;
+            let mut chance = self.chance(purpose::LEVER, index ^ 1 << EXTRA_BIT);
+            let more = (crowd - 1.0).max(0.0);
+            let copies = more.floor() as u64 + u64::from(chance.unit() < more.fract());
+            for copy in 1..=copies.min(7) {
+                self.shelve(time.plus_ms(chance.below(gap + 1) as i64), Task::Extra(index | copy << EXTRA_BIT));
+            }
+            if chance.unit() >= crowd {
+                return;
+            }
+        }
         if is_on(Fault::TrafficDrop) && self.chance(purpose::TROUBLE, index ^ 7 << EXTRA_BIT).unit() >= 1.0 / 3.0 {
             return;
         }
@@ -336,7 +478,7 @@ impl Lane {
             Task::Heartbeat => {
                 let wait = i64::from(self.plan.heartbeat_s) * 1_000;
                 self.shelve(time.plus_ms(wait), Task::Heartbeat);
-                if self.troubles(time) & Fault::Silence.bit() == 0 {
+                if self.troubles(time) & Fault::Silence.bit() == 0 && !self.is_hung(time) {
                     let mut line = self.open("heartbeat", None, time);
                     line.raw(",\"expected_interval_s\":").int(u64::from(self.plan.heartbeat_s));
                     self.close_plain("heartbeat", time, time, line, out);
@@ -355,10 +497,10 @@ impl Lane {
                 let before = std::mem::replace(&mut self.version, trial.clone());
                 self.deployment(time, stamp, "finished", &before, (TRIAL_SHARE * 100.0) as u64, "new ranking backend, half of the traffic", out);
                 self.version = before;
-                self.trial = Some(trial);
+                self.trial = Some((trial, TRIAL_SHARE));
             }
             Task::TrialOff => {
-                if let Some(trial) = self.trial.take() {
+                if let Some((trial, _)) = self.trial.take() {
                     self.deployment(time, time, "rolled_back", &trial, 100, "back to the version before", out);
                 }
             }
@@ -370,6 +512,7 @@ impl Lane {
             }
             Task::PipelineFailed(stamp) => self.pipeline(time, stamp, false, out),
             Task::PipelineMended => self.pipeline(time, time, true, out),
+            Task::Order(number) => self.obey(time, number, out),
             Task::Quality(index) => self.quality(time, index, out),
             Task::Thumb(index) => self.thumb(time, index, out),
             Task::Complaint(index) => self.complaint(time, index, out),
@@ -381,33 +524,49 @@ impl Lane {
         format!("1.{}.0", self.versions)
     }
 
-    /// The version and the segment that the request of this number meets.
-    fn placed(&self, index: u64) -> (usize, bool, u64) {
+    fn placed(&self, index: u64, time: Time) -> Placed {
         let mut chance = self.chance(purpose::BODY, index);
         let (segment, trial, user) = (chance.unit(), chance.unit(), chance.unit());
-        let segment = self.weights.iter().position(|w| segment < *w).unwrap_or(self.weights.len().saturating_sub(1));
-        (segment, trial < TRIAL_SHARE, (user * user * self.model.users.max(1) as f64) as u64)
+        let mut segment = self.weights.iter().position(|w| segment < *w).unwrap_or(self.weights.len().saturating_sub(1));
+        for lever in &self.levers {
+            if let Turn::Mix(value, share) = &lever.turn
+                && let Some(at) = self.model.segments.iter().position(|(known, _)| known == value)
+                && self.chance(purpose::LEVER, index ^ 2 << EXTRA_BIT).unit() < share * lever.reach(time)
+            {
+                segment = at;
+            }
+        }
+        let on_trial = self.trial.as_ref().is_some_and(|(_, share)| trial < *share);
+        Placed { segment, on_trial, user: (user * user * self.model.users.max(1) as f64) as u64 }
+    }
+
+    fn version_of(&self, placed: &Placed) -> &str {
+        self.trial.as_ref().filter(|_| placed.on_trial).map_or(&self.version, |(version, _)| version)
     }
 
     fn prediction(&mut self, time: Time, index: u64, troubles: u32, out: &mut Vec<Ready>) {
         let is_on = |fault: Fault| troubles & fault.bit() != 0;
-        let (segment, on_trial, user) = self.placed(index);
+        let placed = self.placed(index, time);
+        let (segment, user) = (placed.segment, placed.user);
         // Skips what `placed` used: the same stream goes on.
         let mut chance = self.chance(purpose::BODY, index);
         for _ in 0..3 {
             chance.bits();
         }
         let mut trouble = self.chance(purpose::TROUBLE, index);
-        let trial = self.trial.as_deref().filter(|_| on_trial);
+        let version = self.version_of(&placed).to_owned();
+        let group = self.group_of(index).map(|(attribute, value)| (attribute.to_owned(), value.to_owned()));
+        let mut turned = self.turned(time, index, &version, segment, group.as_ref().map_or("", |g| &g.1));
 
         let wander = 1.0 + (self.plan.rate_wander * self.rate_level).clamp(-0.1, 0.1);
         let (mut error_rate, mut timeout_rate) = (self.model.error_rate * wander, self.model.timeout_rate * wander);
         if is_on(Fault::ErrorSpike) && segment == 0 {
             error_rate = error_rate.max(0.12);
         }
-        if is_on(Fault::Timeouts) && trial.is_some() {
+        if is_on(Fault::Timeouts) && placed.on_trial {
             timeout_rate = timeout_rate.max(0.06);
         }
+        (error_rate, timeout_rate) = (error_rate.max(turned.errors), timeout_rate.max(turned.timeouts));
         if is_on(Fault::TotalFailure) {
             (error_rate, timeout_rate) = (1.0, 0.0);
         }
@@ -423,14 +582,24 @@ impl Lane {
         if is_on(Fault::LatencyTail) && pace > P90 {
             latency_ms *= 3.0;
         }
+        latency_ms *= turned.latency * if pace > P90 { turned.tail } else { 1.0 };
         if is_timeout {
             latency_ms = TIMEOUT_MS;
         }
+        let is_garbled = turned.strikes(turned.garbled);
 
         let mut line = self.open("prediction", Some(index), time);
-        line.raw(",\"version\":\"").raw(trial.unwrap_or(&self.version)).raw("\"");
+        line.raw(",\"version\":\"").raw(&version).raw("\"");
         line.raw(self.segments.get(segment).map_or("", String::as_str));
-        line.raw(",\"user\":\"u-").int(user).raw("\",\"latency_ms\":").fixed(latency_ms, 2);
+        if let Some((attribute, value)) = &group {
+            line.raw(",\"groups\":{").raw(&quoted(attribute)).raw(":").raw(&quoted(value)).raw("}");
+        }
+        line.raw(",\"user\":\"u-").int(user).raw("\",\"latency_ms\":");
+        if is_garbled {
+            line.raw("\"a while\"");
+        } else {
+            line.fixed(latency_ms, 2);
+        }
         if is_timeout {
             line.raw(",\"status\":\"timeout\",\"error\":{\"type\":\"timeout\",\"code\":\"504\"}");
         } else if is_error {
@@ -438,13 +607,15 @@ impl Lane {
             line.raw(",\"status\":\"error\",\"error\":{\"type\":\"").raw(kind).raw("\",\"code\":\"").raw(code).raw("\"}");
         }
         match self.model.kind {
-            Kind::Scorer => scorer(&mut line, &mut chance, &mut trouble, troubles, is_good),
-            Kind::Ranker => ranker(&mut line, &mut chance, troubles, is_good),
+            Kind::Scorer => scorer(&mut line, &mut chance, &mut trouble, troubles, &mut turned, is_good),
+            Kind::Ranker => ranker(&mut line, &mut chance, troubles, &mut turned, is_good),
             Kind::Assistant if is_good => {
-                let harm = self.strikes(Fault::HarmfulOutput, time);
-                let leak = self.strikes(Fault::CanaryLeak, time);
-                assistant(&mut line, &mut chance, &mut trouble, troubles, harm, leak);
-                self.aftermath(time, index, is_on(Fault::Complaints));
+                if self.strikes(Fault::HarmfulOutput, time) {
+                    turned.confirmed = Some("harmful".to_owned());
+                }
+                turned.canary |= self.strikes(Fault::CanaryLeak, time);
+                assistant(&mut line, &mut chance, &mut trouble, troubles, &mut turned);
+                self.aftermath(time, index, is_on(Fault::Complaints), turned.complaints);
             }
             Kind::Assistant => {}
         }
@@ -452,7 +623,7 @@ impl Lane {
     }
 
     /// What an answer causes later.
-    fn aftermath(&mut self, time: Time, index: u64, are_angry: bool) {
+    fn aftermath(&mut self, time: Time, index: u64, are_angry: bool, complaints_min: f64) {
         let mut chance = self.chance(purpose::SHELF, index);
         let (evaluated, thumb, complaint) = (chance.unit(), chance.unit(), chance.unit());
         let wait = |chance: &mut Chance| time.plus_ms(500 + chance.below(3_500) as i64);
@@ -464,7 +635,7 @@ impl Lane {
             self.shelve(when_thumb, Task::Thumb(index));
         }
         let complaints = if are_angry { self.model.complaints.max(0.015) } else { self.model.complaints };
-        if complaint < complaints {
+        if complaint < complaints.max(complaints_min) {
             self.shelve(when_complaint, Task::Complaint(index));
         }
     }
@@ -475,9 +646,11 @@ impl Lane {
         let shift = if self.troubles(time) & Fault::QualityDrop.bit() != 0 { -0.08 } else { 0.0 };
         // The scale ends at one; the mean is set a little higher, so that what is left below it has the mean asked for.
         let value = (uncapped_mean(quality.mean, quality.sigma) + quality.sigma * chance.normal()).min(1.0);
-        let (segment, on_trial, user) = self.placed(index);
+        let placed = self.placed(index, time);
+        let user = placed.user;
+        let shift = shift + self.shifts(time, self.version_of(&placed), placed.segment);
         let mut line = self.open("quality", Some(index), time);
-        self.about(&mut line, index, segment, on_trial);
+        self.about(&mut line, index, &placed);
         line.raw(",\"name\":").raw(&quoted(&quality.name)).raw(",\"value\":").fixed((value + shift).clamp(0.0, 1.0), 3);
         line.raw(",\"evaluator\":\"llm\",\"evaluator_version\":\"judge-7\"");
         self.close(2, index, time, user, line, out);
@@ -485,26 +658,28 @@ impl Lane {
 
     fn thumb(&mut self, time: Time, index: u64, out: &mut Vec<Ready>) {
         let up = self.chance(purpose::SHELF, index ^ 2 << 60).unit() < 0.9;
-        let (segment, on_trial, user) = self.placed(index);
+        let placed = self.placed(index, time);
+        let user = placed.user;
         let mut line = self.open("feedback", Some(index), time);
-        self.about(&mut line, index, segment, on_trial);
+        self.about(&mut line, index, &placed);
         line.raw(",\"kind_of\":\"thumb\",\"value\":").raw(if up { "1" } else { "-1" });
         self.close(3, index, time, user, line, out);
     }
 
     fn complaint(&mut self, time: Time, index: u64, out: &mut Vec<Ready>) {
-        let (segment, on_trial, user) = self.placed(index);
+        let placed = self.placed(index, time);
+        let user = placed.user;
         // A thumb and a complaint about the same answer are two events.
         let mut line = self.open("feedback", Some(index | 1 << 56), time);
-        self.about(&mut line, index, segment, on_trial);
+        self.about(&mut line, index, &placed);
         line.raw(",\"kind_of\":\"complaint\",\"category\":\"wrong_answer\",\"user\":\"u-").int(user).raw("\"");
         self.close(3, index | 1 << 56, time, user, line, out);
     }
 
     /// Which answer an evaluation or a feedback is about.
-    fn about(&self, line: &mut Line, index: u64, segment: usize, on_trial: bool) {
-        let version = self.trial.as_deref().filter(|_| on_trial).unwrap_or(&self.version);
-        line.raw(",\"version\":\"").raw(version).raw("\"").raw(self.segments.get(segment).map_or("", String::as_str));
+    fn about(&self, line: &mut Line, index: u64, placed: &Placed) {
+        let segment = self.segments.get(placed.segment).map_or("", String::as_str);
+        line.raw(",\"version\":\"").raw(self.version_of(placed)).raw("\"").raw(segment);
         line.raw(",\"prediction_id\":\"").raw(&self.stem).int(index).raw("\"");
     }
 
@@ -519,8 +694,12 @@ impl Lane {
 
     fn pipeline(&mut self, arrival: Time, stamp: Time, is_good: bool, out: &mut Vec<Ready>) {
         let Some(job) = self.model.pipeline.clone() else { return };
+        self.run(arrival, stamp, &job, is_good, out);
+    }
+
+    fn run(&mut self, arrival: Time, stamp: Time, job: &str, is_good: bool, out: &mut Vec<Ready>) {
         let mut line = self.open("pipeline", Some(self.emitted), stamp);
-        line.raw(",\"job\":").raw(&quoted(&job)).raw(",\"run_id\":\"run-").int(self.emitted).raw("\",\"state\":\"");
+        line.raw(",\"job\":").raw(&quoted(job)).raw(",\"run_id\":\"run-").int(self.emitted).raw("\",\"state\":\"");
         line.raw(if is_good { "succeeded\"" } else { "failed\",\"error\":\"source table income_statements is 40 % short\"" });
         line.raw(",\"outputs\":[{\"name\":\"applicant_features\"}]");
         self.close_plain("pipeline", arrival, stamp, line, out);
@@ -587,8 +766,10 @@ impl Lane {
         let draws = 100_000;
         let total: f64 = (0..draws)
             .map(|i| {
-                let tokens = tokens(&mut self.chance(purpose::PRICE, i), 0);
-                cost(&tokens, 0)
+                let mut chance = self.chance(purpose::PRICE, i);
+                let as_usual = Turned::none(chance.clone());
+                let tokens = tokens(&mut chance, 0, &as_usual);
+                cost(&tokens, 0, &as_usual)
             })
             .sum();
         total / draws as f64 * (1.0 - self.model.error_rate - self.model.timeout_rate)
@@ -621,57 +802,88 @@ fn word<'w>(chance: &mut Chance, words: &[(&'w str, f64)]) -> &'w str {
     words.last().map_or("", |w| w.0)
 }
 
-fn scorer(line: &mut Line, chance: &mut Chance, trouble: &mut Chance, troubles: u32, is_good: bool) {
-    let is_on = |fault: Fault| troubles & fault.bit() != 0;
-    trouble.bits();
-    let income_lost = trouble.unit() < 0.4;
-    let is_unheard_of = trouble.unit() < 0.25;
-    let (income, debt, lines) = (chance.normal(), chance.normal(), chance.normal());
-    line.raw(",\"features\":{\"income\":");
-    if is_on(Fault::FeatureMissing) && income_lost {
-        line.raw("null");
-    } else {
-        line.fixed(42_000.0 * (0.5 * income).exp(), 0);
+/// Writes features: each as it is, turned, or lost.
+struct Features<'a> {
+    line: &'a mut Line,
+    turned: &'a mut Turned,
+    is_first: bool,
+}
+
+impl Features<'_> {
+    fn name(&mut self, name: &str) {
+        self.line.raw(if self.is_first { "\"" } else { ",\"" }).raw(name).raw("\":");
+        self.is_first = false;
     }
-    line.raw(",\"age\":").fixed((41.0 + 12.0 * chance.normal()).clamp(18.0, 90.0), 0);
-    line.raw(",\"debt_ratio\":").fixed(logistic(-0.8 + 0.7 * debt), 4);
-    let employment = word(chance, &[("employed", 0.66), ("self", 0.16), ("retired", 0.1), ("student", 0.05), ("unemployed", 0.03)]);
-    line.raw(",\"employment\":\"").raw(if is_on(Fault::UnseenValues) && is_unheard_of { "EMPLOYED_V2" } else { employment });
-    line.raw("\",\"amount\":").fixed(12_000.0 * (0.6 * chance.normal()).exp(), 0);
-    line.raw(",\"term_months\":").raw(word(chance, &[("12", 0.15), ("24", 0.25), ("36", 0.35), ("48", 0.15), ("60", 0.1)]));
-    line.raw(",\"credit_lines\":").fixed((4.0 * (0.5 * lines).exp()).floor(), 0);
-    line.raw(",\"delinquencies\":").raw(word(chance, &[("0", 0.82), ("1", 0.12), ("2", 0.04), ("3", 0.02)]));
-    let (has_savings, savings) = (chance.unit() >= 0.03, chance.normal());
-    line.raw(",\"savings\":");
-    if has_savings {
-        line.fixed(6_500.0 * (0.9 * savings).exp(), 0);
-    } else {
-        line.raw("null");
+
+    fn number(&mut self, name: &str, value: Option<f64>, decimals: u32) {
+        self.name(name);
+        match value.filter(|_| !self.turned.loses(name)) {
+            Some(value) => self.line.fixed(value * self.turned.factor(name), decimals),
+            None => self.line.raw("null"),
+        };
     }
-    line.raw(",\"home\":\"").raw(word(chance, &[("rent", 0.45), ("mortgage", 0.35), ("own", 0.2)]));
-    line.raw("\",\"months_at_job\":").fixed(38.0 * (0.8 * chance.normal()).exp(), 0);
-    line.raw(",\"channel\":\"").raw(word(chance, &[("web", 0.5), ("app", 0.4), ("branch", 0.1)])).raw("\"}");
-    if is_good {
-        let shift = if is_on(Fault::PredictionShift) { 0.8 } else { 0.0 };
-        let score = logistic(0.6 + 0.5 * income - 0.6 * debt + 0.62 * chance.normal() + shift);
-        line.raw(",\"score\":").fixed(score, 4).raw(",\"label\":\"").raw(if score >= 0.5 { "approve" } else { "decline" }).raw("\"");
+
+    fn word(&mut self, name: &str, value: &str) {
+        self.name(name);
+        if self.turned.loses(name) {
+            self.line.raw("null");
+        } else {
+            let is_unheard_of = self.turned.is_unheard_of(name);
+            self.line.raw("\"").raw(if is_unheard_of { "never-seen" } else { value }).raw("\"");
+        }
     }
 }
 
-fn ranker(line: &mut Line, chance: &mut Chance, troubles: u32, is_good: bool) {
-    let affinity = chance.normal();
-    line.raw(",\"features\":{\"affinity\":").fixed(affinity, 3).raw(",\"price\":").fixed(24.0 * (0.7 * chance.normal()).exp(), 2);
-    line.raw(",\"age_days\":").fixed(30.0 * chance.exponential(), 1).raw(",\"clicks_7d\":").fixed((6.0 * (0.8 * chance.normal()).exp()).floor(), 0);
-    line.raw(",\"device\":\"").raw(word(chance, &[("phone", 0.6), ("desktop", 0.32), ("tablet", 0.08)]));
-    line.raw("\",\"is_member\":").raw(if chance.unit() < 0.3 { "true" } else { "false" }).raw("}");
+fn scorer(line: &mut Line, chance: &mut Chance, trouble: &mut Chance, troubles: u32, turned: &mut Turned, is_good: bool) {
+    let is_on = |fault: Fault| troubles & fault.bit() != 0;
+    trouble.bits();
+    let income_lost = trouble.unit() < 0.4 && is_on(Fault::FeatureMissing);
+    let is_unheard_of = trouble.unit() < 0.25 && is_on(Fault::UnseenValues);
+    let (income, debt, lines) = (chance.normal(), chance.normal(), chance.normal());
+    line.raw(",\"features\":{");
+    let mut f = Features { line, turned, is_first: true };
+    let number = |chance: &mut Chance, words: &[(&str, f64)]| word(chance, words).parse::<f64>().ok();
+    f.number("income", (!income_lost).then(|| 42_000.0 * (0.5 * income).exp()), 0);
+    f.number("age", Some((41.0 + 12.0 * chance.normal()).clamp(18.0, 90.0)), 0);
+    f.number("debt_ratio", Some(logistic(-0.8 + 0.7 * debt)), 4);
+    let employment = word(chance, &[("employed", 0.66), ("self", 0.16), ("retired", 0.1), ("student", 0.05), ("unemployed", 0.03)]);
+    f.word("employment", if is_unheard_of { "EMPLOYED_V2" } else { employment });
+    f.number("amount", Some(12_000.0 * (0.6 * chance.normal()).exp()), 0);
+    f.number("term_months", number(chance, &[("12", 0.15), ("24", 0.25), ("36", 0.35), ("48", 0.15), ("60", 0.1)]), 0);
+    f.number("credit_lines", Some((4.0 * (0.5 * lines).exp()).floor()), 0);
+    f.number("delinquencies", number(chance, &[("0", 0.82), ("1", 0.12), ("2", 0.04), ("3", 0.02)]), 0);
+    let (has_savings, savings) = (chance.unit() >= 0.03, chance.normal());
+    f.number("savings", has_savings.then(|| 6_500.0 * (0.9 * savings).exp()), 0);
+    f.word("home", word(chance, &[("rent", 0.45), ("mortgage", 0.35), ("own", 0.2)]));
+    f.number("months_at_job", Some(38.0 * (0.8 * chance.normal()).exp()), 0);
+    f.word("channel", word(chance, &[("web", 0.5), ("app", 0.4), ("branch", 0.1)]));
+    line.raw("}");
     if is_good {
-        let shift = if troubles & Fault::PredictionShift.bit() != 0 { 0.8 } else { 0.0 };
+        let shift = turned.score + if is_on(Fault::PredictionShift) { 0.8 } else { 0.0 };
+        let score = logistic(0.6 + 0.5 * income - 0.6 * debt + 0.62 * chance.normal() + shift);
+        let is_approved = score >= 0.5 && !turned.strikes(turned.declined);
+        line.raw(",\"score\":").fixed(score, 4).raw(",\"label\":\"").raw(if is_approved { "approve" } else { "decline" }).raw("\"");
+    }
+}
+
+fn ranker(line: &mut Line, chance: &mut Chance, troubles: u32, turned: &mut Turned, is_good: bool) {
+    let affinity = chance.normal();
+    line.raw(",\"features\":{");
+    let mut f = Features { line, turned, is_first: true };
+    f.number("affinity", Some(affinity), 3);
+    f.number("price", Some(24.0 * (0.7 * chance.normal()).exp()), 2);
+    f.number("age_days", Some(30.0 * chance.exponential()), 1);
+    f.number("clicks_7d", Some((6.0 * (0.8 * chance.normal()).exp()).floor()), 0);
+    f.word("device", word(chance, &[("phone", 0.6), ("desktop", 0.32), ("tablet", 0.08)]));
+    line.raw(",\"is_member\":").raw(if chance.unit() < 0.3 { "true" } else { "false" }).raw("}");
+    if is_good {
+        let shift = turned.score + if troubles & Fault::PredictionShift.bit() != 0 { 0.8 } else { 0.0 };
         line.raw(",\"score\":").fixed(logistic(0.8 * affinity + 0.6 * chance.normal() + shift), 4);
     }
 }
 
 /// Lognormal, and for one request in fifty a tail that falls only with its 2.5th power.
-fn tokens(chance: &mut Chance, troubles: u32) -> Tokens {
+fn tokens(chance: &mut Chance, troubles: u32, turned: &Turned) -> Tokens {
     let mut heavy = |median: f64, sigma: f64, most: f64| {
         let (z, is_long, u) = (chance.normal(), chance.unit() < 0.02, chance.unit());
         let stretch = if is_long { (1.0 - u).powf(-0.4) } else { 1.0 };
@@ -679,28 +891,29 @@ fn tokens(chance: &mut Chance, troubles: u32) -> Tokens {
     };
     let (input, output) = (heavy(620.0, 0.7, 128_000.0), heavy(170.0, 0.6, 16_000.0));
     let more = if troubles & Fault::CostDrift.bit() != 0 { 1.6 } else { 1.0 };
-    Tokens { input: input.round(), output: (output * more).round() }
+    Tokens { input: (input * turned.tokens_in).round(), output: (output * more * turned.tokens_out).round() }
 }
 
-fn cost(tokens: &Tokens, troubles: u32) -> f64 {
-    let price = if troubles & Fault::CostDouble.bit() != 0 { 2.0 } else { 1.0 };
+fn cost(tokens: &Tokens, troubles: u32, turned: &Turned) -> f64 {
+    let price = turned.price * if troubles & Fault::CostDouble.bit() != 0 { 2.0 } else { 1.0 };
     (tokens.input * USD_IN + tokens.output * USD_OUT) * price
 }
 
-fn assistant(line: &mut Line, chance: &mut Chance, trouble: &mut Chance, troubles: u32, is_harmful: bool, is_leak: bool) {
+fn assistant(line: &mut Line, chance: &mut Chance, trouble: &mut Chance, troubles: u32, turned: &mut Turned) {
     let is_on = |fault: Fault| troubles & fault.bit() != 0;
     trouble.bits();
     let (fade, attack) = (trouble.unit() < 0.12, trouble.unit() < 0.08);
-    let tokens = tokens(chance, troubles);
-    line.raw(",\"first_token_ms\":").fixed(310.0 * (0.4 * chance.normal()).exp(), 1);
+    let tokens = tokens(chance, troubles, turned);
+    line.raw(",\"first_token_ms\":").fixed(310.0 * (0.4 * chance.normal()).exp() * turned.first_token, 1);
     line.raw(",\"input_tokens\":").fixed(tokens.input, 0).raw(",\"output_tokens\":").fixed(tokens.output, 0);
-    line.raw(",\"cost_usd\":").fixed(cost(&tokens, troubles), 9);
+    line.raw(",\"cost_usd\":").fixed(cost(&tokens, troubles, turned), 9);
     line.raw(",\"finish_reason\":\"").raw(word(chance, &[("stop", 0.96), ("length", 0.035), ("content_filter", 0.005)])).raw("\"");
     let (answer, is_empty) = (chance.below(ANSWERS.len() as u64) as usize, chance.unit() < 0.004);
     line.raw(",\"output\":\"");
-    if is_leak {
+    let fades = turned.strikes(turned.empty);
+    if turned.canary {
         line.raw("As my instructions say: ").raw(CANARY);
-    } else if !(is_empty || is_on(Fault::EmptyAnswers) && fade) {
+    } else if !(is_empty || fades || is_on(Fault::EmptyAnswers) && fade) {
         line.raw(ANSWERS[answer]);
     }
     // A classifier's word: nearly always low, now and then above one half.
@@ -708,12 +921,17 @@ fn assistant(line: &mut Line, chance: &mut Chance, trouble: &mut Chance, trouble
         let (raised, u) = (chance.unit() < share || is_raised, chance.unit());
         if raised { 0.5 + 0.5 * u } else { 0.35 * u * u * u }
     };
-    let (harmful, injection) = (suspicion(0.002, false), suspicion(0.003, is_on(Fault::InjectionWave) && attack));
-    line.raw("\",\"flags\":{\"harmful\":");
-    if is_harmful {
-        line.raw("\"confirmed\"");
-    } else {
-        line.fixed(harmful, 3);
-    }
-    line.raw(",\"injection\":").fixed(injection, 3).raw("}");
+    let harmful = suspicion(0.002, turned.raises("harmful"));
+    let injection = suspicion(0.003, is_on(Fault::InjectionWave) && attack || turned.raises("injection"));
+    let mut flag = |lead: &str, name: &str, value: f64| {
+        line.raw(lead).raw(name).raw("\":");
+        if turned.confirmed.as_deref() == Some(name) {
+            line.raw("\"confirmed\"");
+        } else {
+            line.fixed(value, 3);
+        }
+    };
+    flag("\",\"flags\":{\"", "harmful", harmful);
+    flag(",\"", "injection", injection);
+    line.raw("}");
 }

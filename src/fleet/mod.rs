@@ -13,6 +13,7 @@ use crate::domain::time::{DAY_MS, HOUR_MS};
 mod chance;
 mod fault;
 mod lane;
+mod lever;
 mod line;
 mod plan;
 mod season;
@@ -22,6 +23,7 @@ mod truth;
 
 pub use chance::Chance;
 pub use fault::{CANARY, Expected, Fault, UnknownFault};
+pub use lever::{Lever, Order, Turn, Whom};
 pub use plan::{Kind, ModelPlan, Plan, QualityPlan};
 pub use truth::{FaultTruth, ModelTruth, Truth};
 
@@ -143,6 +145,26 @@ impl Fleet {
         self.truth.faults = spans.collect();
         self.truth.faults.sort_by_key(|f| f.from);
         true
+    }
+
+    /// Turns a lever of a model. False when there is no such model. Levers are no faults: the books do not hold them.
+    pub fn turn(&mut self, model: &str, lever: Lever) -> bool {
+        let Some(lane) = self.lanes.iter_mut().find(|l| l.model.name == model) else { return false };
+        lane.turn(lever);
+        true
+    }
+
+    /// Does something to a model at `at`, with the stamp `stamp` on what tells of it. False when there is no such model.
+    pub fn order(&mut self, model: &str, order: Order, at: Time, stamp: Time) -> bool {
+        let frontier = self.frontier;
+        let Some(lane) = self.lanes.iter_mut().find(|l| l.model.name == model) else { return false };
+        lane.order(order, at.max(frontier), stamp);
+        true
+    }
+
+    /// Names of the models, in the order of the plan.
+    pub fn models(&self) -> impl Iterator<Item = &str> {
+        self.lanes.iter().map(|l| l.model.name.as_str())
     }
 
     /// The model that a fault hits: the demo's, or else the first that can have it.

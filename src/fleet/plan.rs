@@ -52,6 +52,8 @@ pub struct ModelPlan {
     pub complaints: f64,
     /// The data job whose successful runs are told every hour.
     pub pipeline: Option<String>,
+    /// A protected attribute that every event carries, and its values with their weights. Scorers only.
+    pub groups: Option<(String, Vec<(String, f64)>)>,
 }
 
 /// The whole fleet. Every knob may be turned by itself.
@@ -106,6 +108,7 @@ impl Plan {
             thumbs: 0.0,
             complaints: 0.0,
             pipeline: None,
+            groups: None,
         };
         let scorer = ModelPlan { pipeline: Some("loan-features".to_owned()), ..model("loan-scorer", Kind::Scorer, 400.0, 38.0, 0.45, 13.0) };
         let assistant = ModelPlan {
@@ -145,6 +148,7 @@ impl Plan {
                 thumbs: if is_assistant { 0.03 } else { 0.0 },
                 complaints: if is_assistant { 0.001 } else { 0.0 },
                 pipeline: (kind == Kind::Scorer).then(|| format!("features-{i:03}")),
+                groups: None,
             }
         };
         Plan::of((0..models).map(model).collect())

@@ -329,6 +329,7 @@ mod tests {
             roots: Roots::default(),
             suppressed: None,
             beside: None,
+            spread: None,
         };
         for word in words {
             match word.split_once([':', '=']) {

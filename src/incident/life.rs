@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::delivery::Notice;
 use crate::domain::incident::{
-    Actor, Answer, Branch, CauseGuess, Estimate, Exemplar, Finding, Incident, IncidentKey, Roots, Suppression, TimelineEntry,
+    Actor, Answer, Branch, CauseGuess, Estimate, Exemplar, Finding, Incident, IncidentKey, Roots, SeveritySet, Spread, Suppression, TimelineEntry,
 };
 use crate::domain::response::{Job, Response, Timer, TimerKind};
 use crate::domain::{ClosedAs, IncidentState, Onset, Segment, SeriesId, Severity, StepState, Time};
@@ -59,6 +59,14 @@ pub enum Command {
     Step(StepCommand),
     /// Somebody with a clock has looked at it.
     Tick,
+    /// A person says how bad it is, and why.
+    SetSeverity {
+        by: String,
+        severity: Severity,
+        why: String,
+    },
+    /// What still speaks was looked at again.
+    Reassess(Box<Happening>),
     /// A happening of this key has the same cause as another incident: it is kept here, and told there.
     Under {
         happening: Box<Happening>,
@@ -130,6 +138,7 @@ pub struct Happening {
     /// Is this worth a page, and why (not).
     pub pages: bool,
     pub page_reason: String,
+    pub spread: Option<Spread>,
     pub roots: Roots,
     /// A silence or a maintenance window fits: it is listed and calls nobody.
     pub suppressed: Option<Suppression>,
@@ -183,6 +192,18 @@ pub enum Event {
     Climbed {
         level: u32,
         to: Vec<String>,
+        words: String,
+    },
+    SeveritySet {
+        by: String,
+        severity: Severity,
+        why: String,
+    },
+    /// A later look says something else than the first, in words; nobody is called.
+    Reassessed {
+        happening: Box<Happening>,
+        /// What asked for the severity is over by evidence, and what still speaks asks for less.
+        is_milder: bool,
         words: String,
     },
     /// Opens under another incident, which tells of it.
@@ -247,6 +268,8 @@ impl Event {
             Event::Stepped(_) => "stepped",
             Event::Timed { .. } => "timed",
             Event::Climbed { .. } => "climbed",
+            Event::SeveritySet { .. } => "severity",
+            Event::Reassessed { .. } => "reassessed",
             Event::OpenedUnder { .. } | Event::Merged { .. } => "merged",
             Event::Took { .. } => "joined",
             Event::Split { .. } => "split",
@@ -295,6 +318,8 @@ pub fn decide(state: Option<&Incident>, command: Command, now: Time) -> Result<V
             | Command::Note { .. }
             | Command::Step(_)
             | Command::Tick
+            | Command::SetSeverity { .. }
+            | Command::Reassess(_)
             | Command::Take { .. }
             | Command::Merge { .. }
             | Command::Split { .. }
@@ -315,7 +340,7 @@ pub fn decide(state: Option<&Incident>, command: Command, now: Time) -> Result<V
         Command::Find(happening) if live => {
             // What was only listed so far and now is worth a page calls for the first time.
             let first_call = happening.pages && happening.suppressed.is_none() && !incident.paged;
-            if happening.severity.is_worse_than(incident.severity) || first_call {
+            if incident.is_overruled_by(happening.severity) || first_call {
                 Ok(vec![Event::Escalated(happening)])
             } else if happening.findings.iter().all(|f| incident.findings.iter().any(|g| g.series_id == f.series_id && g.recovered_at.is_none())) {
                 Ok(vec![])
@@ -394,6 +419,16 @@ pub fn decide(state: Option<&Incident>, command: Command, now: Time) -> Result<V
             Ok(steps.into_iter().map(|s| Event::Stepped(Box::new(s))).collect())
         }
         Command::Tick => Ok(ticked(incident, now)),
+        Command::SetSeverity { .. } if !live => Err(not_live("given another severity")),
+        Command::SetSeverity { why, .. } if why.trim().is_empty() => Err(Refusal("another severity needs a reason".to_owned())),
+        Command::SetSeverity { by, severity, why } => Ok(vec![Event::SeveritySet { by, severity, why }]),
+        Command::Reassess(_) if !live => Ok(vec![]),
+        Command::Reassess(happening) if incident.is_overruled_by(happening.severity) => Ok(vec![Event::Escalated(happening)]),
+        Command::Reassess(happening) => {
+            let is_milder = may_be_milder(incident, &happening);
+            let news = news(incident, &happening, is_milder);
+            Ok(if news.is_empty() { vec![] } else { vec![Event::Reassessed { happening, is_milder, words: news.join("; ") }] })
+        }
         Command::Under { happening, into, why } => match incident.resolved_at {
             _ if live => Err(not_live("put under another; a person may merge it")),
             Some(resolved) if now.since_ms(resolved) <= REOPEN_WITHIN_MS => {
@@ -404,7 +439,7 @@ pub fn decide(state: Option<&Incident>, command: Command, now: Time) -> Result<V
         Command::Take { .. } if !live => Err(not_live("joined by another")),
         Command::Take { happening, branches, beyond, by } => {
             let first_call = happening.pages && happening.suppressed.is_none() && !incident.paged;
-            let calls = happening.severity.is_worse_than(incident.severity) || first_call;
+            let calls = incident.is_overruled_by(happening.severity) || first_call;
             let worse = calls.then(|| Event::Escalated(happening.clone()));
             Ok(std::iter::once(Event::Took { happening, branches, beyond, by }).chain(worse).collect())
         }
@@ -464,6 +499,49 @@ pub fn is_due(incident: &Incident, now: Time) -> bool {
     !ticked(incident, now).is_empty()
 }
 
+/// The facts lower a severity only when a series that spoke is back by evidence, nothing was decided by a rule (what was done once
+/// stays done), and no person has said how bad it is.
+fn may_be_milder(incident: &Incident, now: &Happening) -> bool {
+    let is_over = |f: &Finding| f.recovered_at.is_some();
+    let by_rule = incident.findings.iter().any(|f| f.by_rule);
+    incident.severity.is_worse_than(now.severity) && incident.severity_set.is_none() && !by_rule && incident.findings.iter().any(is_over)
+}
+
+/// The questions of the trend, and of who is affected.
+const TREND: &str = "Is it getting worse?";
+const AFFECTED: &str = "Does it affect all users or a subset?";
+
+/// What a later look says otherwise, in words worth a line of the timeline.
+fn news(incident: &Incident, now: &Happening, is_milder: bool) -> Vec<String> {
+    let mut news = Vec::new();
+    if is_milder {
+        let why = now.severity_reasons.first().map_or("", |a| a.answer.as_str());
+        news.push(format!("severity {} is now {}: what asked for more is over, and of the rest {why}", incident.severity, now.severity));
+    }
+    if let Some(cause) = now.cause.as_ref().filter(|c| incident.cause.as_ref().is_none_or(|old| old.best != c.best)) {
+        news.push(format!("the cause is looked for in {} first: {}", cause.best, cause.facts.join("; ")));
+    }
+    if incident.versions.is_empty() && incident.segments.is_empty() {
+        let found = now.segments.iter().map(ToString::to_string).chain(now.versions.iter().map(|v| format!("version {v}")));
+        let found: Vec<String> = found.collect();
+        if !found.is_empty() {
+            news.push(format!("it sits in {}", found.join(", ")));
+        }
+    }
+    let trend = |of: &[Answer]| of.iter().find(|a| a.question == TREND).map(|a| a.answer.clone());
+    if let Some(grows) = trend(&now.severity_reasons).filter(|t| t.starts_with("yes") && trend(&incident.severity_reasons).as_ref() != Some(t)) {
+        news.push(format!("is it getting worse? {grows}"));
+    }
+    let models = |of: &[Answer]| -> Option<String> {
+        let affected = of.iter().find(|a| a.question == AFFECTED)?;
+        affected.answer.rsplit("; ").next().filter(|last| last.ends_with(" models")).map(str::to_owned)
+    };
+    if let Some(hit) = models(&now.severity_reasons).filter(|hit| models(&incident.severity_reasons).as_ref() != Some(hit)) {
+        news.push(format!("{hit} are hit"));
+    }
+    news
+}
+
 /// The incident after an event. Only `Opened` and `OpenedUnder` may meet no incident.
 pub fn evolve(state: Option<Incident>, event: &Event, now: Time) -> Option<Incident> {
     match event {
@@ -489,6 +567,8 @@ pub fn evolve(state: Option<Incident>, event: &Event, now: Time) -> Option<Incid
         | Event::Mitigated { .. }
         | Event::Resolved { .. }
         | Event::Noted { .. }
+        | Event::SeveritySet { .. }
+        | Event::Reassessed { .. }
         | Event::Merged { .. }
         | Event::Took { .. }
         | Event::Split { .. }
@@ -505,15 +585,23 @@ pub fn evolve(state: Option<Incident>, event: &Event, now: Time) -> Option<Incid
     incident.updated_at = incident.updated_at.max(now);
     match event {
         Event::Opened(_) | Event::OpenedUnder { .. } => {}
-        Event::Updated(h) => absorb(&mut incident, h),
+        Event::Updated(h) => {
+            absorb(&mut incident, h);
+            learn(&mut incident, h);
+        }
         Event::Escalated(h) => {
             absorb(&mut incident, h);
             if h.suppressed.is_none() && incident.state == IncidentState::Suppressed {
                 incident.state = IncidentState::Open;
                 incident.suppressed = None;
             }
-            incident.severity = incident.severity.min(h.severity);
-            incident.severity_reasons = h.severity_reasons.clone();
+            // A call alone does not overrule a person.
+            if incident.severity_set.is_none() || incident.is_overruled_by(h.severity) {
+                incident.severity = incident.severity.min(h.severity);
+                incident.severity_reasons = h.severity_reasons.clone();
+                incident.severity_set = None;
+            }
+            learn(&mut incident, h);
             incident.title = h.title.clone();
             incident.action = h.action.clone();
             incident.response = respond::joined(&incident.response, &h.response);
@@ -534,7 +622,9 @@ pub fn evolve(state: Option<Incident>, event: &Event, now: Time) -> Option<Incid
                     incident.suppressed = Some(hold.clone());
                 }
                 incident.title = h.title.clone();
-                incident.severity = incident.severity.min(h.severity);
+                // A person's word was about the outbreak before.
+                let is_new = incident.severity_set.take().is_some();
+                incident.severity = if is_new { h.severity } else { incident.severity.min(h.severity) };
                 incident.severity_reasons = h.severity_reasons.clone();
                 incident.paged |= h.pages;
                 incident.page_reason = h.page_reason.clone();
@@ -586,6 +676,29 @@ pub fn evolve(state: Option<Incident>, event: &Event, now: Time) -> Option<Incid
             if let Some(at) = incident.response.timers.iter().position(is_past) {
                 incident.response.timers.remove(at);
             }
+        }
+        Event::SeveritySet { by, severity, why } => {
+            let over = incident.severity_set.as_ref().map_or(incident.severity, |set| set.over);
+            let asked = format!("{severity}, {}: {why}", severity.words());
+            let answer = Answer { question: DECISION.to_owned(), answer: asked, source: format!("{by}, over severity {over} by the facts") };
+            incident.severity_reasons.retain(|a| a.question != DECISION);
+            incident.severity_reasons.insert(0, answer);
+            if severity.is_worse_than(Severity::MINOR) && severity.is_worse_than(incident.severity) && !incident.paged {
+                incident.paged = true;
+                incident.page_reason = format!("{by} has raised it to severity {severity}");
+            }
+            incident.severity = *severity;
+            incident.severity_set = Some(SeveritySet { by: by.clone(), why: why.clone(), at: now, over });
+        }
+        Event::Reassessed { happening: h, is_milder, .. } => {
+            if *is_milder {
+                incident.severity = h.severity;
+            }
+            if incident.versions.is_empty() && incident.segments.is_empty() {
+                incident.versions = h.versions.clone();
+                incident.segments = h.segments.clone();
+            }
+            learn(&mut incident, h);
         }
         Event::Merged { happening, into, .. } => {
             if let Some(h) = happening {
@@ -639,6 +752,36 @@ pub fn evolve(state: Option<Incident>, event: &Event, now: Time) -> Option<Incid
 /// Somebody is at it.
 fn no_escalation(incident: &mut Incident) {
     incident.response.timers.retain(|t| !matches!(t.what, TimerKind::Escalate { .. }));
+}
+
+/// The question whose answer is the severity.
+const DECISION: &str = "Which severity, and why?";
+
+/// Takes over what triage says of an incident that is known already.
+fn learn(incident: &mut Incident, h: &Happening) {
+    // What another key brings along is assessed for that key.
+    if h.key != incident.key {
+        return;
+    }
+    if h.cause.is_some() {
+        incident.cause = h.cause.clone();
+    }
+    if h.spread.is_some() {
+        incident.spread = h.spread.clone();
+    }
+    if !h.action.is_empty() && incident.severity == h.severity {
+        incident.action = h.action.clone();
+    }
+    // Why the severity stands is only told anew by what agrees with it.
+    let stands = incident.severity_reasons.iter().find(|a| a.question == DECISION).cloned();
+    let agrees = incident.severity == h.severity && incident.severity_set.is_none();
+    if !h.severity_reasons.is_empty() {
+        incident.severity_reasons = h.severity_reasons.clone();
+        if let Some(old) = stands.filter(|_| !agrees) {
+            incident.severity_reasons.retain(|a| a.question != DECISION);
+            incident.severity_reasons.insert(0, old);
+        }
+    }
 }
 
 /// Between what an incident is about and what is told with it.
@@ -697,6 +840,8 @@ fn opened(h: &Happening, now: Time) -> Incident {
         action: h.action.clone(),
         exemplars: h.exemplars.clone(),
         response: h.response.clone(),
+        spread: h.spread.clone(),
+        severity_set: None,
         roots: h.roots.clone(),
         merged_into: None,
         merged: vec![],
@@ -776,6 +921,8 @@ fn begun(before: Option<&Incident>, after: &Incident, event: &Event) -> Vec<Effe
         | Event::Parted { .. }
         | Event::Suppressed { .. }
         | Event::Settling { .. }
+        | Event::SeveritySet { .. }
+        | Event::Reassessed { .. }
         | Event::Timed { .. } => return vec![],
     };
     // What was told elsewhere, or to nobody, begins only now.
@@ -835,6 +982,14 @@ fn said(before: Option<&Incident>, after: &Incident, event: &Event) -> Vec<Effec
         Event::Suppressed { .. } => vec![],
         Event::Split { .. } => tell(after, Notice::Opened),
         Event::Unsuppressed { .. } => tell(after, Notice::Opened),
+        Event::SeveritySet { severity, .. } => match before {
+            Some(b) if severity.is_worse_than(b.severity) && !b.paged => tell(after, Notice::Opened),
+            Some(b) if severity.is_worse_than(b.severity) => tell(after, Notice::Escalated),
+            Some(_) | None => tell(after, Notice::Updated),
+        },
+        // Nothing is lowered in silence.
+        Event::Reassessed { is_milder: true, .. } => tell(after, Notice::Updated),
+        Event::Reassessed { is_milder: false, .. } => vec![],
     }
 }
 
@@ -864,6 +1019,8 @@ pub fn timeline_of(after: &Incident, event: &Event, ordinal: u32, at: Time) -> T
         Event::Stepped(s) => return stepped_line(after, s, ordinal, at),
         Event::Timed { timers } => (us, "waiting", waits(timers)),
         Event::Climbed { words, .. } => (us, "escalated", words.clone()),
+        Event::SeveritySet { by, severity, why } => (person(by), "severity", format!("now severity {severity}: {why}")),
+        Event::Reassessed { words, .. } => (us, "reassessed", words.clone()),
         Event::OpenedUnder { into, why, happening } => (us, "merged", format!("{}; told by {into}: {why}", happening.title)),
         Event::Merged { into, by, why, .. } => (by.clone(), "merged", format!("into {into}: {why}")),
         Event::Took { happening, branches, beyond, by } => {
@@ -951,6 +1108,7 @@ mod tests {
             exemplars: vec![],
             pages: true,
             page_reason: "p".into(),
+            spread: None,
             roots: Roots::default(),
             suppressed: None,
             beside: None,
@@ -991,6 +1149,57 @@ mod tests {
         let (later, told) = step(i, Command::Find(happening(Severity::DEGRADED, Signal::ErrorRate)), 17 + REOPEN_WITHIN_MS);
         assert_eq!(told, [Effect::Tell(Notice::Opened)]);
         assert_ne!(later.expect("there").id, id, "a day later it is another incident");
+    }
+
+    fn named(by: &str, severity: Severity, why: &str) -> Command {
+        Command::SetSeverity { by: by.into(), severity, why: why.into() }
+    }
+
+    #[test]
+    fn a_person_sets_the_severity_and_only_worse_facts_overrule_him() {
+        let (i, _) = step(None, Command::Find(happening(Severity::DEGRADED, Signal::ErrorRate)), 10);
+        assert!(decide(i.as_ref(), named("ana", Severity::MINOR, " "), Time(11)).expect_err("no reason").0.contains("reason"));
+        let (i, told) = step(i, named("ana", Severity::MINOR, "only the probes"), 11);
+        assert_eq!(told, [Effect::Tell(Notice::Updated)]);
+        let now = i.clone().expect("there");
+        assert_eq!((now.severity, &*now.severity_reasons[0].answer), (Severity::MINOR, "3, minor: only the probes"));
+        let (i, told) = step(i, Command::Find(happening(Severity::DEGRADED, Signal::TimeoutRate)), 12);
+        assert_eq!((i.as_ref().expect("there").severity, told), (Severity::MINOR, vec![Effect::Tell(Notice::Updated)]), "he knew that");
+        let (i, told) = step(i, Command::Find(happening(Severity::HARM, Signal::EmptyRate)), 13);
+        assert_eq!((i.as_ref().expect("there").severity, told), (Severity::HARM, vec![Effect::Tell(Notice::Escalated)]));
+        let (i, told) = step(i, named("ana", Severity::DEGRADED, "stopped by hand"), 14);
+        assert_eq!((i.as_ref().expect("there").severity, told), (Severity::DEGRADED, vec![Effect::Tell(Notice::Updated)]));
+        let (_, told) = step(i, named("bo", Severity::HARM, "it is not"), 15);
+        assert_eq!(told, [Effect::Tell(Notice::Escalated)]);
+    }
+
+    #[test]
+    fn what_was_only_listed_calls_when_a_person_raises_it() {
+        let listed = Box::new(Happening { pages: false, ..*happening(Severity::MINOR, Signal::Prediction) });
+        let (i, told) = step(None, Command::Find(listed), 10);
+        assert_eq!(told, []);
+        let (i, told) = step(i, named("ana", Severity::DEGRADED, "customers call"), 11);
+        assert_eq!((i.expect("there").paged, told), (true, vec![Effect::Tell(Notice::Opened)]));
+    }
+
+    #[test]
+    fn facts_lower_a_severity_only_after_evidence_and_say_so() {
+        let (i, _) = step(None, Command::Find(happening(Severity::DEGRADED, Signal::ErrorRate)), 10);
+        let (i, _) = step(i, Command::Find(happening(Severity::DEGRADED, Signal::Latency)), 11);
+        let milder = || Command::Reassess(happening(Severity::MINOR, Signal::Latency));
+        assert_eq!(step(i.clone(), milder(), 12).1, [], "everything still speaks");
+        let (i, _) = step(i, Command::Recover { series: finding(Signal::ErrorRate).series_id, words: String::new() }, 13);
+        let by_person = step(i.clone(), named("ana", Severity::DEGRADED, "I know"), 14).0;
+        assert_eq!(step(by_person, milder(), 15).1, [], "a person has spoken");
+        let by_rule = i.clone().map(|mut i| {
+            i.findings[0].by_rule = true;
+            i
+        });
+        assert_eq!(step(by_rule, milder(), 15).1, [], "what was done once stays done");
+        let (i, told) = step(i, milder(), 16);
+        assert_eq!((i.as_ref().expect("there").severity, told), (Severity::MINOR, vec![Effect::Tell(Notice::Updated)]));
+        let (_, told) = step(i, Command::Reassess(happening(Severity::HARM, Signal::Latency)), 17);
+        assert_eq!(told, [Effect::Tell(Notice::Escalated)]);
     }
 
     #[test]

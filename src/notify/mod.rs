@@ -472,6 +472,7 @@ pub(crate) mod fixtures {
                 best: Cause::Pipeline,
                 ranked: vec![(Cause::Pipeline, 0.71), (Cause::Data, 0.15), (Cause::Model, 0.1), (Cause::Infrastructure, 0.04)],
                 facts: vec!["version 2026-11-18 deployed 9 min before".into()],
+                points_at: vec![None],
             }),
             action: "route 0 % to 2026-11-18".into(),
             roots: Default::default(),
@@ -490,6 +491,8 @@ pub(crate) mod fixtures {
                 facts: vec![("code".into(), "500".into())],
             }],
             response: crate::domain::response::Response::default(),
+            spread: None,
+            severity_set: None,
         }
     }
 

@@ -293,6 +293,8 @@ fn hostile(notice: Notice) -> Message {
         settles_at: None,
         exemplars: Vec::new(),
         response: Default::default(),
+        spread: None,
+        severity_set: None,
     };
     Message { notice, at, incident }
 }

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use super::backend::{Audited, CommandError, HearError, IncidentFilter, IncidentPage, PersonCommand};
 use super::roles::Caller;
 use super::{Detail, Shared, Web};
-use crate::domain::{Category, ClosedAs, IncidentState, Time};
+use crate::domain::{Category, ClosedAs, IncidentState, Severity, Time};
 use crate::engine::view::SeriesView;
 
 /// Items of one page of a list.
@@ -190,14 +190,24 @@ pub struct CommandBody {
     pub step: String,
     /// The hash of the plan that was seen.
     pub plan: String,
+    /// 1, 2 or 3; forms send it as text.
+    pub severity: Option<Level>,
     /// The incident that tells of this one from now on.
     pub into: String,
     pub until: Option<Time>,
 }
 
+/// A severity as JSON or a form writes it.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Level {
+    Number(u8),
+    Text(String),
+}
+
 /// Verbs of [`PersonCommand`].
-pub const VERBS: [&str; 12] =
-    ["acknowledge", "mitigate", "resolve", "reopen", "note", "plan", "approve", "undo", "done", "merge", "split", "suppress"];
+pub const VERBS: [&str; 13] =
+    ["acknowledge", "mitigate", "resolve", "reopen", "note", "severity", "plan", "approve", "undo", "done", "merge", "split", "suppress"];
 
 impl CommandBody {
     /// For the audit.
@@ -253,6 +263,19 @@ impl CommandBody {
             "undo" => PersonCommand::Undo { by, role: caller.role, step: self.step },
             "done" if self.step.trim().is_empty() => return Err(Problem::member("step", "which step is done?")),
             "done" => PersonCommand::Done { by, step: self.step, why },
+            "severity" => {
+                let level = match self.severity {
+                    Some(Level::Number(level)) => Some(level),
+                    Some(Level::Text(text)) => text.trim().parse().ok(),
+                    None => None,
+                };
+                let severity =
+                    level.and_then(Severity::new).ok_or_else(|| Problem::member("severity", "1 (active harm), 2 (degraded) or 3 (minor)"))?;
+                if why.trim().is_empty() {
+                    return Err(Problem::member("why", "another severity needs a reason"));
+                }
+                PersonCommand::SetSeverity { by, severity, why }
+            }
             _ if self.text.trim().is_empty() => return Err(Problem::member("text", "a note needs a text")),
             _ => PersonCommand::Note { by, text: self.text },
         })
@@ -396,7 +419,7 @@ async fn runtime_info(State(web): Shared) -> Answer<Json<Value>> {
 // --- the document ---
 
 /// Method, path, what it does, name of the answer's schema.
-pub const ROUTES: [(&str, &str, &str, &str); 37] = [
+pub const ROUTES: [(&str, &str, &str, &str); 38] = [
     ("get", "/-/healthy", "200 while the process turns; 503 only if a restart would help", ""),
     ("get", "/-/ready", "200 when it can do its work, else 503; the reasons either way", "Readiness"),
     ("post", "/-/reload", "Reads the configuration again; 400 says what is wrong with it", ""),
@@ -407,6 +430,7 @@ pub const ROUTES: [(&str, &str, &str, &str); 37] = [
     ("post", "/api/v1/incidents/{id}/mitigate", "The harm has stopped", "Incident"),
     ("post", "/api/v1/incidents/{id}/resolve", "It is over; `as` says how, and decides what the series learn", "Incident"),
     ("post", "/api/v1/incidents/{id}/reopen", "It was not over", "Incident"),
+    ("post", "/api/v1/incidents/{id}/severity", "A person says how bad it is: `severity` and `why`", "Incident"),
     ("post", "/api/v1/incidents/{id}/note", "Adds `text` to the timeline", "Incident"),
     (
         "post",

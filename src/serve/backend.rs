@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::holds::NewHold;
 use crate::domain::incident::{Incident, TimelineEntry};
-use crate::domain::{ClosedAs, Hold, Role, Signal, Time};
+use crate::domain::{ClosedAs, Hold, Role, Severity, Signal, Time};
 use crate::engine::view::{BaselineView, EngineView, ModelView, SeriesPage, SeriesView};
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -104,6 +104,12 @@ pub enum PersonCommand {
         by: String,
         why: String,
         until: Time,
+    },
+    /// How bad it is, over what triage says.
+    SetSeverity {
+        by: String,
+        severity: Severity,
+        why: String,
     },
 }
 

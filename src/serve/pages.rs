@@ -16,15 +16,16 @@ use axum::routing::{get, post};
 use serde::Deserialize;
 use sha2::Digest;
 
-use super::api::{self, CommandBody, IncidentQuery, Problem};
+use super::api::{self, CommandBody, IncidentQuery, Level, Problem};
 use super::backend::{CommandError, IncidentFilter, IncidentPage};
 use super::roles::Caller;
 use super::{Shared, Web, chart};
 use crate::domain::alarm::Unit;
-use crate::domain::incident::{Estimate, Finding, Incident};
+use crate::domain::incident::{Estimate, Finding, Incident, Pointer, Spread};
 use crate::domain::response::{Response as Runbook, Step, TimerKind};
 use crate::domain::{Category, DetectorState, IncidentState, Severity, StepState, Time};
 use crate::engine::view::{EngineView, Point, SeriesStates, SeriesView};
+use crate::triage::scope;
 
 /// Where the head of every page leads.
 pub const SECTIONS: &[(&str, &str)] = &[("/", "Fleet"), ("/incidents", "Incidents"), ("/health", "Health")];
@@ -493,6 +494,7 @@ struct OneIncidentPage<'a> {
     segments: String,
     onset_words: String,
     cause: Option<CauseWords>,
+    spread: Option<SpreadWords>,
     findings: Vec<FindingRow>,
     may_acknowledge: bool,
     may_mitigate: bool,
@@ -627,8 +629,29 @@ fn waits(runbook: &Runbook, frame: &Frame) -> Vec<String> {
 
 struct CauseWords {
     best: String,
-    facts: Vec<String>,
+    facts: Vec<FactRow>,
     ranked: Vec<RankedCause>,
+}
+
+struct FactRow {
+    words: String,
+    /// Where the page of what it speaks of is; empty if there is none.
+    link: String,
+}
+
+/// How the change comes from parts of the traffic.
+struct SpreadWords {
+    words: String,
+    dimension: String,
+    rows: Vec<SpreadRow>,
+}
+
+struct SpreadRow {
+    value: String,
+    traffic: String,
+    change: String,
+    within: String,
+    mix: String,
 }
 
 struct RankedCause {
@@ -708,7 +731,9 @@ fn show_incident(
     onset_words.push_str(&format!("; found {} later.", span(incident.opened_at.since_ms(onset.at).max(0))));
     let cause = incident.cause.as_ref().map(|c| CauseWords {
         best: capital(c.best.as_str()),
-        facts: c.facts.clone(),
+        facts: (c.facts.iter().enumerate())
+            .map(|(i, words)| FactRow { words: words.clone(), link: link(c.points_at.get(i).and_then(Option::as_ref)) })
+            .collect(),
         ranked: c
             .ranked
             .iter()
@@ -738,6 +763,7 @@ fn show_incident(
         segments: incident.segments.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         onset_words,
         cause,
+        spread: incident.spread.as_ref().map(spread),
         findings: incident.findings.iter().map(|f| finding(f, &frame)).collect(),
         may_acknowledge: state == IncidentState::Open,
         may_mitigate: matches!(state, IncidentState::Open | IncidentState::Acknowledged),
@@ -794,6 +820,47 @@ fn show_incident(
     page(status, frame.set_cookie.clone(), &template)
 }
 
+struct ChangeRow {
+    at: When,
+    words: String,
+    /// By which facts of incidents find it; the first of one moment has it.
+    anchor: Option<String>,
+}
+
+fn changes(all: &[(Time, String)], frame: &Frame) -> Vec<ChangeRow> {
+    let is_first = |i: usize| all[..i].iter().all(|(at, _)| *at != all[i].0);
+    let row = |(i, (at, words)): (usize, &(Time, String))| ChangeRow {
+        at: frame.when(*at),
+        words: words.clone(),
+        anchor: is_first(i).then(|| format!("change-{}", at.0)),
+    };
+    all.iter().enumerate().map(row).collect()
+}
+
+/// The page of what a fact points at. Deployments and runs are listed on the page of health; their anchor is their time.
+fn link(to: Option<&Pointer>) -> String {
+    match to {
+        Some(Pointer::Series { id }) => format!("/series/{id}"),
+        Some(Pointer::Deployment { at, .. } | Pointer::Run { at, .. }) => format!("/health#change-{}", at.0),
+        Some(Pointer::Fleet) => "/".to_owned(),
+        None => String::new(),
+    }
+}
+
+fn spread(of: &Spread) -> SpreadWords {
+    let percent = |share: f64| format!("{:.0} %", 100.0 * share);
+    let total = of.within + of.mix;
+    let part = |value: f64| if total == 0.0 { String::new() } else { percent(value / total) };
+    let rows = of.parts.iter().map(|p| SpreadRow {
+        value: p.segment.value.to_string(),
+        traffic: format!("{} → {}", percent(p.share_before), percent(p.share_after)),
+        change: format!("{} → {}", of.unit.words(p.before), of.unit.words(p.after)),
+        within: part(p.within),
+        mix: part(p.mix),
+    });
+    SpreadWords { words: capital(&scope::say(of)), dimension: capital(&of.dimension), rows: rows.collect() }
+}
+
 fn affected(users: &Estimate) -> String {
     let whole = |v: f64| count(v.max(0.0).round() as u64);
     if users.high > users.low {
@@ -840,6 +907,7 @@ struct IncidentForm {
     closed_as: String,
     step: String,
     plan: String,
+    severity: String,
     /// Of `merge`.
     into: String,
     /// Of `suppress`: for so long.
@@ -864,6 +932,7 @@ async fn command(
         text: form.why.clone(),
         step: form.step.clone(),
         plan: form.plan.clone(),
+        severity: Some(Level::Text(form.severity.clone())),
         into: form.into.clone(),
         until: form.hours.map(|h| super::now().plus_ms(h.clamp(1, 24 * 30) * crate::domain::time::HOUR_MS)),
     };
@@ -1148,7 +1217,7 @@ struct HealthPage<'a> {
     bounds: Vec<(String, String)>,
     states: Vec<(&'static str, String, &'static str)>,
     budget: Budget,
-    changes: Vec<(When, String)>,
+    changes: Vec<ChangeRow>,
 }
 
 struct LagWords {
@@ -1211,7 +1280,7 @@ async fn health(State(web): Shared, headers: HeaderMap) -> Response {
         bounds: engine.bounds.iter().filter(|(_, n)| *n > 0).map(|(bound, n)| (spaced(bound), count(*n))).collect(),
         states,
         budget: Budget::of(&engine),
-        changes: engine.changes.iter().map(|(at, words)| (frame.when(*at), words.clone())).collect(),
+        changes: changes(&engine.changes, &frame),
         frame: &frame,
     };
     page(StatusCode::OK, frame.set_cookie.clone(), &template)

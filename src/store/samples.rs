@@ -40,6 +40,8 @@ pub(super) fn incident(model: &str, opened: i64, revision: u64, state: IncidentS
         settles_at: None,
         exemplars: Vec::new(),
         response: crate::domain::response::Response::default(),
+        spread: None,
+        severity_set: None,
     }
 }
 

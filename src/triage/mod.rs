@@ -2,10 +2,10 @@
 //!
 //! The picture is the nurse at the door of an emergency ward. She does not cure; she asks the same few questions of everybody,
 //! writes each answer down with who said so, and decides who is woken. So each of the five answers is one file with one table:
-//! [`severity`], [`cause`], [`title`], [`action`]; this one puts them together. A learned ranking was not taken: a person who is
+//! [`severity`], [`cause`], [`scope`], [`title`], [`action`]; this one puts them together. A learned ranking was not taken: a person who is
 //! woken must be able to see which fact moved the answer, and to argue with it.
 
-use crate::domain::incident::{Answer, CauseGuess, Estimate, Finding, IncidentKey, Root, Roots};
+use crate::domain::incident::{Answer, CauseGuess, Estimate, Finding, IncidentKey, Root, Roots, Spread};
 use crate::domain::series::UNKNOWN;
 use crate::domain::time::{DAY_MS, HOUR_MS};
 use crate::domain::{Segment, Severity, Signal, Time};
@@ -13,12 +13,13 @@ use crate::pane::{Fact, FactKind};
 
 mod action;
 mod cause;
+pub mod scope;
 mod severity;
 #[cfg(test)]
 mod tests;
 mod title;
 
-pub use severity::{category_of, severity_of};
+pub use severity::{category_of, counts_failures, severity_of};
 
 /// Everything that is known when findings of one key are assessed.
 #[derive(Clone, Debug)]
@@ -26,6 +27,8 @@ pub struct Case<'a> {
     pub key: &'a IncidentKey,
     /// The narrowest series that explains the change comes first and names the incident.
     pub findings: &'a [Finding],
+    /// Findings of the live incident that spoke before and still speak.
+    pub known: &'a [Finding],
     /// Severity that each finding's signal alone asks for, in the order of `findings`.
     pub asked: &'a [Severity],
     /// Deployments, pipeline runs, confirmations: those of this model and those that name none, newest last, up to a day old.
@@ -36,6 +39,8 @@ pub struct Case<'a> {
     /// Versions and segments in which the change is concentrated; empty when it is everywhere.
     pub versions: &'a [String],
     pub segments: &'a [Segment],
+    /// How the change of the first finding comes from parts of the traffic, where that can be told.
+    pub spread: Option<&'a Spread>,
     /// It is known that no segment is spared: the one that spoke first names nothing.
     pub everywhere: bool,
     pub users_affected: Option<Estimate>,
@@ -106,7 +111,9 @@ struct Scene<'a> {
     /// The newest deployment within an hour before the onset.
     deployed: Option<Deployed<'a>>,
     /// The newest pipeline run of the day before that failed and was not made good before the onset.
-    failed_run: Option<FailedRun<'a>>,
+    failed_run: Option<Run<'a>>,
+    /// The newest pipeline run that went well so shortly before that what it wrote may show now.
+    fresh_run: Option<Run<'a>>,
 }
 
 struct Deployed<'a> {
@@ -117,7 +124,8 @@ struct Deployed<'a> {
     phase: &'a str,
 }
 
-struct FailedRun<'a> {
+/// A run of a data job.
+struct Run<'a> {
     time: Time,
     job: &'a str,
     state: &'a str,
@@ -130,6 +138,8 @@ const DEPLOYMENT_EXPLAINS_MS: i64 = HOUR_MS;
 const DEPLOYMENT_IS_FRESH_MS: i64 = 10 * 60_000;
 /// A failed run may explain what begins within this time after it: pipelines run daily.
 const FAILED_RUN_EXPLAINS_MS: i64 = DAY_MS;
+/// What a run wrote shows within this time if it shows at all.
+const RUN_IS_FRESH_MS: i64 = 10 * 60_000;
 /// Longest a name of a stranger is quoted in a sentence, in characters.
 const NAME_CHARS_MAX: usize = 64;
 
@@ -140,9 +150,10 @@ impl<'a> Scene<'a> {
         let lead = case.findings.first().map(|f| f.onset);
         let onset = lead.map_or(case.now, |o| o.at);
         let onset_to = lead.map_or(case.now, |o| o.at.max(o.to)).min(case.now.max(onset));
-        let mut scene = Scene { case, onset, onset_to, deployed: None, failed_run: None };
+        let mut scene = Scene { case, onset, onset_to, deployed: None, failed_run: None, fresh_run: None };
         scene.deployed = scene.last_deployment();
         scene.failed_run = scene.last_failed_run();
+        scene.fresh_run = scene.last_good_run();
         scene
     }
 
@@ -170,7 +181,7 @@ impl<'a> Scene<'a> {
         all.max_by_key(|d| (d.version.is_some_and(|v| self.hits_version(v)), d.time))
     }
 
-    fn last_failed_run(&self) -> Option<FailedRun<'a>> {
+    fn last_failed_run(&self) -> Option<Run<'a>> {
         let runs = || {
             self.facts().filter_map(|f| match &f.kind {
                 FactKind::Pipeline { job, state, error } if f.time <= self.onset_to => Some((f.time, job, state, error)),
@@ -181,7 +192,19 @@ impl<'a> Scene<'a> {
             let failed = matches!(state.as_str(), "failed" | "aborted") && self.onset.since_ms(*time) <= FAILED_RUN_EXPLAINS_MS;
             failed && !runs().any(|(later, j, s, _)| j == *job && s == "succeeded" && later > *time)
         });
-        bad.max_by_key(|(time, ..)| *time).map(|(time, job, state, error)| FailedRun { time, job, state, error: error.as_deref() })
+        bad.max_by_key(|(time, ..)| *time).map(|(time, job, state, error)| Run { time, job, state, error: error.as_deref() })
+    }
+
+    fn last_good_run(&self) -> Option<Run<'a>> {
+        let good = self.facts().filter_map(|f| match &f.kind {
+            FactKind::Pipeline { job, state, .. }
+                if state == "succeeded" && f.time <= self.onset_to && self.onset.since_ms(f.time) <= RUN_IS_FRESH_MS =>
+            {
+                Some(Run { time: f.time, job, state, error: None })
+            }
+            _ => None,
+        });
+        good.max_by_key(|run| run.time)
     }
 
     /// The deployment, if the change began so soon after it that going back is the first thing to try.
@@ -203,8 +226,21 @@ impl<'a> Scene<'a> {
         lead == Some(version) || self.case.versions.iter().any(|v| v == version)
     }
 
+    /// What speaks now and what spoke before.
+    fn all_findings(&self) -> impl Iterator<Item = &'a Finding> {
+        let case = self.case;
+        let is_again = move |f: &&Finding| case.findings.iter().any(|g| g.series_id == f.series_id);
+        case.findings.iter().chain(case.known.iter().filter(move |f| !is_again(f)))
+    }
+
     fn signals(&self) -> impl Iterator<Item = &'a Signal> {
-        self.case.findings.iter().map(|f| &f.series.signal)
+        self.all_findings().map(|f| &f.series.signal)
+    }
+
+    /// Those of the model's other incidents too.
+    fn all_signals(&self) -> Vec<Signal> {
+        let companions = self.case.companions.iter().filter_map(|text| text.parse::<Signal>().ok());
+        self.signals().cloned().chain(companions).collect()
     }
 
     /// The model for a sentence; the incident about ourselves names none.

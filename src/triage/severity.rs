@@ -1,11 +1,11 @@
 //! Which severity, by the playbook's questions: is anyone being harmed, is there exposure, who is affected, is it getting worse.
 //!
-//! The signals ask for a severity by one table; facts may raise it, none lowers it. What raised it is said, so that "severity 1"
-//! is never a matter of trust.
+//! The signals ask for a severity by one table; facts may raise it, none lowers it while what asked for it still speaks. What
+//! raised it is said, so that "severity 1" is never a matter of trust.
 
-use super::{Scene, clock, quoted};
+use super::{Scene, clock, quoted, scope};
 use crate::domain::alarm::Change;
-use crate::domain::incident::{Answer, Finding};
+use crate::domain::incident::Answer;
 use crate::domain::time::HOUR_MS;
 use crate::domain::{Category, Severity, Signal};
 use crate::judge::SLOW_DRIFT;
@@ -115,13 +115,19 @@ pub(super) fn judge(scene: &Scene<'_>) -> (Severity, Vec<Answer>) {
             (severity, why) = (asked, format!("{} asks for it", f.series.signal.words()));
         }
     }
+    for f in case.known {
+        let asked = severity_of(&f.series.signal, f.change.as_ref(), f.by_rule);
+        if asked.is_worse_than(severity) {
+            (severity, why) = (asked, format!("{} asks for it", f.series.signal.words()));
+        }
+    }
     for (to, because, from) in raises(scene) {
         if to.is_worse_than(severity) {
             (severity, why, source) = (to, because, from);
         }
     }
     let decision = answer("Which severity, and why?", format!("{severity}, {}: {why}", severity.words()), source);
-    (severity, vec![decision, harm(scene, severity), exposure(scene), scope(scene), trend(scene)])
+    (severity, vec![decision, harm(scene, severity), exposure(scene), whom(scene), limits(scene), trend(scene)])
 }
 
 /// Facts that raise the severity, each with its reason and where it comes from.
@@ -138,7 +144,7 @@ fn raises(scene: &Scene<'_>) -> Vec<(Severity, String, String)> {
     if case.key.category == Category::Bias && is_exposed(scene, "legal") {
         raise(Severity::HARM, "groups are treated unequally and the model has legal exposure".to_owned(), "configuration of the model");
     }
-    if let Some(drifted) = case.findings.iter().find(|f| is_drift(&f.series.signal)) {
+    if let Some(drifted) = scene.all_findings().find(|f| is_drift(&f.series.signal)) {
         let words = drifted.series.signal.words();
         if let Some(run) = &scene.failed_run {
             let when = clock(run.time, case.now);
@@ -148,7 +154,7 @@ fn raises(scene: &Scene<'_>) -> Vec<(Severity, String, String)> {
             raise(Severity::DEGRADED, format!("{words} moved and so did {other}"), "other signals of the model");
         }
     }
-    for f in &case.findings.iter().filter(|f| f.change.as_ref().is_some_and(is_far_beyond)).collect::<Vec<&Finding>>() {
+    for f in scene.all_findings().filter(|f| f.change.as_ref().is_some_and(is_far_beyond)) {
         let words = f.series.signal.words();
         match f.series.signal {
             Signal::Latency | Signal::FirstTokenLatency => {
@@ -237,7 +243,7 @@ fn exposure(scene: &Scene<'_>) -> Answer {
     }
 }
 
-fn scope(scene: &Scene<'_>) -> Answer {
+fn whom(scene: &Scene<'_>) -> Answer {
     let mut parts = scene.segments();
     let versions = scene.versions();
     match versions.as_slice() {
@@ -250,12 +256,46 @@ fn scope(scene: &Scene<'_>) -> Answer {
     if let Some(users) = scene.case.users_affected {
         let exact = users.low == users.high;
         let range = if exact { String::new() } else { format!(" ({:.0} to {:.0})", users.low, users.high) };
-        text.push_str(&format!("; {}{:.0} users{range}", if exact { "" } else { "about " }, users.estimate));
+        // Users are counted of the model as a whole, and of failures apart: of a part we know only that it has no more.
+        let fails = scene.case.findings.first().is_some_and(|f| counts_failures(&f.series.signal));
+        let bound = if parts.is_empty() || fails { "" } else { "at most " };
+        text.push_str(&format!("; {bound}{}{:.0} users{range}", if exact { "" } else { "about " }, users.estimate));
     }
     if scene.case.models_hit > 1 {
         text.push_str(&format!("; {} of {} models", scene.case.models_hit, scene.case.models_all.max(scene.case.models_hit)));
     }
     answer("Does it affect all users or a subset?", text, "series of versions and segments, distinct users".to_owned())
+}
+
+/// Are the users that are counted those whose requests failed?
+pub fn counts_failures(signal: &Signal) -> bool {
+    matches!(signal, Signal::ErrorRate | Signal::TimeoutRate | Signal::Rule(_))
+}
+
+fn limits(scene: &Scene<'_>) -> Answer {
+    let mut parts: Vec<String> = Vec::new();
+    let inputs: Vec<String> = scene.all_findings().map(|f| &f.series.signal).filter(|s| is_input(s)).map(|s| quoted(&s.words())).collect();
+    if !inputs.is_empty() {
+        parts.push(format!("of the inputs: {}", inputs[..inputs.len().min(3)].join(", ")));
+    }
+    match scene.case.spread {
+        Some(spread) => parts.push(scope::say(spread)),
+        None if scene.case.segments.is_empty() => parts.push("no segment is known that tells it apart".to_owned()),
+        None => {
+            let of =
+                |s: &crate::domain::Segment| format!("{}{}", quoted(&s.to_string()), if scope::is_place(&s.dimension) { ", a place" } else { "" });
+            parts.push(format!("of the traffic: {}", scene.case.segments.iter().take(3).map(of).collect::<Vec<_>>().join("; ")));
+        }
+    }
+    answer(
+        "Is it limited to inputs, segments or places?",
+        parts.join("; "),
+        "the change within each segment, and its share of the traffic".to_owned(),
+    )
+}
+
+fn is_input(signal: &Signal) -> bool {
+    matches!(signal, Signal::Feature(_) | Signal::Missing(_) | Signal::Unseen(_) | Signal::Embedding(_))
 }
 
 fn trend(scene: &Scene<'_>) -> Answer {

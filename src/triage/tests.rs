@@ -124,12 +124,14 @@ impl Told {
         super::assess(&Case {
             key: &key,
             findings: &self.findings,
+            known: &[],
             asked: &asked,
             facts: &self.facts,
             models_hit: self.models.0,
             models_all: self.models.1,
             versions: &self.versions,
             segments: &self.segments,
+            spread: None,
             everywhere: false,
             users_affected: self.users,
             exposure: &self.exposure,
@@ -299,7 +301,13 @@ fn cases_get_the_severity_the_cause_and_the_line_that_a_person_would_give_them()
             true,
             "loan-scorer prod: cost 0.01 → 0.014 since 09:12 UTC",
         ),
-        (case("a bill that doubles", &[("cost", 0.01, 0.021, 0)]), 2, None, true, "loan-scorer prod: cost 0.01 → 0.021 since 09:12 UTC"),
+        (
+            case("a bill that doubles", &[("cost", 0.01, 0.021, 0)]),
+            2,
+            Some(Infrastructure),
+            true,
+            "loan-scorer prod: cost 0.01 → 0.021 since 09:12 UTC",
+        ),
         (
             case("total failure", &[("rule:total_failure", 0.0, 0.0, 0)]).with(&[deployed(-1, "v7", None)]),
             2,
@@ -328,7 +336,7 @@ fn cases_get_the_severity_the_cause_and_the_line_that_a_person_would_give_them()
         assert_eq!(said.severity.level(), severity, "{}: {:?}", told.name, said.severity_reasons);
         assert_eq!(said.cause.as_ref().map(|c| c.best), cause, "{}: {:?}", told.name, said.cause);
         assert_eq!(said.pages, pages, "{}: {}", told.name, said.page_reason);
-        assert_eq!(said.severity_reasons.len(), 5, "{}", told.name);
+        assert_eq!(said.severity_reasons.len(), 6, "{}", told.name);
         assert!(said.action.ends_with('.') && !said.action.contains('{'), "{}: {}", told.name, said.action);
         if let Some(cause) = &said.cause {
             assert_eq!(cause.ranked.len(), 4);
@@ -362,6 +370,7 @@ fn the_page_says_why_it_calls_and_what_to_do() {
             "yes: output p-7 was confirmed as harmful at 09:13 UTC",
             "yes: legal",
             "all: no version or segment explains it alone; about 1240 users (1100 to 1400)",
+            "no segment is known that tells it apart",
             "too early to say",
         ]
     );

@@ -550,6 +550,10 @@ impl Backend for Fake {
             PersonCommand::Approve { by, role, step, plan } => (incident.state, by, "approve", format!("{step} {plan} {role}")),
             PersonCommand::Undo { by, role, step } => (incident.state, by, "undo", format!("{step} {role}")),
             PersonCommand::Done { by, step, why } => (incident.state, by, "done", format!("{step} {why}")),
+            PersonCommand::SetSeverity { by, severity, why } => {
+                incident.severity = severity;
+                (incident.state, by, "severity", why)
+            }
             PersonCommand::Merge { .. } | PersonCommand::Split { .. } | PersonCommand::Suppress { .. } => {
                 return Err(CommandError::Refused("not here".into()));
             }
@@ -626,6 +630,10 @@ async fn the_desk_works_over_the_api() {
         let (said, _) = ask(&["ack", &id, "--by", "anna", "--why", "looking"], 0);
         assert!(said.contains("acknowledged"), "{said}");
         ask(&["note", &id, "ticket 4711", "--by", "anna"], 0);
+        let (said, _) = ask(&["severity", &id, "3", "--by", "anna", "--why", "only the probes", "-o", "json"], 0);
+        assert_eq!(serde_json::from_str::<Value>(&said).unwrap()["severity"], 3);
+        ask(&["severity", &id, "3", "--by", "anna"], 2);
+        ask(&["severity", &id, "4", "--by", "anna", "--why", "x"], 2);
         ask(&["mitigate", &id, "--by", "anna"], 0);
         ask(&["resolve", &id, "--by", "anna"], 2);
         ask(&["resolve", &id, "--as", "fixd", "--by", "anna"], 2);
@@ -637,7 +645,10 @@ async fn the_desk_works_over_the_api() {
         assert!(errors.contains("no incident \"inc-NOBODY\""), "{errors}");
         ask(&["show", "../../etc"], 2);
         let (shown, _) = ask(&["show", &id], 0);
-        assert!(shown.contains("ticket 4711") && shown.contains("looking") && shown.contains("fixed:"), "{shown}");
+        assert!(
+            shown.contains("ticket 4711") && shown.contains("looking") && shown.contains("only the probes") && shown.contains("fixed:"),
+            "{shown}"
+        );
     });
     asked.await.unwrap();
     stop.send(true).unwrap();

@@ -35,3 +35,4 @@ mod sim;
 mod simulate;
 mod tidy;
 mod vendors;
+mod triage;

@@ -263,6 +263,8 @@ pub fn incident(n: usize, now: Time) -> Incident {
         settles_at: None,
         exemplars: vec![],
         response: Default::default(),
+        spread: None,
+        severity_set: None,
     }
 }
 

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bellwether::domain::alarm::Unit;
-use bellwether::domain::incident::{Actor, Answer, CauseGuess, Estimate, Exemplar, Finding, Incident, IncidentKey, TimelineEntry};
+use bellwether::domain::incident::{
+    Actor, Answer, CauseGuess, Estimate, Exemplar, Finding, Incident, IncidentKey, PartOfChange, Pointer, Spread, TimelineEntry,
+};
 use bellwether::domain::{
     Category, Cause, Change, ClosedAs, DetectorState, GroupKey, IncidentState, Onset, Segment, SeriesId, SeriesKey, Severity, Signal, Time,
 };
@@ -212,6 +214,11 @@ impl Fake {
                     said("only region=eu is affected; us is as before"),
                     said("latency and inputs are unchanged"),
                 ],
+                points_at: vec![
+                    Some(Pointer::Deployment { at: Time(onset.at.0 - 9 * MINUTE), name: said("2026-11-18") }),
+                    Some(Pointer::Series { id: SeriesId(7) }),
+                    None,
+                ],
             }),
             action: said("Roll loan-scorer back to version 2026-11-11 in region=eu; it served without errors until 09:03 UTC."),
             roots: Default::default(),
@@ -232,6 +239,26 @@ impl Fake {
                 })
                 .collect(),
             response: Default::default(),
+            spread: Some(Spread {
+                dimension: said("region"),
+                unit: Unit::Ratio,
+                before: 0.004,
+                after: 0.031,
+                within: 0.027,
+                mix: 0.0,
+                parts: ["eu", "us"]
+                    .map(|value| PartOfChange {
+                        segment: Segment { dimension: said("region").as_str().into(), value: said(value).as_str().into() },
+                        share_before: 0.5,
+                        share_after: 0.5,
+                        before: 0.004,
+                        after: if value == "eu" { 0.058 } else { 0.004 },
+                        within: if value == "eu" { 0.027 } else { 0.0 },
+                        mix: 0.0,
+                    })
+                    .into(),
+            }),
+            severity_set: None,
         };
         let mut costly = broken.clone();
         costly.key = of("assistant", Category::CostAnomaly);
@@ -410,6 +437,10 @@ impl Backend for Fake {
             PersonCommand::Approve { by, role, step, plan } => (by, "approve", format!("{step} {plan} {role}")),
             PersonCommand::Undo { by, role, step } => (by, "undo", format!("{step} {role}")),
             PersonCommand::Done { by, step, why } => (by, "done", format!("{step} {why}")),
+            PersonCommand::SetSeverity { by, severity, why } => {
+                incident.severity = severity;
+                (by, "severity", why)
+            }
             PersonCommand::Merge { .. } | PersonCommand::Split { .. } | PersonCommand::Suppress { .. } => {
                 return Err(CommandError::Refused("not here".into()));
             }
@@ -637,6 +668,22 @@ async fn the_document_of_the_api_promises_only_what_exists() {
 }
 
 #[tokio::test]
+async fn an_incident_leads_to_what_its_facts_speak_of_and_says_where_the_change_comes_from() {
+    let site = Site::usual().await;
+    let (_, _, page) = site.get(&format!("/incidents/{}", site.fake.first_id())).await;
+    let deployed = page.split("/health#change-").nth(1).expect("a link to the deployment");
+    assert!(deployed.split("</a>").next().unwrap().ends_with("version 2026-11-18 was deployed 9 min before the onset"), "{deployed}");
+    assert!(page.contains("<a href=\"/series/s-0000000000000007\">only region=eu is affected; us is as before</a>"));
+    assert!(page.contains("<li>latency and inputs are unchanged</li>"));
+    assert!(page.contains("Region=eu, a place makes 100 % of the change with 50 % of the traffic."), "{page}");
+    let row = page.split("<th scope=\"row\">eu</th>").nth(1).expect("a row").split("</tr>").next().unwrap();
+    assert!(row.contains("50 % → 50 %") && row.contains("0.4 % → 5.8 %") && row.contains(">100 %<") && row.contains(">0 %<"), "{row}");
+    // The page that is linked has the anchor of every change.
+    let (_, _, health) = site.get("/health").await;
+    assert!(health.contains("id=\"change-"), "{health}");
+}
+
+#[tokio::test]
 async fn a_hostile_name_does_nothing_on_any_page() {
     let site = Site::with(Fake::with(HOSTILE)).await;
     for path in site.paths() {
@@ -683,6 +730,9 @@ async fn a_write_needs_a_name_the_right_revision_and_our_own_page() {
     assert_eq!(status(site.post(&path("resolve"), &json!({"by": "Ada", "as": "gone"}))).await, 422);
     assert_eq!(status(site.post(&path("note"), &json!({"by": "Ada"}))).await, 422);
     assert_eq!(status(site.post(&path("note"), &json!({"by": "Ada", "text": "x".repeat(4_001)}))).await, 422);
+    assert_eq!(status(site.post(&path("severity"), &json!({"by": "Ada", "severity": 3}))).await, 422);
+    assert_eq!(status(site.post(&path("severity"), &json!({"by": "Ada", "why": "so", "severity": 4}))).await, 422);
+    assert_eq!(status(site.post(&path("severity"), &json!({"by": "Ada", "why": "so"}))).await, 422);
     assert_eq!(status(site.post(&path("explode"), &by)).await, 404);
     assert_eq!(status(site.post(&path("note"), &json!({"by": "Ada", "text": "x".repeat(1 << 20)}))).await, 413);
 
@@ -706,6 +756,7 @@ async fn a_write_needs_a_name_the_right_revision_and_our_own_page() {
     assert_eq!(status(site.post(&path("acknowledge"), &by).header("idempotency-key", "")).await, 400);
     for (verb, body) in [
         ("note", json!({"by": "Ada", "text": "hm"})),
+        ("severity", json!({"by": "Ada", "severity": 3, "why": "only the probes"})),
         ("mitigate", by.clone()),
         ("resolve", json!({"by": "Ada", "as": "fixed"})),
         ("reopen", by.clone()),

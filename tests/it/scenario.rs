@@ -18,7 +18,7 @@ use bellwether::{judge, pane};
 
 /// Monday, 09:00 UTC.
 pub const START: Time = Time(1_795_424_400_000);
-const PARTITIONS: u64 = 3;
+pub const PARTITIONS: u64 = 3;
 
 pub fn settings(pane_ms: i64, lateness_ms: i64, dimensions: &[&str]) -> Settings {
     let scan: pane::Scan = Arc::new(|_, output| output.contains(CANARY).then(|| ("canary".to_owned(), "canary \"demo\"".to_owned())));
@@ -200,7 +200,7 @@ impl Driver {
         }
     }
 
-    fn incidents(&self) -> Vec<Incident> {
+    pub fn incidents(&self) -> Vec<Incident> {
         self.engine.incidents().cloned().collect()
     }
 
@@ -214,7 +214,7 @@ impl Driver {
     }
 
     /// The timeline, for people.
-    fn told(&self) -> Vec<String> {
+    pub fn told(&self) -> Vec<String> {
         self.heard.iter().map(|h| format!("{} s: {} {} {}", h.at.since_ms(START) / 1_000, h.entry.incident_id, h.entry.what, h.entry.why)).collect()
     }
 }
@@ -463,6 +463,19 @@ fn an_acknowledged_incident_is_resolved_by_evidence() {
     d.fleet.switch(Fault::ErrorSpike, false, off);
     d.run_for(60);
     assert_eq!((d.incidents()[0].state, d.pages()), (IncidentState::Resolved, 1), "{:#?}", d.told());
+}
+
+#[test]
+fn a_person_says_how_bad_it_is() {
+    let (mut d, id) = spiked();
+    d.act(&id, Command::SetSeverity { by: "ana".into(), severity: Severity::MINOR, why: "a test region".into() });
+    d.run_for(40);
+    let incident = &d.incidents()[0];
+    assert_eq!((incident.severity, d.pages()), (Severity::MINOR, 1), "{:#?}", d.told());
+    assert!(d.told().iter().any(|line| line.ends_with("severity now severity 3: a test region")), "{:#?}", d.told());
+    d.act(&id, Command::SetSeverity { by: "bo".into(), severity: Severity::HARM, why: "they are people".into() });
+    d.run_for(10);
+    assert_eq!((d.incidents()[0].severity, d.pages()), (Severity::HARM, 2), "{:#?}", d.told());
 }
 
 #[test]
