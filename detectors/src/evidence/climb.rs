@@ -3,10 +3,11 @@
 //! **Idea.** A mixture that may spend B a pane reaches three hundred times B at most once in so many quiet panes; that is the promise of
 //! the page at a lower level, where a day of quiet suffices to see whether it is kept. A series that breaks it has bursts that
 //! outlast a pane (a job that runs every two hours), and no dispersion helps against those: its tail is heavier than the bets allow.
-//! **Rule.** Climbs are counted by the day; when they are too many, or a page is closed as a false alarm, six panes are judged as one
-//! from then on, and once more six of those. The decision rests on panes already judged, so the bound on false pages is not touched. It is taken back after four weeks
-//! without a climb. The road not taken is to temper the bets until the past stays quiet: it costs ten times the delay and does not
-//! help, since the next burst is another one.
+//! **Rule.** A climb counts once it has come down by itself; one that ends as a page is for people to judge, else a fault that comes three
+//! times a day would make its own series blind. Climbs are counted by the day; when they are too many, or a page is closed as a false
+//! alarm, six panes are judged as one from then on, and once more six of those. The decision rests on panes already judged, so the
+//! bound on false pages is not touched. It is taken back after four weeks without a climb. The road not taken is to temper the bets
+//! until the past stays quiet: it costs ten times the delay and does not help, since the next burst is another one.
 
 use serde::{Deserialize, Serialize};
 
@@ -57,18 +58,23 @@ impl Climb {
                 (self.stretch, self.last_ms) = (self.stretch / STRETCH, at_ms);
             }
         }
-        if self.high {
-            self.high = ratio >= LOW;
+        if !self.high {
+            self.high = ratio >= HIGH;
             return false;
         }
-        if ratio < HIGH {
+        if ratio >= LOW {
             return false;
         }
-        self.high = true;
+        self.high = false;
         self.last_ms = at_ms;
         self.climbs += 1;
         let panes_per_climb = if tolerance < BARE { PANES_PER_CLIMB_BARE } else { PANES_PER_CLIMB };
         self.climbs >= CLIMBS + self.panes / panes_per_climb && self.lengthen(at_ms)
+    }
+
+    /// The climb has become a page, and does not count.
+    pub fn paged(&mut self) {
+        self.high = false;
     }
 
     /// Longer panes from now on, if there are any; also when people say that a page was a false alarm.

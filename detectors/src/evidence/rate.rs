@@ -36,6 +36,8 @@ const HOUR_MS: i64 = 3_600_000;
 const NOISE_LAG: usize = 12;
 /// The memory of the resemblance within panes, in pairs of panes.
 const PAIRS_MAX: f64 = 20_000.0;
+/// Evidence, in nats since its pointer, below which what is known of the noise holds nothing of an incident.
+const CALM_NATS: f32 = 2.0;
 /// Bets are made anew after so many panes, or when the baseline has grown by this part.
 const REFRESH_PANES: u8 = 32;
 const REFRESH_GROWTH: f64 = 1.0 / 256.0;
@@ -96,10 +98,12 @@ pub struct RateBank {
 struct Live {
     bets: Bets,
     evidence: Mixture<[Arm; ARMS]>,
-    /// Counts taken in since each pointer, to be given back at an alarm: hits and total seen, hits and total learned.
+    /// Counts since each pointer, divided as the quiet ones: hits and total seen, and of those learned, to be given back at an alarm.
     since: [[f32; 4]; ARMS],
     held_since_ms: Option<i64>,
     trail: Trail,
+    /// The noise as it was when there was last no evidence to speak of: what it is again after an alarm.
+    noise: Option<(Within, Ladder)>,
 }
 
 /// Panes that are merged into one: their counts, the first one's start, their length, and what may be spent on them.
@@ -166,7 +170,7 @@ struct Frozen {
     before: f64,
     boundary: f64,
     recovery: Mixture,
-    /// Seen since the onset, and since each pointer of the recovery test.
+    /// Seen since the onset, divided as the quiet counts, and since each pointer of the recovery test.
     seen: CountPane,
     since: [CountPane; RECOVERY_ARMS],
 }
@@ -229,6 +233,9 @@ impl RateBank {
 
         if live.bets.panes == 0 || self.m >= live.bets.refresh_at {
             live.bets = self.bets();
+            if !shadow && live.evidence.gathered() < CALM_NATS {
+                live.noise = Some((self.within, self.ladder.clone()));
+            }
         }
         live.bets.panes -= 1;
         let within = 1.0 + (pane.total - 1.0).max(0.0) * live.bets.rho;
@@ -246,8 +253,8 @@ impl RateBank {
         let learns = shadow || sum < share.sqrt().sqrt().sqrt();
         if !shadow {
             live.trail.push(pane.hits / within, pane.total / within, at_ms, pane_ms);
-            let (hits, total) = (pane.hits as f32, pane.total as f32);
-            let (hits_learned, total_learned) = if learns { ((pane.hits / within) as f32, (pane.total / within) as f32) } else { (0.0, 0.0) };
+            let (hits, total) = ((pane.hits / within) as f32, (pane.total / within) as f32);
+            let (hits_learned, total_learned) = if learns { (hits, total) } else { (0.0, 0.0) };
             for (j, since) in live.since.iter_mut().enumerate() {
                 if live.evidence.start_of(j) == at_ms {
                     *since = [0.0; 4];
@@ -539,6 +546,13 @@ impl RateBank {
         if let Some(hours) = &mut self.hours {
             hours.give_back(hits_learned, total_learned);
         }
+        if let Some((within, ladder)) = live.noise.take() {
+            (self.within, self.ladder) = (within, ladder);
+        }
+        // What comes after the incident is no neighbour of what came before it.
+        self.within.part();
+        self.ladder.part();
+        self.climb.paged();
         let p0 = (self.k + 0.5) / (self.m + 1.0);
         // Recovery must refute the geometric middle of quiet and incident, but no more than a factor of 1.5 or two floors: a change
         // inside the floor is worth nobody's time, and to refute it would take thousands of events.
@@ -587,8 +601,9 @@ impl RateBank {
         let Some(frozen) = self.frozen.as_mut() else {
             return self.reading(Call::Quiet, injection);
         };
-        frozen.seen.hits += pane.hits;
-        frozen.seen.total += pane.total;
+        let within = f / self.ladder.phi();
+        frozen.seen.hits += pane.hits / within;
+        frozen.seen.total += pane.total / within;
         let (e, v) = (pane.hits / f, pane.total / f);
         let (p0, c) = (frozen.before, frozen.boundary);
         let far = match direction {
@@ -618,7 +633,6 @@ impl RateBank {
             Direction::Down => rate >= self.edge(before).min(c.max(before / RECOVERY_FACTOR_MAX) * 1.001),
         };
         if sum >= 1.0 && inside {
-            let within = f / self.ladder.phi();
             let after = CountPane { hits: since.hits / within, total: since.total / within };
             let change = Self::change(before, after, self.ladder.phi());
             self.frozen = None;
@@ -679,6 +693,7 @@ impl Live {
         self.since = [[0.0; 4]; ARMS];
         self.trail.clear();
         self.held_since_ms = None;
+        self.noise = None;
     }
 }
 
@@ -737,6 +752,11 @@ impl Within {
 
     fn fade(&mut self) {
         self.scale((48.0 / self.weight.max(1.0)).min(1.0));
+        self.part();
+    }
+
+    /// What comes now is no neighbour of what came before.
+    fn part(&mut self) {
         self.previous_total = 0.0;
     }
 
@@ -942,6 +962,56 @@ mod tests {
                 }
             }
             println!("{usual} -> {fault}: (panes to page, to recover) {pages:?}");
+        }
+    }
+
+    /// Six incidents of 45 panes with a pause between, that end by evidence, by a person's word while they last, or after them; all in a day.
+    #[test]
+    fn the_same_fault_is_found_as_often_as_it_comes() {
+        for (usual, fault, n, panes, pause) in
+            [(0.02, 0.4, 40, 45, 500), (0.02, 0.4, 40, 45, 1_500), (0.02, 0.1, 40, 90, 500), (0.01, 0.05, 200, 60, 700), (0.05, 0.1, 300, 90, 900)]
+        {
+            for how in [None, Some(panes / 2), Some(panes)] {
+                let mut bank = RateBank::new(RateSettings { at_least: 0.005, ..errors() });
+                let mut noise = Noise::new(41 + u64::from(n));
+                let mut t = 0;
+                let mut pane = |bank: &mut RateBank, p: f64| {
+                    let hits = f64::from(noise.binomial(n, p));
+                    t += 2_000;
+                    bank.judge(CountPane { hits, total: f64::from(n) }, t, 2_000, 1e-8)
+                };
+                for _ in 0..750 {
+                    pane(&mut bank, usual);
+                }
+                assert_eq!(bank.state(), State::Armed);
+                let mut found = Vec::new();
+                for _ in 0..8 {
+                    let mut at = None;
+                    for i in 0..panes {
+                        if matches!(pane(&mut bank, fault).call, Call::Alarm { .. }) {
+                            at = at.or(Some(i));
+                        }
+                        if how == Some(i) {
+                            bank.release(Release::Fixed);
+                        }
+                    }
+                    if how == Some(panes) {
+                        bank.release(Release::Fixed);
+                    }
+                    found.push(at);
+                    for _ in 0..pause {
+                        pane(&mut bank, usual);
+                    }
+                    // Where a pause is too short for it to be shown that all is well, a person says so.
+                    bank.release(Release::Fixed);
+                }
+                let slowest = found.iter().map(|f| f.unwrap_or(usize::MAX)).max().unwrap_or(0);
+                println!("{usual} -> {fault}, {n} {how:?}: {found:?} {:?} {:?}", bank.baseline(), bank.ladder.phi());
+                assert!(slowest < panes, "{usual} -> {fault}, {n} events, {how:?}: {found:?}");
+                let level = bank.baseline().map_or(0.0, |b| b.value);
+                assert!((level / usual - 1.0).abs() < 0.1, "{usual} -> {fault}: learned {level}");
+                assert!(bank.ladder.phi() < 1.2 && bank.within.rho() < 0.002, "noise {} {}", bank.ladder.phi(), bank.within.rho());
+            }
         }
     }
 }
