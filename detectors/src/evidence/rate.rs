@@ -25,6 +25,12 @@ const ARMS: usize = ODDS.len() + 1;
 const WEIGHTS: [f64; ARMS] = [0.20, 0.30, 0.20, 0.14, 0.07, 0.04, 0.05];
 const RECOVERY_ARMS: usize = 5;
 const RECOVERY_FACTOR_MAX: f64 = 1.5;
+/// Standard errors of the baseline that a recovery allows for.
+const RECOVERY_ERRORS: f64 = 1.3;
+/// How far the size of an incident is believed, on the way from the near end of its interval to what is most likely: less than that
+/// end at the alarm, which came just then because the panes before it showed more than the incident is; more by what comes after it.
+const RECOVERY_SIZE_AT_ALARM: f64 = -0.15;
+const RECOVERY_SIZE: f64 = 0.25;
 /// Sparse panes are merged until they hold this many events or are this old; decided on the number of events alone.
 const MERGE_EVENTS: f64 = 10.0;
 const MERGE_MS: i64 = 600_000;
@@ -32,6 +38,7 @@ const MERGE_MS: i64 = 600_000;
 const STARVED_EVENTS_PER_HOUR: f64 = 5.0;
 const LN_PI: f64 = 1.144_729_885_849_400_2;
 const HOUR_MS: i64 = 3_600_000;
+const DAY_MS: i64 = 24 * HOUR_MS;
 /// Panes by which learning the noise lags behind.
 const NOISE_LAG: usize = 12;
 /// The memory of the resemblance within panes, in pairs of panes.
@@ -104,6 +111,9 @@ struct Live {
     trail: Trail,
     /// The noise as it was when there was last no evidence to speak of: what it is again after an alarm.
     noise: Option<(Within, Ladder)>,
+    /// Quiet counts at the start of yesterday and of today: an incident that took a day to be found was learned for most of it.
+    days: [CountPane; 2],
+    day_end_ms: i64,
 }
 
 /// Panes that are merged into one: their counts, the first one's start, their length, and what may be spent on them.
@@ -173,6 +183,8 @@ struct Frozen {
     /// Seen since the onset, divided as the quiet counts, and since each pointer of the recovery test.
     seen: CountPane,
     since: [CountPane; RECOVERY_ARMS],
+    /// Seen since the alarm.
+    lasting: CountPane,
 }
 
 // === impl RateBank ===
@@ -236,6 +248,7 @@ impl RateBank {
             if !shadow && live.evidence.gathered() < CALM_NATS {
                 live.noise = Some((self.within, self.ladder.clone()));
             }
+            live.turn_day(CountPane { hits: self.k, total: self.m }, at_ms);
         }
         live.bets.panes -= 1;
         let within = 1.0 + (pane.total - 1.0).max(0.0) * live.bets.rho;
@@ -301,6 +314,9 @@ impl RateBank {
                 self.armed = false;
                 self.ask_at = 0.0;
                 self.hours = None;
+                if let Some(live) = &mut self.live {
+                    live.days = Default::default();
+                }
             }
             Release::FalseAlarm => {
                 self.k += frozen.seen.hits;
@@ -553,22 +569,8 @@ impl RateBank {
         self.within.part();
         self.ladder.part();
         self.climb.paged();
-        let p0 = (self.k + 0.5) / (self.m + 1.0);
-        // Recovery must refute the geometric middle of quiet and incident, but no more than a factor of 1.5 or two floors: a change
-        // inside the floor is worth nobody's time, and to refute it would take thousands of events.
-        // The factor is counted from one standard error of the baseline nearer, so that a fault repaired half is not called healthy.
-        let floors = 2.0 * self.settings.at_least;
-        let error = 1.0 - (self.ladder.phi() / (self.k + 1.0)).sqrt().min(0.5);
-        let middle = match self.settings.direction {
-            Direction::Up => {
-                let middle = p0 * (change.after / p0).max(1.0).sqrt() * error;
-                middle.min((p0 * RECOVERY_FACTOR_MAX * error).max(p0 + floors)).max(self.edge(p0))
-            }
-            Direction::Down => {
-                let middle = p0 / (p0 / change.after.max(1e-9)).max(1.0).sqrt() / error;
-                middle.max((p0 / RECOVERY_FACTOR_MAX / error).min(p0 - floors)).min(self.edge(p0))
-            }
-        };
+        let p0 = self.healthy(live.days[0]);
+        let boundary = self.recovery_boundary(p0, change, RECOVERY_SIZE_AT_ALARM);
         let Told { threshold, log_evidence, .. } = self.told;
         self.calm();
         live.forget();
@@ -576,12 +578,50 @@ impl RateBank {
         self.frozen = Some(Box::new(Frozen {
             alarm_ms: at_ms,
             before: p0,
-            boundary: middle,
+            boundary,
             recovery: Mixture::new(RECOVERY_ARMS),
             seen: CountPane { hits, total },
             since: [CountPane::default(); RECOVERY_ARMS],
+            lasting: CountPane::default(),
         }));
         Reading { state: State::Frozen, log_evidence, threshold, call: Call::Alarm { change, onset } }
+    }
+
+    /// The rate to come back to: that of the baseline, unless it has left the one of yesterday by more than that one's error. A slow
+    /// incident is found late and has taught the baseline meanwhile; half of it would then look healthy.
+    fn healthy(&self, yesterday: CountPane) -> f64 {
+        let p0 = (self.k + 0.5) / (self.m + 1.0);
+        if yesterday.total <= 0.0 {
+            return p0;
+        }
+        let old = (yesterday.hits + 0.5) / (yesterday.total + 1.0);
+        let error = RECOVERY_ERRORS * (self.ladder.phi() / (yesterday.hits + 1.0)).sqrt();
+        match self.settings.direction {
+            Direction::Up => p0.min(old * (1.0 + error)),
+            Direction::Down => p0.max(old / (1.0 + error)),
+        }
+    }
+
+    /// What recovery must refute: the geometric middle of quiet and incident, but no more than a factor of 1.5 or two floors: a change
+    /// inside the floor is worth nobody's time, and to refute it would take thousands of events. So that a fault repaired half is not
+    /// called healthy, the factor is counted from a baseline that may well be too far, and the incident from a size that may well be
+    /// too large (at the alarm it mostly is: that is why the alarm came).
+    fn recovery_boundary(&self, p0: f64, incident: Change, believed: f64) -> f64 {
+        let floors = 2.0 * self.settings.at_least;
+        let error = 1.0 - (RECOVERY_ERRORS * (self.ladder.phi() / (self.k + 1.0)).sqrt()).min(0.5);
+        let toward = |near: f64, likely: f64| near * (likely / near).powf(believed);
+        match self.settings.direction {
+            Direction::Up => {
+                let size = toward(incident.low.max(p0), incident.after.max(p0)).max(p0);
+                let middle = (p0 * size).sqrt() * error;
+                middle.min((p0 * RECOVERY_FACTOR_MAX * error).max(p0 + floors)).max(self.edge(p0))
+            }
+            Direction::Down => {
+                let size = toward(incident.high.clamp(1e-9, p0), incident.after.clamp(1e-9, p0)).min(p0);
+                let middle = (p0 * size).sqrt() / error;
+                middle.max((p0 / RECOVERY_FACTOR_MAX / error).min(p0 - floors)).min(self.edge(p0))
+            }
+        }
     }
 
     /// Interval of 95 % by Wilson's score. `after` counts what resemblance within panes left; `phi` is that between panes.
@@ -604,8 +644,18 @@ impl RateBank {
         let within = f / self.ladder.phi();
         frozen.seen.hits += pane.hits / within;
         frozen.seen.total += pane.total / within;
+        frozen.lasting.hits += pane.hits / within;
+        frozen.lasting.total += pane.total / within;
+        // While the incident lasts its size becomes known, and with it how far away healthy is. Evidence against a rate at the old
+        // boundary is also evidence against the new one beyond it.
+        let (lasting, p0, c) = (frozen.lasting, frozen.before, frozen.boundary);
+        let now = self.recovery_boundary(p0, Self::change(p0, lasting, self.ladder.phi()), RECOVERY_SIZE);
+        let c = if direction == Direction::Up { c.max(now) } else { c.min(now) };
+        let Some(frozen) = self.frozen.as_mut() else {
+            return self.reading(Call::Quiet, injection);
+        };
+        frozen.boundary = c;
         let (e, v) = (pane.hits / f, pane.total / f);
-        let (p0, c) = (frozen.before, frozen.boundary);
         let far = match direction {
             Direction::Up => 0.7 * p0,
             Direction::Down => (1.3 * p0).min((1.0 + p0) / 2.0),
@@ -694,6 +744,16 @@ impl Live {
         self.trail.clear();
         self.held_since_ms = None;
         self.noise = None;
+    }
+
+    fn turn_day(&mut self, quiet: CountPane, at_ms: i64) {
+        if self.days[0].total <= 0.0 {
+            self.days = [quiet; 2];
+            self.day_end_ms = at_ms + DAY_MS;
+        } else if at_ms >= self.day_end_ms {
+            self.days = [self.days[1], quiet];
+            self.day_end_ms = at_ms + DAY_MS;
+        }
     }
 }
 
