@@ -12,7 +12,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::climb::Climb;
+use super::climb::{BARE, Climb};
 use super::hours::Hours;
 use super::trail::Trail;
 use super::{Arm, Band, Ladder, Mixture, Sees, decay, ln, ln_rising, nats_per_pane_max, recovery_injection};
@@ -39,6 +39,10 @@ const STARVED_EVENTS_PER_HOUR: f64 = 5.0;
 const LN_PI: f64 = 1.144_729_885_849_400_2;
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
+/// Armed when a change of this factor could be seen, once so many panes have told of the noise and so many hits came.
+const YOUNG_FACTOR: f64 = 5.0;
+const YOUNG_HITS: f64 = 8.0;
+const NOISE_PANES_MIN: u32 = 48;
 /// Panes by which learning the noise lags behind.
 const NOISE_LAG: usize = 12;
 /// The memory of the resemblance within panes, in pairs of panes.
@@ -114,6 +118,9 @@ struct Live {
     /// Quiet counts at the start of yesterday and of today: an incident that took a day to be found was learned for most of it.
     days: [CountPane; 2],
     day_end_ms: i64,
+    /// Evidence from which on nothing is learned, and the injection it holds for.
+    gate: f64,
+    gate_of: f64,
 }
 
 /// Panes that are merged into one: their counts, the first one's start, their length, and what may be spent on them.
@@ -185,6 +192,8 @@ struct Frozen {
     since: [CountPane; RECOVERY_ARMS],
     /// Seen since the alarm.
     lasting: CountPane,
+    /// What the noise would be if the incident belonged to normal life.
+    noise: (Within, Ladder),
 }
 
 // === impl RateBank ===
@@ -244,26 +253,32 @@ impl RateBank {
         let share = if shadow { SHADOW_INJECTION } else { injection };
 
         if live.bets.panes == 0 || self.m >= live.bets.refresh_at {
-            live.bets = self.bets();
-            if !shadow && live.evidence.gathered() < CALM_NATS {
-                live.noise = Some((self.within, self.ladder.clone()));
+            if live.evidence.gathered() < CALM_NATS {
+                live.noise = (!shadow).then(|| (self.within, self.ladder.clone()));
+                live.bets = self.bets(&self.within, &self.ladder);
+            } else {
+                // What came in since may be a fault, which must not hide behind its own noise.
+                let (within, ladder) = live.noise.as_ref().map_or((&self.within, &self.ladder), |(within, ladder)| (within, ladder));
+                live.bets = self.bets(within, ladder);
             }
+            live.gate_of = 0.0;
             live.turn_day(CountPane { hits: self.k, total: self.m }, at_ms);
         }
         live.bets.panes -= 1;
         let within = 1.0 + (pane.total - 1.0).max(0.0) * live.bets.rho;
         let l = live.bets.likelihoods(self.settings.direction, pane, within * live.bets.phi);
         let sum = live.evidence.step_weighted(&l, &WEIGHTS, share, nats_per_pane_max(within * live.bets.phi), at_ms);
-        if self.climb.step(sum / share, self.settings.tolerance, at_ms) {
+        if self.climb.step(sum / share, 1.0 / share, self.settings.tolerance, at_ms) {
             // The panes of this series are too short for it. Evidence on the old ones is forgotten, and their noise fades.
             self.fade_noise();
             self.forget(live);
             self.learn(pane, pane_ms);
             return self.reading(Call::Quiet, injection);
         }
-        // Learning stops while evidence is high. At B^(1/4) rare errors page more often than was promised (a null that refuses high
-        // counts is biased), at B^(1/8) and above they do not.
-        let learns = shadow || sum < share.sqrt().sqrt().sqrt();
+        if share != live.gate_of {
+            (live.gate_of, live.gate) = (share, self.gate(share));
+        }
+        let learns = shadow || sum < live.gate;
         if !shadow {
             live.trail.push(pane.hits / within, pane.total / within, at_ms, pane_ms);
             let (hits, total) = ((pane.hits / within) as f32, (pane.total / within) as f32);
@@ -321,6 +336,7 @@ impl RateBank {
             Release::FalseAlarm => {
                 self.k += frozen.seen.hits;
                 self.m += frozen.seen.total;
+                (self.within, self.ladder) = frozen.noise;
                 if self.climb.lengthen(frozen.alarm_ms) {
                     self.fade_noise();
                 }
@@ -352,15 +368,27 @@ impl RateBank {
         self.climb.stretch()
     }
 
-    /// Armed when the baseline could ever show a doubling (or the floor) beyond the threshold: twice the evidence needed.
+    /// Could the baseline ever show a doubling (or the floor) beyond the threshold? It takes twice the evidence needed. A bank is armed
+    /// before that: see `seen_factor`.
     pub fn sees(&self, injection: f64) -> Sees {
+        self.sees_factor(2.0, injection)
+    }
+
+    /// The smallest of the factors 1.5, 2, 3, 5 and 10 by which a rate may rise (or fall) that the baseline could show; `None`: not even
+    /// tenfold. A bank is armed from fivefold on, and finds smaller changes too if it lives to see them, only not all of them.
+    pub fn seen_factor(&self, injection: f64) -> Option<f64> {
+        [1.5, 2.0, 3.0, 5.0, 10.0].into_iter().find(|factor| self.sees_factor(*factor, injection).armed)
+    }
+
+    fn sees_factor(&self, factor: f64, injection: f64) -> Sees {
         let b = if injection > 0.0 { injection } else { 1e-9 };
         let wanted = 2.0 * (-b.ln() + (ARMS as f64).ln());
         let phi = self.ladder.phi();
         let p = (self.k + 0.5) / (self.m + 1.0);
+        let beyond = (factor / (1.0 + self.settings.tolerance)).max(1.0);
         let q = match self.settings.direction {
-            Direction::Up => (p * 2.0 / (1.0 + self.settings.tolerance)).max(p + self.settings.at_least).min(0.999),
-            Direction::Down => (p / 2.0 * (1.0 + self.settings.tolerance)).min(p - self.settings.at_least).max(1e-6),
+            Direction::Up => (p * beyond).max(p + self.settings.at_least).min(0.999),
+            Direction::Down => (p / beyond).min(p - self.settings.at_least).max(1e-6),
         };
         let per_event = p * (p / q).ln() + (1.0 - p) * ((1.0 - p) / (1.0 - q)).ln();
         let have = self.m / phi * per_event;
@@ -486,10 +514,26 @@ impl RateBank {
         if self.m < self.ask_at {
             return;
         }
+        // A large change is visible long before a doubling is; what comes before the noise is known would be paged for its noise.
+        let noise_known = self.ladder.fed >= NOISE_PANES_MIN;
+        let young = self.sees_factor(YOUNG_FACTOR, injection).armed && self.k >= YOUNG_HITS;
         let sees = self.sees(injection);
-        self.armed = sees.armed;
+        self.armed = sees.armed || noise_known && young;
         // The rate may turn out higher than it looks, so the question comes again well before the answer is due.
-        self.ask_at = self.m + sees.needs_events.min(self.m) / 16.0;
+        self.ask_at = self.m + if young { 0.0 } else { sees.needs_events.min(self.m) / 16.0 };
+    }
+
+    /// Learning stops while evidence is high. At B^(1/4) rare errors without tolerance come up to what was promised (a null that refuses
+    /// high counts is biased), at B^(1/8) they stay at half of it. A baseline too young for a doubling stops as early as the budget
+    /// bears, earlier still where tolerance keeps it quiet: it would else learn most doublings before it could show them. (At B^(1/2)
+    /// five times what was promised came, at B^(3/8) a tenth.)
+    fn gate(&self, injection: f64) -> f64 {
+        let fourth = injection.sqrt().sqrt();
+        match () {
+            _ if self.sees(injection).armed => fourth.sqrt(),
+            _ if self.settings.tolerance < BARE => fourth,
+            _ => fourth * fourth.sqrt(),
+        }
     }
 
     /// The edge of tolerance around a rate.
@@ -506,10 +550,10 @@ impl RateBank {
     }
 
     /// Null and alternatives from the quiet counts.
-    fn bets(&self) -> Bets {
+    fn bets(&self, within: &Within, ladder: &Ladder) -> Bets {
         let (k, m) = self.hours.as_ref().map_or((self.k, self.m), |hours| hours.level(self.k, self.m));
         let p = self.edge((k + 0.5) / (m + 1.0));
-        let phi = self.ladder.phi();
+        let phi = ladder.phi();
         // Tolerance divides the exposure: evidence counts only beyond it.
         let weight = (m + 1.0) / (phi * (1.0 + self.settings.tolerance));
         let (a, b) = (p * weight, (1.0 - p) * weight);
@@ -521,7 +565,7 @@ impl RateBank {
             panes: REFRESH_PANES,
             refresh_at: self.m * (1.0 + REFRESH_GROWTH),
             phi,
-            rho: self.within.rho(),
+            rho: within.rho(),
             p,
             a,
             b,
@@ -562,6 +606,7 @@ impl RateBank {
         if let Some(hours) = &mut self.hours {
             hours.give_back(hits_learned, total_learned);
         }
+        let noise = (self.within, self.ladder.clone());
         if let Some((within, ladder)) = live.noise.take() {
             (self.within, self.ladder) = (within, ladder);
         }
@@ -583,6 +628,7 @@ impl RateBank {
             seen: CountPane { hits, total },
             since: [CountPane::default(); RECOVERY_ARMS],
             lasting: CountPane::default(),
+            noise,
         }));
         Reading { state: State::Frozen, log_evidence, threshold, call: Call::Alarm { change, onset } }
     }
@@ -1072,6 +1118,28 @@ mod tests {
                 assert!((level / usual - 1.0).abs() < 0.1, "{usual} -> {fault}: learned {level}");
                 assert!(bank.ladder.phi() < 1.2 && bank.within.rho() < 0.002, "noise {} {}", bank.ladder.phi(), bank.within.rho());
             }
+        }
+    }
+
+    /// Twenty errors suffice for a fivefold rise, and it is not learned before it is found.
+    #[test]
+    fn a_young_baseline_sees_large_faults_before_it_sees_a_doubling() {
+        for seed in 0..20 {
+            let mut bank = RateBank::new(errors());
+            let mut noise = Noise::new(500 + seed);
+            let mut t = 0;
+            run(&mut bank, &mut noise, &mut t, 100, 0.001, 0.0, 400);
+            run(&mut bank, &mut noise, &mut t, 100, 0.001, B, 5);
+            let sees = bank.sees(B);
+            assert!(!sees.armed && sees.needs_events > 50_000.0, "{sees:?}");
+            if bank.state() != State::Armed {
+                // Luck gave it too few errors.
+                assert!(bank.k < 30.0, "{}", bank.k);
+                continue;
+            }
+            assert!(bank.seen_factor(B).is_some_and(|factor| (3.0..=5.0).contains(&factor)), "{:?}", bank.seen_factor(B));
+            let (panes, call) = run(&mut bank, &mut noise, &mut t, 100, 0.008, B, 200);
+            assert!(matches!(call, Call::Alarm { .. }), "{seed}: {call:?} after {panes}");
         }
     }
 }
