@@ -8,7 +8,8 @@
 //! Numeric values and classes likewise at their defaults (0.1 sigma, 20 %), panes of about 100, from a day of learning; the faults are a
 //! shift of half a sigma, and 5 % of all events that move from the first class to the eighth.
 //!
-//! `cargo bench -p bellwether-detectors --bench ugly`; RATES (1), VALUES (1), SERIES (60), DAYS (2), SEED (91), ONLY (part of a name), LEVELS (0).
+//! `cargo bench -p bellwether-detectors --bench ugly`; RATES (1), VALUES (1), SERIES (60), DAYS (2), SEED (91), ONLY (part of a name), LEVELS (0),
+//! LEARN (1: the part of the learning days that a young series of rates has had).
 
 mod common;
 
@@ -393,6 +394,7 @@ fn main() {
     let series = setting("SERIES", 60.0) as usize;
     let days = setting("DAYS", 2.0) as usize;
     let seed = setting("SEED", 91.0) as u64;
+    let learned = setting("LEARN", 1.0);
     let levels = setting("LEVELS", 0.0) > 0.0;
     let tolerance = setting("TOLERANCE", 0.2);
     let only = std::env::var("ONLY").unwrap_or_default();
@@ -419,7 +421,7 @@ fn main() {
             let mut r = Rng::new(seed, (row * 1_000 + one) as u64);
             let mut s = process.start(&mut r);
             let mut bank = RateBank::new(RateSettings { direction: Direction::Up, tolerance, at_least: 0.0 });
-            let learn = process.learn_days * DAY;
+            let learn = ((process.learn_days * DAY) as f64 * learned) as usize;
             for i in 0..learn {
                 let pane = process.pane(&mut s, &mut r, i, 1.0);
                 bank.learn_only(pane, i as i64 * PANE_MS, PANE_MS);

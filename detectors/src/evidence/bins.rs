@@ -293,7 +293,7 @@ impl BinsBank {
         let l = armed.likelihoods(&seen, dispersion, share, tolerance);
         let weights = armed.bets.weights(seen.n, dispersion);
         let sum = armed.evidence.step_weighted(&l, &weights, share, nats_per_pane_max(dispersion), at_ms);
-        if self.climb.step(sum / share, tolerance, at_ms) {
+        if self.climb.step(sum / share, 1.0 / share, tolerance, at_ms) {
             // The panes of this series are too short for it. Evidence on the old ones is forgotten, and their noise fades.
             armed.lengthen();
             self.log_evidence = NO_EVIDENCE;

@@ -257,7 +257,7 @@ impl ClassBank {
         self.shadow = shadow;
         let share = if shadow { SHADOW_INJECTION } else { injection };
         let sum = slots.judge(counts, n, share, tolerance, at_ms);
-        if self.climb.step(sum / share, tolerance, at_ms) {
+        if self.climb.step(sum / share, 1.0 / share, tolerance, at_ms) {
             // The panes of this series are too short for it. Evidence on the old ones is forgotten, and their noise fades.
             slots.lengthen();
             self.log_evidence = NO_EVIDENCE;

@@ -3,10 +3,12 @@
 //! **Idea.** A mixture that may spend B a pane reaches three hundred times B at most once in so many quiet panes; that is the promise of
 //! the page at a lower level, where a day of quiet suffices to see whether it is kept. A series that breaks it has bursts that
 //! outlast a pane (a job that runs every two hours), and no dispersion helps against those: its tail is heavier than the bets allow.
-//! **Rule.** Climbs are counted by the day; when they are too many, or a page is closed as a false alarm, six panes are judged as one
-//! from then on, and once more six of those. The decision rests on panes already judged, so the bound on false pages is not touched. It is taken back after four weeks
-//! without a climb. The road not taken is to temper the bets until the past stays quiet: it costs ten times the delay and does not
-//! help, since the next burst is another one.
+//! **Rule.** A climb counts once it has come down by itself; one that ends as a page is for people to judge, else a fault that comes three
+//! times a day would make its own series blind. One that reaches 300 times 300 counts twice: the promise allows it 300 times more rarely.
+//! Climbs are counted by the day; when they are too many, or a page is closed as a false alarm, six panes are judged as one from then
+//! on, and after one more climb six of those: where six panes were needed, the next burst that outlasts them is only a matter of time. The decision rests on panes already judged, so the
+//! bound on false pages is not touched. It is taken back after four weeks without a climb. The road not taken is to temper the bets
+//! until the past stays quiet: it costs ten times the delay and does not help, since the next burst is another one.
 
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +22,7 @@ const CLIMBS: u32 = 3;
 const PANES_PER_CLIMB: u32 = 2_000;
 const PANES_PER_CLIMB_BARE: u32 = 300;
 /// A tolerance below this is none.
-const BARE: f64 = 0.1;
+pub const BARE: f64 = 0.1;
 const STRETCH: u8 = 6;
 const STRETCH_MAX: u8 = 36;
 const FORGET_MS: i64 = 28 * DAY_MS;
@@ -33,11 +35,13 @@ pub struct Climb {
     climbs: u32,
     high: bool,
     stretch: u8,
+    /// The highest evidence of the climb that goes on.
+    peak: f64,
 }
 
 impl Default for Climb {
     fn default() -> Self {
-        Climb { day_end_ms: i64::MIN, last_ms: i64::MIN, panes: 0, climbs: 0, high: false, stretch: 1 }
+        Climb { day_end_ms: i64::MIN, last_ms: i64::MIN, panes: 0, climbs: 0, high: false, stretch: 1, peak: 0.0 }
     }
 }
 
@@ -47,9 +51,9 @@ impl Climb {
         self.stretch
     }
 
-    /// One judged pane: the evidence in units of its injection. True when longer panes begin.
+    /// One judged pane: the evidence in units of its injection, and how many of those a page takes. True when longer panes begin.
     #[inline]
-    pub fn step(&mut self, ratio: f64, tolerance: f64, at_ms: i64) -> bool {
+    pub fn step(&mut self, ratio: f64, page: f64, tolerance: f64, at_ms: i64) -> bool {
         self.panes += 1;
         if at_ms >= self.day_end_ms {
             (self.day_end_ms, self.panes, self.climbs) = (at_ms + DAY_MS, 1, 0);
@@ -57,18 +61,27 @@ impl Climb {
                 (self.stretch, self.last_ms) = (self.stretch / STRETCH, at_ms);
             }
         }
-        if self.high {
-            self.high = ratio >= LOW;
+        if !self.high {
+            (self.high, self.peak) = (ratio >= HIGH, ratio);
             return false;
         }
-        if ratio < HIGH {
+        if ratio >= LOW {
+            self.peak = self.peak.max(ratio);
             return false;
         }
-        self.high = true;
+        self.high = false;
         self.last_ms = at_ms;
-        self.climbs += 1;
+        self.climbs += if self.peak >= HIGH * HIGH && self.peak < page { 2 } else { 1 };
+        if self.stretch > 1 {
+            return self.lengthen(at_ms);
+        }
         let panes_per_climb = if tolerance < BARE { PANES_PER_CLIMB_BARE } else { PANES_PER_CLIMB };
         self.climbs >= CLIMBS + self.panes / panes_per_climb && self.lengthen(at_ms)
+    }
+
+    /// The climb has become a page, and does not count.
+    pub fn paged(&mut self) {
+        self.high = false;
     }
 
     /// Longer panes from now on, if there are any; also when people say that a page was a false alarm.

@@ -31,6 +31,10 @@ const RECOVERY_FACTOR_MAX: f64 = 1.5;
 const NOISE_LAG: usize = 12;
 /// Panes of which the noise must be known before the first bet.
 const NOISE_PANES_MIN: u32 = 48;
+/// Evidence, in nats since its pointer, below which what is known of the noise holds nothing of an incident; looked at every so many
+/// panes that the ladder took in.
+const CALM_NATS: f32 = 2.0;
+const CALM_PANES: u32 = 16;
 /// Summaries of recent panes kept for the onset interval.
 const RECENT: usize = 40;
 
@@ -58,6 +62,8 @@ pub struct CountsBank {
     /// Panes that wait to tell how noisy this series is, oldest first.
     lagged: VecDeque<Tally>,
     ladder: Ladder,
+    /// The noise as it was when there was last no evidence to speak of: what it is again after an alarm.
+    noise: Option<Box<Ladder>>,
     evidence: Mixture,
     /// Taken in since each pointer: seen, and of that learned, to be given back at an alarm.
     since: [(Tally, Tally); ARMS],
@@ -110,6 +116,7 @@ impl CountsBank {
             quiet: Tally::default(),
             lagged: VecDeque::new(),
             ladder: Ladder::default(),
+            noise: None,
             evidence: Mixture::new(if settings.both { ARMS } else { ARMS_UP }),
             since: [(Tally::default(), Tally::default()); ARMS],
             recent: VecDeque::new(),
@@ -161,6 +168,9 @@ impl CountsBank {
             return self.speak(at_ms, pane_ms, injection, sum);
         }
         self.held_since_ms = None;
+        if self.evidence.gathered() < CALM_NATS && (self.noise.is_none() || self.ladder.fed.is_multiple_of(CALM_PANES)) {
+            self.noise = Some(Box::new(self.ladder.clone()));
+        }
         if learns {
             self.learn(pane, pane_ms);
         }
@@ -256,6 +266,7 @@ impl CountsBank {
         self.recent.clear();
         self.lagged.clear();
         self.held_since_ms = None;
+        self.noise = None;
     }
 
     /// An armed series is starved when an hour had no exposure: no events is evidence, nothing to count over is not.
@@ -327,6 +338,11 @@ impl CountsBank {
         }
         let onset = self.onset(arm, pane_ms);
         self.quiet = quiet;
+        if let Some(ladder) = self.noise.take() {
+            self.ladder = *ladder;
+        }
+        // What comes after the incident is no neighbour of what came before it.
+        self.ladder.part();
         // Recovery must refute the geometric middle of quiet and incident, but no more than a factor of 1.5 or two floors.
         let middle = (p0 * change.after.max(1e-12)).sqrt();
         let floors = 2.0 * self.settings.at_least;
@@ -527,5 +543,36 @@ mod tests {
         assert_eq!(run(&mut bank, &mut noise, &mut t, 300.0, 2.0, B, 2_000).1, Call::Quiet);
         assert_eq!(bank.state(), State::Armed);
         assert!((bank.baseline().expect("learned").value - 300.0).abs() < 10.0);
+    }
+
+    #[test]
+    fn the_same_fault_is_found_as_often_as_it_comes_and_teaches_nothing() {
+        for (mean, to, panes, pause) in [(40.0, 10.0, 45, 200), (40.0, 2.0, 60, 200), (20.0, 0.4, 90, 300), (200.0, 0.65, 60, 300)] {
+            for how in [None, Some(panes / 2), Some(panes)] {
+                let mut noise = Noise::new(16);
+                let mut bank = CountsBank::new(traffic());
+                let mut t = 0;
+                run(&mut bank, &mut noise, &mut t, mean, 1.0, B, 1_000);
+                let mut found = Vec::new();
+                for _ in 0..10 {
+                    let (at, call) = run(&mut bank, &mut noise, &mut t, mean * to, 1.0, B, panes);
+                    assert!(matches!(call, Call::Alarm { .. }), "{mean} x {to}, {how:?}: found {found:?}, then {call:?}");
+                    found.push(at);
+                    run(&mut bank, &mut noise, &mut t, mean * to, 1.0, B, panes / 2);
+                    if how.is_some() {
+                        bank.release(Release::Fixed);
+                    }
+                    if how == Some(panes / 2) {
+                        run(&mut bank, &mut noise, &mut t, mean * to, 1.0, B, panes);
+                    }
+                    run(&mut bank, &mut noise, &mut t, mean, 1.0, B, pause);
+                    bank.release(Release::Fixed);
+                    run(&mut bank, &mut noise, &mut t, mean, 1.0, B, 50);
+                }
+                let band = bank.baseline().expect("learned");
+                assert!((band.value / mean - 1.0).abs() < 0.05, "{mean} x {to}, {how:?}: {band:?}");
+                assert!(bank.ladder.phi() < 1.3, "{mean} x {to}, {how:?}: noise {}, {found:?}", bank.ladder.phi());
+            }
+        }
     }
 }

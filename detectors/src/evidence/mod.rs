@@ -135,6 +135,11 @@ impl<A: AsRef<[Arm]> + AsMut<[Arm]>> Mixture<A> {
         self.arms.as_ref()[arm].start_ms
     }
 
+    /// The largest cumulative sum, in nats: what the alternative with most to say has gathered since its pointer.
+    pub fn gathered(&self) -> f32 {
+        self.arms.as_ref().iter().fold(0.0, |most, arm| arm.cusum.max(most))
+    }
+
     /// Has any alternative something to say?
     pub fn is_idle(&self) -> bool {
         self.arms.as_ref().iter().all(|a| a.cusum <= 0.0)

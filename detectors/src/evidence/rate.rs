@@ -12,7 +12,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::climb::Climb;
+use super::climb::{BARE, Climb};
 use super::hours::Hours;
 use super::trail::Trail;
 use super::{Arm, Band, Ladder, Mixture, Sees, decay, ln, ln_rising, nats_per_pane_max, recovery_injection};
@@ -25,6 +25,12 @@ const ARMS: usize = ODDS.len() + 1;
 const WEIGHTS: [f64; ARMS] = [0.20, 0.30, 0.20, 0.14, 0.07, 0.04, 0.05];
 const RECOVERY_ARMS: usize = 5;
 const RECOVERY_FACTOR_MAX: f64 = 1.5;
+/// Standard errors of the baseline that a recovery allows for.
+const RECOVERY_ERRORS: f64 = 1.3;
+/// How far the size of an incident is believed, on the way from the near end of its interval to what is most likely: less than that
+/// end at the alarm, which came just then because the panes before it showed more than the incident is; more by what comes after it.
+const RECOVERY_SIZE_AT_ALARM: f64 = -0.15;
+const RECOVERY_SIZE: f64 = 0.25;
 /// Sparse panes are merged until they hold this many events or are this old; decided on the number of events alone.
 const MERGE_EVENTS: f64 = 10.0;
 const MERGE_MS: i64 = 600_000;
@@ -32,10 +38,17 @@ const MERGE_MS: i64 = 600_000;
 const STARVED_EVENTS_PER_HOUR: f64 = 5.0;
 const LN_PI: f64 = 1.144_729_885_849_400_2;
 const HOUR_MS: i64 = 3_600_000;
+const DAY_MS: i64 = 24 * HOUR_MS;
+/// Armed when a change of this factor could be seen, once so many panes have told of the noise and so many hits came.
+const YOUNG_FACTOR: f64 = 5.0;
+const YOUNG_HITS: f64 = 8.0;
+const NOISE_PANES_MIN: u32 = 48;
 /// Panes by which learning the noise lags behind.
 const NOISE_LAG: usize = 12;
 /// The memory of the resemblance within panes, in pairs of panes.
 const PAIRS_MAX: f64 = 20_000.0;
+/// Evidence, in nats since its pointer, below which what is known of the noise holds nothing of an incident.
+const CALM_NATS: f32 = 2.0;
 /// Bets are made anew after so many panes, or when the baseline has grown by this part.
 const REFRESH_PANES: u8 = 32;
 const REFRESH_GROWTH: f64 = 1.0 / 256.0;
@@ -96,10 +109,18 @@ pub struct RateBank {
 struct Live {
     bets: Bets,
     evidence: Mixture<[Arm; ARMS]>,
-    /// Counts taken in since each pointer, to be given back at an alarm: hits and total seen, hits and total learned.
+    /// Counts since each pointer, divided as the quiet ones: hits and total seen, and of those learned, to be given back at an alarm.
     since: [[f32; 4]; ARMS],
     held_since_ms: Option<i64>,
     trail: Trail,
+    /// The noise as it was when there was last no evidence to speak of: what it is again after an alarm.
+    noise: Option<(Within, Ladder)>,
+    /// Quiet counts at the start of yesterday and of today: an incident that took a day to be found was learned for most of it.
+    days: [CountPane; 2],
+    day_end_ms: i64,
+    /// Evidence from which on nothing is learned, and the injection it holds for.
+    gate: f64,
+    gate_of: f64,
 }
 
 /// Panes that are merged into one: their counts, the first one's start, their length, and what may be spent on them.
@@ -166,9 +187,13 @@ struct Frozen {
     before: f64,
     boundary: f64,
     recovery: Mixture,
-    /// Seen since the onset, and since each pointer of the recovery test.
+    /// Seen since the onset, divided as the quiet counts, and since each pointer of the recovery test.
     seen: CountPane,
     since: [CountPane; RECOVERY_ARMS],
+    /// Seen since the alarm.
+    lasting: CountPane,
+    /// What the noise would be if the incident belonged to normal life.
+    noise: (Within, Ladder),
 }
 
 // === impl RateBank ===
@@ -228,26 +253,36 @@ impl RateBank {
         let share = if shadow { SHADOW_INJECTION } else { injection };
 
         if live.bets.panes == 0 || self.m >= live.bets.refresh_at {
-            live.bets = self.bets();
+            if live.evidence.gathered() < CALM_NATS {
+                live.noise = (!shadow).then(|| (self.within, self.ladder.clone()));
+                live.bets = self.bets(&self.within, &self.ladder);
+            } else {
+                // What came in since may be a fault, which must not hide behind its own noise.
+                let (within, ladder) = live.noise.as_ref().map_or((&self.within, &self.ladder), |(within, ladder)| (within, ladder));
+                live.bets = self.bets(within, ladder);
+            }
+            live.gate_of = 0.0;
+            live.turn_day(CountPane { hits: self.k, total: self.m }, at_ms);
         }
         live.bets.panes -= 1;
         let within = 1.0 + (pane.total - 1.0).max(0.0) * live.bets.rho;
         let l = live.bets.likelihoods(self.settings.direction, pane, within * live.bets.phi);
         let sum = live.evidence.step_weighted(&l, &WEIGHTS, share, nats_per_pane_max(within * live.bets.phi), at_ms);
-        if self.climb.step(sum / share, self.settings.tolerance, at_ms) {
+        if self.climb.step(sum / share, 1.0 / share, self.settings.tolerance, at_ms) {
             // The panes of this series are too short for it. Evidence on the old ones is forgotten, and their noise fades.
             self.fade_noise();
             self.forget(live);
             self.learn(pane, pane_ms);
             return self.reading(Call::Quiet, injection);
         }
-        // Learning stops while evidence is high. At B^(1/4) rare errors page more often than was promised (a null that refuses high
-        // counts is biased), at B^(1/8) and above they do not.
-        let learns = shadow || sum < share.sqrt().sqrt().sqrt();
+        if share != live.gate_of {
+            (live.gate_of, live.gate) = (share, self.gate(share));
+        }
+        let learns = shadow || sum < live.gate;
         if !shadow {
             live.trail.push(pane.hits / within, pane.total / within, at_ms, pane_ms);
-            let (hits, total) = (pane.hits as f32, pane.total as f32);
-            let (hits_learned, total_learned) = if learns { ((pane.hits / within) as f32, (pane.total / within) as f32) } else { (0.0, 0.0) };
+            let (hits, total) = ((pane.hits / within) as f32, (pane.total / within) as f32);
+            let (hits_learned, total_learned) = if learns { (hits, total) } else { (0.0, 0.0) };
             for (j, since) in live.since.iter_mut().enumerate() {
                 if live.evidence.start_of(j) == at_ms {
                     *since = [0.0; 4];
@@ -294,10 +329,14 @@ impl RateBank {
                 self.armed = false;
                 self.ask_at = 0.0;
                 self.hours = None;
+                if let Some(live) = &mut self.live {
+                    live.days = Default::default();
+                }
             }
             Release::FalseAlarm => {
                 self.k += frozen.seen.hits;
                 self.m += frozen.seen.total;
+                (self.within, self.ladder) = frozen.noise;
                 if self.climb.lengthen(frozen.alarm_ms) {
                     self.fade_noise();
                 }
@@ -329,15 +368,27 @@ impl RateBank {
         self.climb.stretch()
     }
 
-    /// Armed when the baseline could ever show a doubling (or the floor) beyond the threshold: twice the evidence needed.
+    /// Could the baseline ever show a doubling (or the floor) beyond the threshold? It takes twice the evidence needed. A bank is armed
+    /// before that: see `seen_factor`.
     pub fn sees(&self, injection: f64) -> Sees {
+        self.sees_factor(2.0, injection)
+    }
+
+    /// The smallest of the factors 1.5, 2, 3, 5 and 10 by which a rate may rise (or fall) that the baseline could show; `None`: not even
+    /// tenfold. A bank is armed from fivefold on, and finds smaller changes too if it lives to see them, only not all of them.
+    pub fn seen_factor(&self, injection: f64) -> Option<f64> {
+        [1.5, 2.0, 3.0, 5.0, 10.0].into_iter().find(|factor| self.sees_factor(*factor, injection).armed)
+    }
+
+    fn sees_factor(&self, factor: f64, injection: f64) -> Sees {
         let b = if injection > 0.0 { injection } else { 1e-9 };
         let wanted = 2.0 * (-b.ln() + (ARMS as f64).ln());
         let phi = self.ladder.phi();
         let p = (self.k + 0.5) / (self.m + 1.0);
+        let beyond = (factor / (1.0 + self.settings.tolerance)).max(1.0);
         let q = match self.settings.direction {
-            Direction::Up => (p * 2.0 / (1.0 + self.settings.tolerance)).max(p + self.settings.at_least).min(0.999),
-            Direction::Down => (p / 2.0 * (1.0 + self.settings.tolerance)).min(p - self.settings.at_least).max(1e-6),
+            Direction::Up => (p * beyond).max(p + self.settings.at_least).min(0.999),
+            Direction::Down => (p / beyond).min(p - self.settings.at_least).max(1e-6),
         };
         let per_event = p * (p / q).ln() + (1.0 - p) * ((1.0 - p) / (1.0 - q)).ln();
         let have = self.m / phi * per_event;
@@ -463,10 +514,26 @@ impl RateBank {
         if self.m < self.ask_at {
             return;
         }
+        // A large change is visible long before a doubling is; what comes before the noise is known would be paged for its noise.
+        let noise_known = self.ladder.fed >= NOISE_PANES_MIN;
+        let young = self.sees_factor(YOUNG_FACTOR, injection).armed && self.k >= YOUNG_HITS;
         let sees = self.sees(injection);
-        self.armed = sees.armed;
+        self.armed = sees.armed || noise_known && young;
         // The rate may turn out higher than it looks, so the question comes again well before the answer is due.
-        self.ask_at = self.m + sees.needs_events.min(self.m) / 16.0;
+        self.ask_at = self.m + if young { 0.0 } else { sees.needs_events.min(self.m) / 16.0 };
+    }
+
+    /// Learning stops while evidence is high. At B^(1/4) rare errors without tolerance come up to what was promised (a null that refuses
+    /// high counts is biased), at B^(1/8) they stay at half of it. A baseline too young for a doubling stops as early as the budget
+    /// bears, earlier still where tolerance keeps it quiet: it would else learn most doublings before it could show them. (At B^(1/2)
+    /// five times what was promised came, at B^(3/8) a tenth.)
+    fn gate(&self, injection: f64) -> f64 {
+        let fourth = injection.sqrt().sqrt();
+        match () {
+            _ if self.sees(injection).armed => fourth.sqrt(),
+            _ if self.settings.tolerance < BARE => fourth,
+            _ => fourth * fourth.sqrt(),
+        }
     }
 
     /// The edge of tolerance around a rate.
@@ -483,10 +550,10 @@ impl RateBank {
     }
 
     /// Null and alternatives from the quiet counts.
-    fn bets(&self) -> Bets {
+    fn bets(&self, within: &Within, ladder: &Ladder) -> Bets {
         let (k, m) = self.hours.as_ref().map_or((self.k, self.m), |hours| hours.level(self.k, self.m));
         let p = self.edge((k + 0.5) / (m + 1.0));
-        let phi = self.ladder.phi();
+        let phi = ladder.phi();
         // Tolerance divides the exposure: evidence counts only beyond it.
         let weight = (m + 1.0) / (phi * (1.0 + self.settings.tolerance));
         let (a, b) = (p * weight, (1.0 - p) * weight);
@@ -498,7 +565,7 @@ impl RateBank {
             panes: REFRESH_PANES,
             refresh_at: self.m * (1.0 + REFRESH_GROWTH),
             phi,
-            rho: self.within.rho(),
+            rho: within.rho(),
             p,
             a,
             b,
@@ -539,22 +606,16 @@ impl RateBank {
         if let Some(hours) = &mut self.hours {
             hours.give_back(hits_learned, total_learned);
         }
-        let p0 = (self.k + 0.5) / (self.m + 1.0);
-        // Recovery must refute the geometric middle of quiet and incident, but no more than a factor of 1.5 or two floors: a change
-        // inside the floor is worth nobody's time, and to refute it would take thousands of events.
-        // The factor is counted from one standard error of the baseline nearer, so that a fault repaired half is not called healthy.
-        let floors = 2.0 * self.settings.at_least;
-        let error = 1.0 - (self.ladder.phi() / (self.k + 1.0)).sqrt().min(0.5);
-        let middle = match self.settings.direction {
-            Direction::Up => {
-                let middle = p0 * (change.after / p0).max(1.0).sqrt() * error;
-                middle.min((p0 * RECOVERY_FACTOR_MAX * error).max(p0 + floors)).max(self.edge(p0))
-            }
-            Direction::Down => {
-                let middle = p0 / (p0 / change.after.max(1e-9)).max(1.0).sqrt() / error;
-                middle.max((p0 / RECOVERY_FACTOR_MAX / error).min(p0 - floors)).min(self.edge(p0))
-            }
-        };
+        let noise = (self.within, self.ladder.clone());
+        if let Some((within, ladder)) = live.noise.take() {
+            (self.within, self.ladder) = (within, ladder);
+        }
+        // What comes after the incident is no neighbour of what came before it.
+        self.within.part();
+        self.ladder.part();
+        self.climb.paged();
+        let p0 = self.healthy(live.days[0]);
+        let boundary = self.recovery_boundary(p0, change, RECOVERY_SIZE_AT_ALARM);
         let Told { threshold, log_evidence, .. } = self.told;
         self.calm();
         live.forget();
@@ -562,12 +623,51 @@ impl RateBank {
         self.frozen = Some(Box::new(Frozen {
             alarm_ms: at_ms,
             before: p0,
-            boundary: middle,
+            boundary,
             recovery: Mixture::new(RECOVERY_ARMS),
             seen: CountPane { hits, total },
             since: [CountPane::default(); RECOVERY_ARMS],
+            lasting: CountPane::default(),
+            noise,
         }));
         Reading { state: State::Frozen, log_evidence, threshold, call: Call::Alarm { change, onset } }
+    }
+
+    /// The rate to come back to: that of the baseline, unless it has left the one of yesterday by more than that one's error. A slow
+    /// incident is found late and has taught the baseline meanwhile; half of it would then look healthy.
+    fn healthy(&self, yesterday: CountPane) -> f64 {
+        let p0 = (self.k + 0.5) / (self.m + 1.0);
+        if yesterday.total <= 0.0 {
+            return p0;
+        }
+        let old = (yesterday.hits + 0.5) / (yesterday.total + 1.0);
+        let error = RECOVERY_ERRORS * (self.ladder.phi() / (yesterday.hits + 1.0)).sqrt();
+        match self.settings.direction {
+            Direction::Up => p0.min(old * (1.0 + error)),
+            Direction::Down => p0.max(old / (1.0 + error)),
+        }
+    }
+
+    /// What recovery must refute: the geometric middle of quiet and incident, but no more than a factor of 1.5 or two floors: a change
+    /// inside the floor is worth nobody's time, and to refute it would take thousands of events. So that a fault repaired half is not
+    /// called healthy, the factor is counted from a baseline that may well be too far, and the incident from a size that may well be
+    /// too large (at the alarm it mostly is: that is why the alarm came).
+    fn recovery_boundary(&self, p0: f64, incident: Change, believed: f64) -> f64 {
+        let floors = 2.0 * self.settings.at_least;
+        let error = 1.0 - (RECOVERY_ERRORS * (self.ladder.phi() / (self.k + 1.0)).sqrt()).min(0.5);
+        let toward = |near: f64, likely: f64| near * (likely / near).powf(believed);
+        match self.settings.direction {
+            Direction::Up => {
+                let size = toward(incident.low.max(p0), incident.after.max(p0)).max(p0);
+                let middle = (p0 * size).sqrt() * error;
+                middle.min((p0 * RECOVERY_FACTOR_MAX * error).max(p0 + floors)).max(self.edge(p0))
+            }
+            Direction::Down => {
+                let size = toward(incident.high.clamp(1e-9, p0), incident.after.clamp(1e-9, p0)).min(p0);
+                let middle = (p0 * size).sqrt() / error;
+                middle.max((p0 / RECOVERY_FACTOR_MAX / error).min(p0 - floors)).min(self.edge(p0))
+            }
+        }
     }
 
     /// Interval of 95 % by Wilson's score. `after` counts what resemblance within panes left; `phi` is that between panes.
@@ -587,10 +687,21 @@ impl RateBank {
         let Some(frozen) = self.frozen.as_mut() else {
             return self.reading(Call::Quiet, injection);
         };
-        frozen.seen.hits += pane.hits;
-        frozen.seen.total += pane.total;
+        let within = f / self.ladder.phi();
+        frozen.seen.hits += pane.hits / within;
+        frozen.seen.total += pane.total / within;
+        frozen.lasting.hits += pane.hits / within;
+        frozen.lasting.total += pane.total / within;
+        // While the incident lasts its size becomes known, and with it how far away healthy is. Evidence against a rate at the old
+        // boundary is also evidence against the new one beyond it.
+        let (lasting, p0, c) = (frozen.lasting, frozen.before, frozen.boundary);
+        let now = self.recovery_boundary(p0, Self::change(p0, lasting, self.ladder.phi()), RECOVERY_SIZE);
+        let c = if direction == Direction::Up { c.max(now) } else { c.min(now) };
+        let Some(frozen) = self.frozen.as_mut() else {
+            return self.reading(Call::Quiet, injection);
+        };
+        frozen.boundary = c;
         let (e, v) = (pane.hits / f, pane.total / f);
-        let (p0, c) = (frozen.before, frozen.boundary);
         let far = match direction {
             Direction::Up => 0.7 * p0,
             Direction::Down => (1.3 * p0).min((1.0 + p0) / 2.0),
@@ -618,7 +729,6 @@ impl RateBank {
             Direction::Down => rate >= self.edge(before).min(c.max(before / RECOVERY_FACTOR_MAX) * 1.001),
         };
         if sum >= 1.0 && inside {
-            let within = f / self.ladder.phi();
             let after = CountPane { hits: since.hits / within, total: since.total / within };
             let change = Self::change(before, after, self.ladder.phi());
             self.frozen = None;
@@ -679,6 +789,17 @@ impl Live {
         self.since = [[0.0; 4]; ARMS];
         self.trail.clear();
         self.held_since_ms = None;
+        self.noise = None;
+    }
+
+    fn turn_day(&mut self, quiet: CountPane, at_ms: i64) {
+        if self.days[0].total <= 0.0 {
+            self.days = [quiet; 2];
+            self.day_end_ms = at_ms + DAY_MS;
+        } else if at_ms >= self.day_end_ms {
+            self.days = [self.days[1], quiet];
+            self.day_end_ms = at_ms + DAY_MS;
+        }
     }
 }
 
@@ -737,6 +858,11 @@ impl Within {
 
     fn fade(&mut self) {
         self.scale((48.0 / self.weight.max(1.0)).min(1.0));
+        self.part();
+    }
+
+    /// What comes now is no neighbour of what came before.
+    fn part(&mut self) {
         self.previous_total = 0.0;
     }
 
@@ -942,6 +1068,78 @@ mod tests {
                 }
             }
             println!("{usual} -> {fault}: (panes to page, to recover) {pages:?}");
+        }
+    }
+
+    /// Six incidents of 45 panes with a pause between, that end by evidence, by a person's word while they last, or after them; all in a day.
+    #[test]
+    fn the_same_fault_is_found_as_often_as_it_comes() {
+        for (usual, fault, n, panes, pause) in
+            [(0.02, 0.4, 40, 45, 500), (0.02, 0.4, 40, 45, 1_500), (0.02, 0.1, 40, 90, 500), (0.01, 0.05, 200, 60, 700), (0.05, 0.1, 300, 90, 900)]
+        {
+            for how in [None, Some(panes / 2), Some(panes)] {
+                let mut bank = RateBank::new(RateSettings { at_least: 0.005, ..errors() });
+                let mut noise = Noise::new(41 + u64::from(n));
+                let mut t = 0;
+                let mut pane = |bank: &mut RateBank, p: f64| {
+                    let hits = f64::from(noise.binomial(n, p));
+                    t += 2_000;
+                    bank.judge(CountPane { hits, total: f64::from(n) }, t, 2_000, 1e-8)
+                };
+                for _ in 0..750 {
+                    pane(&mut bank, usual);
+                }
+                assert_eq!(bank.state(), State::Armed);
+                let mut found = Vec::new();
+                for _ in 0..8 {
+                    let mut at = None;
+                    for i in 0..panes {
+                        if matches!(pane(&mut bank, fault).call, Call::Alarm { .. }) {
+                            at = at.or(Some(i));
+                        }
+                        if how == Some(i) {
+                            bank.release(Release::Fixed);
+                        }
+                    }
+                    if how == Some(panes) {
+                        bank.release(Release::Fixed);
+                    }
+                    found.push(at);
+                    for _ in 0..pause {
+                        pane(&mut bank, usual);
+                    }
+                    // Where a pause is too short for it to be shown that all is well, a person says so.
+                    bank.release(Release::Fixed);
+                }
+                let slowest = found.iter().map(|f| f.unwrap_or(usize::MAX)).max().unwrap_or(0);
+                println!("{usual} -> {fault}, {n} {how:?}: {found:?} {:?} {:?}", bank.baseline(), bank.ladder.phi());
+                assert!(slowest < panes, "{usual} -> {fault}, {n} events, {how:?}: {found:?}");
+                let level = bank.baseline().map_or(0.0, |b| b.value);
+                assert!((level / usual - 1.0).abs() < 0.1, "{usual} -> {fault}: learned {level}");
+                assert!(bank.ladder.phi() < 1.2 && bank.within.rho() < 0.002, "noise {} {}", bank.ladder.phi(), bank.within.rho());
+            }
+        }
+    }
+
+    /// Twenty errors suffice for a fivefold rise, and it is not learned before it is found.
+    #[test]
+    fn a_young_baseline_sees_large_faults_before_it_sees_a_doubling() {
+        for seed in 0..20 {
+            let mut bank = RateBank::new(errors());
+            let mut noise = Noise::new(500 + seed);
+            let mut t = 0;
+            run(&mut bank, &mut noise, &mut t, 100, 0.001, 0.0, 400);
+            run(&mut bank, &mut noise, &mut t, 100, 0.001, B, 5);
+            let sees = bank.sees(B);
+            assert!(!sees.armed && sees.needs_events > 50_000.0, "{sees:?}");
+            if bank.state() != State::Armed {
+                // Luck gave it too few errors.
+                assert!(bank.k < 30.0, "{}", bank.k);
+                continue;
+            }
+            assert!(bank.seen_factor(B).is_some_and(|factor| (3.0..=5.0).contains(&factor)), "{:?}", bank.seen_factor(B));
+            let (panes, call) = run(&mut bank, &mut noise, &mut t, 100, 0.008, B, 200);
+            assert!(matches!(call, Call::Alarm { .. }), "{seed}: {call:?} after {panes}");
         }
     }
 }
