@@ -59,6 +59,12 @@ impl Fed {
         Fed { child, stdin, port, oracle, folder }
     }
 
+    /// What is kept in a static is never dropped, and its process would stay.
+    pub fn stop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }

@@ -166,6 +166,7 @@ static STORY: LazyLock<Story> = LazyLock::new(|| {
     for page in daemon.incidents() {
         incidents.entry(page["incident"]["key"]["model"].as_str().expect("a model").to_owned()).or_default().push(page);
     }
+    daemon.stop();
     Story { daemon, incidents }
 });
 

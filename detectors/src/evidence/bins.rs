@@ -6,8 +6,7 @@
 //! Dirichlet(1/2) reaches everything. A tilt needs one sum of a pane, its scores, for all shifts together. **Sees** shifts
 //! beyond the tolerance (0.1 sigma is about 6 % of a latency's median) and tails that grow while the median stays; does not see
 //! changes that keep all quantiles. **False alarms**: as for rates; every alternative lies beyond the tolerance, since one inside
-//! it would make evidence from nothing. What a pane's steps waste beyond the threshold is handed out beforehand (`overshoot`): that
-//! part of the promise is not proven but measured.
+//! it would make evidence from nothing.
 
 use std::array::from_fn;
 
@@ -16,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::climb::Climb;
 use super::trail::{PARTS, Rows, over_parts, place_of};
 use super::{
-    Arm, Band, Ladder, Mixture, NormalTable, Sees, decay, exp, ln, ln_rising, nats, nats_per_pane_max, normal_cdf, overshoot, recovery_injection,
+    Arm, Band, Ladder, Mixture, NormalTable, Sees, decay, exp, ln, ln_rising, nats, nats_per_pane_max, normal_cdf, recovery_injection,
 };
 use crate::sketch::log_linear::{middle, upper_edge};
 use crate::verdict::{Call, Change, Onset, Reading, Release, State};
@@ -170,10 +169,10 @@ struct Bets {
     up: [f32; BINS_MAX],
     down: [f32; BINS_MAX],
     tails: [[f32; BINS_MAX]; TAILS.len()],
+    /// The first bin that any stretch changes: the bin in which it begins too, of which it takes a part away.
+    tails_from: usize,
     /// ln of the sum that divides each alternative, over that of its null.
     ln_norm: [f64; KNOWN],
-    /// Standard deviation of one event's nats.
-    deviation: [f32; KNOWN],
 }
 
 /// Panes that wait to tell how noisy the series is, in a ring: sum of scores, events of the upper tenth, events.
@@ -291,8 +290,7 @@ impl BinsBank {
         let share = if shadow { SHADOW_INJECTION } else { injection };
         let dispersion = armed.dispersion();
         let l = armed.likelihoods(&seen, dispersion, share, tolerance);
-        let weights = armed.bets.weights(seen.n, dispersion);
-        let sum = armed.evidence.step_weighted(&l, &weights, share, nats_per_pane_max(dispersion), at_ms);
+        let sum = armed.evidence.step_weighted(&l, &WEIGHTS, share, nats_per_pane_max(dispersion), at_ms);
         if self.climb.step(sum / share, 1.0 / share, tolerance, at_ms) {
             // The panes of this series are too short for it. Evidence on the old ones is forgotten, and their noise fades.
             armed.lengthen();
@@ -717,21 +715,21 @@ impl Armed {
         for (j, d) in SHIFTS.iter().enumerate() {
             bets.ln_norm[j] = self.ln_norm(d + t) - ln_up;
             bets.ln_norm[DOWN + j] = self.ln_norm(-(d + t)) - ln_down;
-            let deviation = (d * self.scores.variance.sqrt()) as f32;
-            (bets.deviation[j], bets.deviation[DOWN + j]) = (deviation, deviation);
         }
+        bets.tails_from = self.bins;
         for (j, (from, stretch)) in TAILS.iter().enumerate() {
             let tail = self.stretched(&edges, *from, *stretch);
-            let (mut norm, mut mean, mut square) = (0.0, 0.0, 0.0);
-            for (p, l) in at_edge.iter().zip(&tail) {
-                let l = f64::from(*l);
-                norm += p * exp(l);
-                mean += p * l;
-                square += p * l * l;
+            // Divided by the most that any edge of tolerance makes of it: what lies below the stretch may lose.
+            let (mut low, mut middle, mut high) = (0.0, 0.0, 0.0);
+            for (b, (l, up)) in tail.iter().zip(&at_edge).enumerate().take(self.bins) {
+                let ratio = exp(f64::from(*l));
+                low += 0.5 / f64::from(bets.down[b]) * ratio;
+                middle += self.share(b) * ratio;
+                high += up * ratio;
             }
+            bets.tails_from = bets.tails_from.min(tail.iter().position(|l| *l != 0.0).unwrap_or(self.bins));
             bets.tails[j] = tail;
-            bets.ln_norm[TAIL + j] = ln(norm);
-            bets.deviation[TAIL + j] = (square - mean * mean).max(0.0).sqrt() as f32;
+            bets.ln_norm[TAIL + j] = ln(high.max(middle).max(low));
         }
         self.bets = bets;
     }
@@ -768,7 +766,7 @@ impl Armed {
             error = error.max(d * most * most * most);
         }
         for (sum, tail) in tails.iter_mut().zip(&self.bets.tails) {
-            for b in self.scores.tail_from.min(BINS_MAX)..BINS_MAX {
+            for b in self.bets.tails_from.min(BINS_MAX)..BINS_MAX {
                 *sum += seen.counts[b] * f64::from(tail[b]);
             }
         }
@@ -1105,20 +1103,7 @@ impl Armed {
     }
 }
 
-// === impl Bets, Lag ===
-
-impl Bets {
-    /// Parts of the injection for a pane of n events.
-    #[inline]
-    fn weights(&self, n: f64, dispersion: f64) -> [f64; ARMS] {
-        let root = (n / dispersion).sqrt();
-        let mut weights = WEIGHTS;
-        for (weight, deviation) in weights.iter_mut().zip(&self.deviation) {
-            *weight *= overshoot(root * f64::from(*deviation), dispersion);
-        }
-        weights
-    }
-}
+// === impl Lag ===
 
 impl Lag {
     /// Takes in the newest and gives the oldest once the ring is full.
@@ -1183,6 +1168,53 @@ mod tests {
             }
         }
         assert!(pages <= 10, "{pages} of 10");
+    }
+
+    /// Laws of few values and many, each value with its part: what counts, flags and rounded numbers look like.
+    fn discrete_laws() -> Vec<(&'static str, Vec<(f64, f64)>)> {
+        let normal = |z: f64| (-0.5 * z * z).exp();
+        vec![
+            ("four values", vec![(0.0, 0.82), (1.0, 0.12), (2.0, 0.04), (3.0, 0.02)]),
+            ("a constant and 1 % above", vec![(7.0, 0.99), (9.0, 0.01)]),
+            ("a constant and 1 % below", vec![(5.0, 0.01), (7.0, 0.99)]),
+            ("a coin", vec![(0.0, 0.5), (1.0, 0.5)]),
+            ("integers", (0..=10).map(|i| (f64::from(i), 1.0)).collect()),
+            ("geometric", (0..40).map(|i| (f64::from(i), 0.6f64.powi(i))).collect()),
+            ("rounded lognormal", (1..=80).map(|i| (f64::from(i), normal((f64::from(i).ln() - 1.5) / 0.8) / f64::from(i))).collect()),
+        ]
+    }
+
+    /// Values that tie make bins that no cut of the alternatives falls between. Baselines are learned from nothing, by a bank that may
+    /// page from its first pane on.
+    #[test]
+    fn quiet_values_that_tie_stay_within_the_budget_from_the_first_pane_on() {
+        let scale: usize = std::env::var("SCALE").map_or(1, |v| v.parse().unwrap());
+        let seed: u64 = std::env::var("SEED").map_or(31, |v| v.parse().unwrap());
+        for tolerance_sigma in [0.1, 0.0] {
+            for n in [1u32, 40, 800, 5_000] {
+                let mut line = String::new();
+                let (series, panes) = (2 * scale, if n == 1 { 6_000 } else { 600 });
+                for (name, law) in discrete_laws() {
+                    let (values, parts): (Vec<u16>, Vec<f64>) = law.iter().map(|(v, p)| (bin_of(*v), *p)).unzip();
+                    let mut pages = 0;
+                    for k in 0..series {
+                        let mut noise = Noise::new(seed + k as u64);
+                        let mut bank = BinsBank::new(BinsSettings { tolerance_sigma });
+                        for i in 0..panes {
+                            let drawn = values.iter().copied().zip(noise.multinomial(n, &parts)).filter(|k| k.1 > 0);
+                            let r = bank.judge(&drawn.collect::<Vec<_>>(), i * 2_000, 2_000, 1.0 / (series as f64 * panes as f64));
+                            if matches!(r.call, Call::Alarm { .. }) {
+                                pages += 1;
+                                bank.start_live();
+                            }
+                        }
+                        assert_ne!(bank.state(), State::Warming, "{name} {n}");
+                    }
+                    line += &format!(" {name}: {pages};");
+                }
+                println!("t {tolerance_sigma} n {n}:{line}");
+            }
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::climb::Climb;
 use super::trail::{Rates, Rows};
-use super::{Band, Ladder, Mixture, OVERSHOOT_GAIN_MAX, Sees, decay, ln, ln_rising, nats, nats_per_pane_max, overshoot, recovery_injection};
+use super::{Band, Ladder, Mixture, Sees, decay, ln, ln_rising, nats, nats_per_pane_max, recovery_injection};
 use crate::verdict::{Call, Change, Reading, Release, State};
 
 /// Classes that are told apart; all others are one.
@@ -29,9 +29,6 @@ const LN_ODDS: [f64; ODDS.len()] = [0.405_465_108_108_164_4, 0.916_290_731_874_1
 /// Parts of the injection per bet on a class, all classes alike; what is left is for the bet on anything.
 const WEIGHTS: [f64; ODDS.len()] = [0.33, 0.37, 0.13, 0.13];
 const WEIGHT_OF_ANYTHING: f64 = 0.04;
-/// What one hit more of a rare class wastes beyond the threshold, besides what `overshoot` tells of a pane: a bet on a rise goes up by
-/// jumps of ln r, which cross evenly over the jump, and wastes ln r / (1 - 1 / r); at most 2 is given. A bet on a fall creeps up.
-const WASTE_OF_HIT: [f64; ODDS.len()] = [1.216, 1.527, 2.0, 1.0];
 /// The bets from here on are on a fall.
 const FALLS: usize = 3;
 /// Classes with a ladder of their own; the rest take the noisiest of these.
@@ -132,8 +129,6 @@ struct Slot {
     /// rare to fall by anything that matters.
     high: [f32; 2],
     low: [f32; 2],
-    /// Standard deviation of one event.
-    deviation: f32,
 }
 
 /// Panes that wait to tell how noisy the classes are, in a ring: counts of the classes with a ladder, and of all.
@@ -536,7 +531,6 @@ impl Slots {
             let halves = |p: f64| [(0.5 / p) as f32, (0.5 / (1.0 - p).max(1e-9)) as f32];
             bets.high = halves(high);
             bets.low = if low > 0.0 { halves(low) } else { [0.0; 2] };
-            bets.deviation = (p * (1.0 - p)).sqrt() as f32;
             for (j, r) in ODDS.iter().enumerate() {
                 let from = if j < FALLS { high } else { low.max(0.0) };
                 bets.ln_norm[j] = ln(1.0 - from + from * r);
@@ -568,12 +562,8 @@ impl Slots {
             for j in FALLS..ODDS.len() {
                 l[at + j] = if bets.low[0] > 0.0 { e * LN_ODDS[j] - v * bets.ln_norm[j] - excess(e, v, bets.low, weight) } else { -1.0 };
             }
-            let deviation = v.sqrt() * f64::from(bets.deviation);
-            let calm = ((1.15 - f) / 0.15).clamp(0.0, 1.0);
-            for j in 0..ODDS.len() {
-                let waste = overshoot(deviation * LN_ODDS[j].abs(), f) * (1.0 + (WASTE_OF_HIT[j] - 1.0) * calm);
-                let waste = waste.min(OVERSHOOT_GAIN_MAX);
-                weights[at + j] = WEIGHTS[j] * part * waste;
+            for (into, weight) in weights[at..at + ODDS.len()].iter_mut().zip(&WEIGHTS) {
+                *into = weight * part;
             }
             chi += count * count * f64::from(bets.high[0]);
         }
