@@ -253,14 +253,15 @@ impl RateBank {
         let share = if shadow { SHADOW_INJECTION } else { injection };
 
         if live.bets.panes == 0 || self.m >= live.bets.refresh_at {
-            if live.evidence.gathered() < CALM_NATS {
+            let calm = live.evidence.gathered() < CALM_NATS;
+            if calm {
                 live.noise = (!shadow).then(|| (self.within, self.ladder.clone()));
-                live.bets = self.bets(&self.within, &self.ladder);
-            } else {
-                // What came in since may be a fault, which must not hide behind its own noise.
-                let (within, ladder) = live.noise.as_ref().map_or((&self.within, &self.ladder), |(within, ladder)| (within, ladder));
-                live.bets = self.bets(within, ladder);
             }
+            // To a young baseline what came in since may be a fault, which must not hide behind its own noise.
+            live.bets = match &live.noise {
+                Some((within, ladder)) if !calm && !self.sees(share).armed => self.bets(within, ladder),
+                _ => self.bets(&self.within, &self.ladder),
+            };
             live.gate_of = 0.0;
             live.turn_day(CountPane { hits: self.k, total: self.m }, at_ms);
         }
