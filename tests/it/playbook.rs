@@ -227,6 +227,16 @@ fn accuracy_degradation_detected_through_monitoring() {
 }
 
 #[test]
+fn accuracy_degradation_detected_through_user_reports() {
+    raises("complained", "quality_degradation", 2..=2, "complaint_rate");
+}
+
+#[test]
+fn use_outside_the_intended_scope() {
+    raises("misused", "out_of_scope_use", 2..=2, "out_of_scope");
+}
+
+#[test]
 fn a_data_breach_through_memorisation() {
     raises("memorised", "data_breach", 1..=1, "rule:");
 }
@@ -385,7 +395,7 @@ fn severity_one_notifies_legal_if_there_is_regulatory_exposure() {
 
 #[test]
 fn severity_two_enables_guardrails_or_a_conservative_configuration_or_reroutes() {
-    for model in ["inaccurate", "timing-out", "costly", "deployed"] {
+    for model in ["inaccurate", "complained", "timing-out", "costly", "deployed"] {
         has_one_of(model, &["guardrails", "conservative", "reroute"]);
     }
 }

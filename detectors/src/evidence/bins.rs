@@ -14,9 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::climb::Climb;
 use super::trail::{PARTS, Rows, over_parts, place_of};
-use super::{
-    Arm, Band, Ladder, Mixture, NormalTable, Sees, decay, exp, ln, ln_rising, nats, nats_per_pane_max, normal_cdf, recovery_injection,
-};
+use super::{Arm, Band, Ladder, Mixture, NormalTable, Sees, decay, exp, ln, ln_rising, nats, nats_per_pane_max, normal_cdf, recovery_injection};
 use crate::sketch::log_linear::{middle, upper_edge};
 use crate::verdict::{Call, Change, Onset, Reading, Release, State};
 

@@ -31,6 +31,9 @@ const RECOVERY_FACTOR_MAX: f64 = 1.5;
 const NOISE_LAG: usize = 12;
 /// Panes of which the noise must be known before the first bet.
 const NOISE_PANES_MIN: u32 = 48;
+/// Armed when a change of this factor could be seen, once the noise is known and so many came. A doubling is seen long after.
+const YOUNG_FACTOR: f64 = 5.0;
+const YOUNG_COUNT: f64 = 8.0;
 /// Evidence, in nats since its pointer, below which what is known of the noise holds nothing of an incident; looked at every so many
 /// panes that the ladder took in.
 const CALM_NATS: f32 = 2.0;
@@ -140,7 +143,8 @@ impl CountsBank {
             return self.watch_recovery(pane, at_ms, pane_ms);
         }
         if !self.armed {
-            self.armed = self.sees(injection).armed;
+            let young = self.ladder.fed >= NOISE_PANES_MIN && self.quiet.count >= YOUNG_COUNT && self.sees_factor(YOUNG_FACTOR, injection).armed;
+            self.armed = young || self.sees(injection).armed;
         }
         if !self.armed || injection <= 0.0 {
             self.learn(pane, pane_ms);
@@ -153,8 +157,10 @@ impl CountsBank {
             self.recent.pop_front();
         }
         self.recent.push_back((at_ms, pane));
-        // Learning stops while evidence is high: at B^(1/4) it does not bias the null.
-        let learns = sum < injection.powf(0.25) && sum < 1.0;
+        // Learning stops while evidence is high: at B^(1/4) it does not bias the null. A baseline too young for a doubling stops earlier,
+        // for it would learn most faults before it could show them.
+        let gate = injection.powf(if self.sees(injection).armed { 0.25 } else { 0.375 });
+        let learns = sum < gate && sum < 1.0;
         for (j, (seen, learned)) in self.since.iter_mut().enumerate().take(self.evidence.len()) {
             if self.evidence.start_of(j) == at_ms {
                 (*seen, *learned) = (Tally::default(), Tally::default());
@@ -223,11 +229,15 @@ impl CountsBank {
     /// Armed when the baseline could ever show a doubling (or the floor) beyond the threshold: twice the evidence needed.
     /// `needs_events` counts units of exposure.
     pub fn sees(&self, injection: f64) -> Sees {
+        self.sees_factor(2.0, injection)
+    }
+
+    fn sees_factor(&self, factor: f64, injection: f64) -> Sees {
         let b = if injection > 0.0 { injection } else { 1e-9 };
         let wanted = 2.0 * (-b.ln() + (self.evidence.len() as f64).ln());
         let phi = self.ladder.phi();
         let p = self.quiet.rate();
-        let q = (p * 2.0 / (1.0 + self.settings.tolerance)).max(p + self.settings.at_least);
+        let q = (p * factor / (1.0 + self.settings.tolerance)).max(p + self.settings.at_least);
         let per_unit = p * (p / q).ln() + q - p;
         let have = self.quiet.exposure / phi * per_unit;
         let noise_known = self.ladder.fed >= NOISE_PANES_MIN;
@@ -514,6 +524,41 @@ mod tests {
         assert!(alarm.is_some_and(|panes| panes < 12), "{alarm:?}");
         let back = (0..200).position(|_| matches!(next(&mut bank, 0.0).call, Call::Recovered { .. }));
         assert!(back.is_some_and(|panes| panes < 60), "{back:?}");
+    }
+
+    /// Complaints of a young service: some dozens in all. A doubling cannot be seen yet, fifteen times as many can, and must not become
+    /// what is normal; and quiet ones page no more than was promised.
+    #[test]
+    fn a_young_baseline_sees_large_changes_and_keeps_the_budget() {
+        let settings = CountsSettings { tolerance: 0.2, at_least: 0.0, both: false };
+        let (panes, series) = (600u32, 60u32);
+        let injection = 1.0 / f64::from(panes * series);
+        let (mut pages, mut found) = (0, 0);
+        for k in 0..series {
+            let mut noise = Noise::new(900 + u64::from(k));
+            let mut bank = CountsBank::new(settings);
+            let mut t = 0;
+            for i in 0..300 + panes {
+                let count = noise.count(0.2, 1.0);
+                let r = bank.judge(count, 50.0, t, 10_000, if i < 300 { 0.0 } else { injection });
+                t += 10_000;
+                if matches!(r.call, Call::Alarm { .. }) {
+                    pages += 1;
+                    bank.release(Release::Fixed);
+                }
+            }
+            assert!(!bank.sees(1e-8).armed, "a doubling is not to be seen");
+            for _ in 0..30 {
+                let r = bank.judge(noise.count(3.0, 1.0), 50.0, t, 10_000, 1e-8);
+                t += 10_000;
+                if matches!(r.call, Call::Alarm { .. }) {
+                    found += 1;
+                    break;
+                }
+            }
+        }
+        assert!(pages <= 3, "{pages} pages where one was promised");
+        assert_eq!(found, series, "fifteen times as many within five minutes");
     }
 
     #[test]
