@@ -27,7 +27,7 @@ const GIVE_UP_EVENTS: usize = 400_000;
 enum Bank {
     Rate(RateBank),
     Bins(BinsBank, Vec<(u16, u32)>),
-    Classes(ClassBank),
+    Classes(Box<ClassBank>),
 }
 
 impl Bank {
@@ -36,7 +36,7 @@ impl Bank {
         match law {
             Law::Bernoulli(_) => Bank::Rate(RateBank::new(RateSettings { direction: Direction::Up, tolerance: or(0.2), at_least: 0.0 })),
             Law::Shift(..) | Law::Tail => Bank::Bins(BinsBank::new(BinsSettings { tolerance_sigma: or(0.1) }), Vec::new()),
-            Law::Class(_) => Bank::Classes(ClassBank::new(ClassSettings { tolerance: or(0.2) })),
+            Law::Class(_) => Bank::Classes(Box::new(ClassBank::new(ClassSettings { tolerance: or(0.2) }))),
         }
     }
 

@@ -69,8 +69,8 @@ pub enum Bank {
     Rate(RateBank),
     /// A rate against an absolute limit that learning does not move.
     Limit(RateBank),
-    Bins(BinsBank),
-    Classes(ClassBank),
+    Bins(Box<BinsBank>),
+    Classes(Box<ClassBank>),
     Counts(Box<CountsBank>),
     Seasonal(Box<SeasonalStepBank>),
     Gap(GapBank),
@@ -181,11 +181,11 @@ impl Bank {
     }
 
     pub fn bins(tolerance_sigma: f64) -> Bank {
-        Bank::Bins(BinsBank::new(BinsSettings { tolerance_sigma }))
+        Bank::Bins(Box::new(BinsBank::new(BinsSettings { tolerance_sigma })))
     }
 
     pub fn classes(tolerance: f64) -> Bank {
-        Bank::Classes(ClassBank::new(ClassSettings { tolerance }))
+        Bank::Classes(Box::new(ClassBank::new(ClassSettings { tolerance })))
     }
 
     pub fn counts(tolerance: f64, at_least: f64) -> Bank {
@@ -313,8 +313,8 @@ impl Bank {
         match self {
             Bank::Rate(b) => Bank::Rate(b.succeed(weight_max)),
             Bank::Limit(b) => Bank::Limit(b.clone()),
-            Bank::Bins(b) => Bank::Bins(b.succeed(weight_max)),
-            Bank::Classes(b) => Bank::Classes(b.succeed(weight_max)),
+            Bank::Bins(b) => Bank::Bins(Box::new(b.succeed(weight_max))),
+            Bank::Classes(b) => Bank::Classes(Box::new(b.succeed(weight_max))),
             Bank::Counts(b) => Bank::Counts(Box::new(b.succeed(weight_max))),
             Bank::Seasonal(b) => Bank::Seasonal(Box::new(b.succeed(weight_max))),
             Bank::Gap(b) => Bank::Gap(b.succeed(weight_max)),

@@ -171,8 +171,8 @@ fn told(scene: &Scene<'_>, fits: impl Fn(&Signal) -> bool) -> Option<Fact> {
 /// The first signal of another category that fits.
 fn companion(scene: &Scene<'_>, fits: impl Fn(&Signal) -> bool) -> Option<Fact> {
     let key = scene.case.key;
-    let signals = scene.case.companions.iter().filter_map(|text| text.parse::<Signal>().ok());
-    signals.filter(|s| fits(s)).next().map(|signal| {
+    let mut signals = scene.case.companions.iter().filter_map(|text| text.parse::<Signal>().ok());
+    signals.find(|s| fits(s)).map(|signal| {
         let words = format!("{} has moved as well", quoted(&signal.words()));
         let series = SeriesKey { group: GroupKey::roll_up(&key.environment, &key.model), signal };
         Fact { words, points_at: Some(Pointer::Series { id: series.id() }) }

@@ -280,7 +280,7 @@ fn read(text: &str) -> Table {
         } else if let Some(rest) = line.strip_prefix("intended ") {
             let words: Vec<&str> = rest.split_whitespace().collect();
             let uses = BTreeMap::from([(words[1].to_owned(), words[2..].iter().map(|w| (*w).to_owned()).collect())]);
-            set.judge.models.entry(words[0].to_owned()).or_insert_with(judge::ModelSettings::default).intended_use = uses;
+            set.judge.models.entry(words[0].to_owned()).or_default().intended_use = uses;
         } else if let Some(rest) = line.strip_prefix("exposed ") {
             let words: Vec<&str> = rest.split_whitespace().collect();
             let exposure = words[1..].iter().map(|w| (*w).to_owned()).collect();
@@ -293,7 +293,7 @@ fn read(text: &str) -> Table {
         if let Some((attribute, _)) = &m.groups {
             let protected = pane::Protected { attributes: vec![attribute.clone()], favourable: vec!["approve".to_owned()] };
             set.pane.protected.insert(m.name.clone(), protected);
-            set.judge.models.entry(m.name.clone()).or_insert_with(judge::ModelSettings::default).protected = vec![attribute.clone()];
+            set.judge.models.entry(m.name.clone()).or_default().protected = vec![attribute.clone()];
         }
     }
     Table { plan, always, settings: set, stories }

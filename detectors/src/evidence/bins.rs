@@ -631,12 +631,12 @@ impl Armed {
         let mut edges = [f64::INFINITY; BINS_MAX];
         // From the nearer end, so that small shares are not lost beside 1.
         let mut below = 0.0;
-        for b in 0..self.bins - 1 {
+        for (b, edge) in edges.iter_mut().enumerate().take(self.bins - 1) {
             below += self.share(b);
             if below > 0.5 {
                 break;
             }
-            edges[b] = quick_quantile(below);
+            *edge = quick_quantile(below);
         }
         let mut above = 0.0;
         for b in (1..self.bins).rev() {
@@ -656,9 +656,9 @@ impl Armed {
         let edges = self.edges();
         let mut scores = Scores { tail_from: self.bins, ..Scores::default() };
         let mut before = 0.0;
-        for b in 0..self.bins {
+        for (b, edge) in edges.iter().enumerate().take(self.bins) {
             let share = self.share(b);
-            let upto = if b + 1 < self.bins { density(edges[b]) } else { 0.0 };
+            let upto = if b + 1 < self.bins { density(*edge) } else { 0.0 };
             let score = (before - upto) / share;
             before = upto;
             scores.of_bin[b] = score as f32;
@@ -703,11 +703,11 @@ impl Armed {
         let mut bets = Bets { made: true, ..Bets::default() };
         let (ln_up, ln_down) = if t > 0.0 { (self.ln_norm(t), self.ln_norm(-t)) } else { (0.0, 0.0) };
         let mut at_edge = [0.0; BINS_MAX];
-        for b in 0..self.bins {
+        for (b, up) in at_edge.iter_mut().enumerate().take(self.bins) {
             let (share, score) = (self.share(b), f64::from(self.scores.of_bin[b]));
             let tilt = if t > 0.0 { exp(t * score) } else { 1.0 };
-            at_edge[b] = share * tilt * exp(-ln_up);
-            bets.up[b] = (0.5 / at_edge[b]) as f32;
+            *up = share * tilt * exp(-ln_up);
+            bets.up[b] = (0.5 / *up) as f32;
             bets.down[b] = (0.5 * tilt * exp(ln_down) / share) as f32;
         }
         for (j, d) in SHIFTS.iter().enumerate() {
@@ -764,9 +764,7 @@ impl Armed {
             error = error.max(d * most * most * most);
         }
         for (sum, tail) in tails.iter_mut().zip(&self.bets.tails) {
-            for b in self.bets.tails_from.min(BINS_MAX)..BINS_MAX {
-                *sum += seen.counts[b] * f64::from(tail[b]);
-            }
+            *sum += (seen.counts.iter().zip(tail).skip(self.bets.tails_from)).map(|(count, nats)| count * f64::from(*nats)).sum::<f64>();
         }
         let all = v * 0.5 * per_weight;
         if error.max(v * all * all * all) * 8.0 < SERIES_ERROR_MAX * 12.0 {
