@@ -13,7 +13,7 @@ use bellwether::domain::incident::Incident;
 use bellwether::domain::{Category, Cause, IncidentState, Time};
 use bellwether::engine::ModelSettings;
 use bellwether::fleet::{Kind, Lever, ModelPlan, Order, Plan, QualityPlan, Turn, Whom};
-use bellwether::{engine, judge, pane};
+use bellwether::{engine, pane};
 
 use crate::scenario::{Driver, Kept, settings};
 
