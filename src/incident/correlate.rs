@@ -301,7 +301,7 @@ mod tests {
             severity: Severity::DEGRADED,
             severity_reasons: vec![],
             title: text.into(),
-            onset: Onset { at, from: at.plus_ms(-10_000), to: at.plus_ms(10_000) },
+            onset: Onset { at, from: at.plus_ms(-20_000), to: at.plus_ms(20_000) },
             findings: vec![Finding {
                 series_id: series.id(),
                 series,
