@@ -25,18 +25,18 @@ const GIVE_UP_EVENTS: usize = 400_000;
 
 #[derive(Clone)]
 enum Bank {
-    Rate(RateBank),
+    Rate(Box<RateBank>),
     Bins(BinsBank, Vec<(u16, u32)>),
-    Classes(ClassBank),
+    Classes(Box<ClassBank>),
 }
 
 impl Bank {
     fn new(law: Law, tolerance: f64) -> Bank {
         let or = |default: f64| if tolerance < 0.0 { default } else { tolerance };
         match law {
-            Law::Bernoulli(_) => Bank::Rate(RateBank::new(RateSettings { direction: Direction::Up, tolerance: or(0.2), at_least: 0.0 })),
+            Law::Bernoulli(_) => Bank::Rate(Box::new(RateBank::new(RateSettings { direction: Direction::Up, tolerance: or(0.2), at_least: 0.0 }))),
             Law::Shift(..) | Law::Tail => Bank::Bins(BinsBank::new(BinsSettings { tolerance_sigma: or(0.1) }), Vec::new()),
-            Law::Class(_) => Bank::Classes(ClassBank::new(ClassSettings { tolerance: or(0.2) })),
+            Law::Class(_) => Bank::Classes(Box::new(ClassBank::new(ClassSettings { tolerance: or(0.2) }))),
         }
     }
 

@@ -6,8 +6,7 @@
 //! Dirichlet(1/2) reaches everything. A tilt needs one sum of a pane, its scores, for all shifts together. **Sees** shifts
 //! beyond the tolerance (0.1 sigma is about 6 % of a latency's median) and tails that grow while the median stays; does not see
 //! changes that keep all quantiles. **False alarms**: as for rates; every alternative lies beyond the tolerance, since one inside
-//! it would make evidence from nothing. What a pane's steps waste beyond the threshold is handed out beforehand (`overshoot`): that
-//! part of the promise is not proven but measured.
+//! it would make evidence from nothing.
 
 use std::array::from_fn;
 
@@ -15,9 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::climb::Climb;
 use super::trail::{PARTS, Rows, over_parts, place_of};
-use super::{
-    Arm, Band, Ladder, Mixture, NormalTable, Sees, decay, exp, ln, ln_rising, nats, nats_per_pane_max, normal_cdf, overshoot, recovery_injection,
-};
+use super::{Arm, Band, Ladder, Mixture, NormalTable, Sees, decay, exp, ln, ln_rising, nats, nats_per_pane_max, normal_cdf, recovery_injection};
 use crate::sketch::log_linear::{middle, upper_edge};
 use crate::verdict::{Call, Change, Onset, Reading, Release, State};
 
@@ -170,10 +167,10 @@ struct Bets {
     up: [f32; BINS_MAX],
     down: [f32; BINS_MAX],
     tails: [[f32; BINS_MAX]; TAILS.len()],
+    /// The first bin that any stretch changes: the bin in which it begins too, of which it takes a part away.
+    tails_from: usize,
     /// ln of the sum that divides each alternative, over that of its null.
     ln_norm: [f64; KNOWN],
-    /// Standard deviation of one event's nats.
-    deviation: [f32; KNOWN],
 }
 
 /// Panes that wait to tell how noisy the series is, in a ring: sum of scores, events of the upper tenth, events.
@@ -291,8 +288,7 @@ impl BinsBank {
         let share = if shadow { SHADOW_INJECTION } else { injection };
         let dispersion = armed.dispersion();
         let l = armed.likelihoods(&seen, dispersion, share, tolerance);
-        let weights = armed.bets.weights(seen.n, dispersion);
-        let sum = armed.evidence.step_weighted(&l, &weights, share, nats_per_pane_max(dispersion), at_ms);
+        let sum = armed.evidence.step_weighted(&l, &WEIGHTS, share, nats_per_pane_max(dispersion), at_ms);
         if self.climb.step(sum / share, tolerance, at_ms) {
             // The panes of this series are too short for it. Evidence on the old ones is forgotten, and their noise fades.
             armed.lengthen();
@@ -635,12 +631,12 @@ impl Armed {
         let mut edges = [f64::INFINITY; BINS_MAX];
         // From the nearer end, so that small shares are not lost beside 1.
         let mut below = 0.0;
-        for b in 0..self.bins - 1 {
+        for (b, edge) in edges.iter_mut().enumerate().take(self.bins - 1) {
             below += self.share(b);
             if below > 0.5 {
                 break;
             }
-            edges[b] = quick_quantile(below);
+            *edge = quick_quantile(below);
         }
         let mut above = 0.0;
         for b in (1..self.bins).rev() {
@@ -660,9 +656,9 @@ impl Armed {
         let edges = self.edges();
         let mut scores = Scores { tail_from: self.bins, ..Scores::default() };
         let mut before = 0.0;
-        for b in 0..self.bins {
+        for (b, edge) in edges.iter().enumerate().take(self.bins) {
             let share = self.share(b);
-            let upto = if b + 1 < self.bins { density(edges[b]) } else { 0.0 };
+            let upto = if b + 1 < self.bins { density(*edge) } else { 0.0 };
             let score = (before - upto) / share;
             before = upto;
             scores.of_bin[b] = score as f32;
@@ -707,31 +703,31 @@ impl Armed {
         let mut bets = Bets { made: true, ..Bets::default() };
         let (ln_up, ln_down) = if t > 0.0 { (self.ln_norm(t), self.ln_norm(-t)) } else { (0.0, 0.0) };
         let mut at_edge = [0.0; BINS_MAX];
-        for b in 0..self.bins {
+        for (b, at_edge) in at_edge.iter_mut().enumerate().take(self.bins) {
             let (share, score) = (self.share(b), f64::from(self.scores.of_bin[b]));
             let tilt = if t > 0.0 { exp(t * score) } else { 1.0 };
-            at_edge[b] = share * tilt * exp(-ln_up);
-            bets.up[b] = (0.5 / at_edge[b]) as f32;
+            *at_edge = share * tilt * exp(-ln_up);
+            bets.up[b] = (0.5 / *at_edge) as f32;
             bets.down[b] = (0.5 * tilt * exp(ln_down) / share) as f32;
         }
         for (j, d) in SHIFTS.iter().enumerate() {
             bets.ln_norm[j] = self.ln_norm(d + t) - ln_up;
             bets.ln_norm[DOWN + j] = self.ln_norm(-(d + t)) - ln_down;
-            let deviation = (d * self.scores.variance.sqrt()) as f32;
-            (bets.deviation[j], bets.deviation[DOWN + j]) = (deviation, deviation);
         }
+        bets.tails_from = self.bins;
         for (j, (from, stretch)) in TAILS.iter().enumerate() {
             let tail = self.stretched(&edges, *from, *stretch);
-            let (mut norm, mut mean, mut square) = (0.0, 0.0, 0.0);
-            for (p, l) in at_edge.iter().zip(&tail) {
-                let l = f64::from(*l);
-                norm += p * exp(l);
-                mean += p * l;
-                square += p * l * l;
+            // Divided by the most that any edge of tolerance makes of it: what lies below the stretch may lose.
+            let (mut low, mut middle, mut high) = (0.0, 0.0, 0.0);
+            for (b, (l, up)) in tail.iter().zip(&at_edge).enumerate().take(self.bins) {
+                let ratio = exp(f64::from(*l));
+                low += 0.5 / f64::from(bets.down[b]) * ratio;
+                middle += self.share(b) * ratio;
+                high += up * ratio;
             }
+            bets.tails_from = bets.tails_from.min(tail.iter().position(|l| *l != 0.0).unwrap_or(self.bins));
             bets.tails[j] = tail;
-            bets.ln_norm[TAIL + j] = ln(norm);
-            bets.deviation[TAIL + j] = (square - mean * mean).max(0.0).sqrt() as f32;
+            bets.ln_norm[TAIL + j] = ln(high.max(middle).max(low));
         }
         self.bets = bets;
     }
@@ -768,9 +764,7 @@ impl Armed {
             error = error.max(d * most * most * most);
         }
         for (sum, tail) in tails.iter_mut().zip(&self.bets.tails) {
-            for b in self.scores.tail_from.min(BINS_MAX)..BINS_MAX {
-                *sum += seen.counts[b] * f64::from(tail[b]);
-            }
+            *sum = seen.counts.iter().zip(tail).skip(self.bets.tails_from).map(|(c, l)| c * f64::from(*l)).sum();
         }
         let all = v * 0.5 * per_weight;
         if error.max(v * all * all * all) * 8.0 < SERIES_ERROR_MAX * 12.0 {
@@ -1105,20 +1099,7 @@ impl Armed {
     }
 }
 
-// === impl Bets, Lag ===
-
-impl Bets {
-    /// Parts of the injection for a pane of n events.
-    #[inline]
-    fn weights(&self, n: f64, dispersion: f64) -> [f64; ARMS] {
-        let root = (n / dispersion).sqrt();
-        let mut weights = WEIGHTS;
-        for (weight, deviation) in weights.iter_mut().zip(&self.deviation) {
-            *weight *= overshoot(root * f64::from(*deviation), dispersion);
-        }
-        weights
-    }
-}
+// === impl Lag ===
 
 impl Lag {
     /// Takes in the newest and gives the oldest once the ring is full.
@@ -1183,6 +1164,83 @@ mod tests {
             }
         }
         assert!(pages <= 10, "{pages} of 10");
+    }
+
+    /// Laws of few values and many, each value with its part: what counts, flags and rounded numbers look like.
+    fn discrete_laws() -> Vec<(&'static str, Vec<(f64, f64)>)> {
+        let normal = |z: f64| (-0.5 * z * z).exp();
+        vec![
+            ("four values", vec![(0.0, 0.82), (1.0, 0.12), (2.0, 0.04), (3.0, 0.02)]),
+            ("a constant and 1 % above", vec![(7.0, 0.99), (9.0, 0.01)]),
+            ("a constant and 1 % below", vec![(5.0, 0.01), (7.0, 0.99)]),
+            ("a coin", vec![(0.0, 0.5), (1.0, 0.5)]),
+            ("integers", (0..=10).map(|i| (f64::from(i), 1.0)).collect()),
+            ("geometric", (0..40).map(|i| (f64::from(i), 0.6f64.powi(i))).collect()),
+            ("rounded lognormal", (1..=80).map(|i| (f64::from(i), normal((f64::from(i).ln() - 1.5) / 0.8) / f64::from(i))).collect()),
+        ]
+    }
+
+    /// Values that tie make bins that no cut of the alternatives falls between. Baselines are learned from nothing, by a bank that may
+    /// page from its first pane on.
+    #[test]
+    fn quiet_values_that_tie_stay_within_the_budget_from_the_first_pane_on() {
+        let laws = discrete_laws();
+        for tolerance_sigma in [0.1, 0.0] {
+            let (mut pages, mut promised) = (0, 0);
+            for n in [1u32, 40, 800, 5_000] {
+                let panes = if n == 1 { 3_000 } else { 300 };
+                for (name, law) in &laws {
+                    let (values, parts): (Vec<u16>, Vec<f64>) = law.iter().map(|(v, p)| (bin_of(*v), *p)).unzip();
+                    promised += 1;
+                    for k in 0..2 {
+                        let mut noise = Noise::new(31 + k);
+                        let mut bank = BinsBank::new(BinsSettings { tolerance_sigma });
+                        for i in 0..panes {
+                            let drawn = values.iter().copied().zip(noise.multinomial(n, &parts)).filter(|k| k.1 > 0);
+                            let r = bank.judge(&drawn.collect::<Vec<_>>(), i * 2_000, 2_000, 1.0 / (2 * panes) as f64);
+                            if matches!(r.call, Call::Alarm { .. }) {
+                                pages += 1;
+                                bank.start_live();
+                            }
+                        }
+                        assert!(tolerance_sigma <= 0.0 || bank.climb.stretch() == 1, "{name} {n}");
+                        assert_ne!(bank.state(), State::Warming, "{name} {n}");
+                    }
+                }
+            }
+            assert!(pages <= promised, "tolerance {tolerance_sigma}: {pages} of {promised}");
+        }
+    }
+
+    /// A bet on one event makes no more than 1 on the average under any shift within tolerance, whatever bins the values make. To one
+    /// event the predictive adds nothing.
+    #[test]
+    fn every_alternative_is_divided_by_at_least_its_mean() {
+        for tolerance in [0.1, 0.0] {
+            let smooth: Vec<(f64, f64)> = (0..4_000).map(|i| (normal_quantile((f64::from(i) + 0.5) / 4_000.0), 1.0)).collect();
+            for (name, law) in discrete_laws().into_iter().chain([("normal", smooth)]) {
+                let all: f64 = law.iter().map(|k| k.1).sum();
+                let mut grid: Vec<(u16, u32)> = law.iter().map(|(v, p)| (bin_of(*v), (p / all * 1e6) as u32)).collect();
+                put_in_order(&mut grid);
+                let total = grid.iter().map(|k| f64::from(k.1)).sum();
+                let mut armed = Armed::from_grid(&grid, total, tolerance).expect("there are values");
+                let bins = armed.bins;
+                for share in [-1.0, -0.5, 0.0, 0.5, 1.0] {
+                    let tilt = share * tolerance;
+                    let mut means = [0.0; KNOWN];
+                    for b in 0..bins {
+                        let mut one = Regrouped { counts: [0.0; BINS_MAX], n: 1.0 };
+                        one.counts[b] = 1.0;
+                        let l = armed.likelihoods(&one, 1.0, B, tolerance);
+                        let p = armed.share(b) * (tilt * f64::from(armed.scores.of_bin[b]) - armed.ln_norm(tilt)).exp();
+                        means.iter_mut().zip(l).for_each(|(mean, l)| *mean += p * l.exp());
+                    }
+                    for (arm, mean) in means.iter().enumerate() {
+                        assert!(*mean < 1.0 + 1e-5, "{name}: alternative {arm} makes {mean} of 1 at {tilt}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]

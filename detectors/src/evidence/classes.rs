@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::climb::Climb;
 use super::trail::{Rates, Rows};
-use super::{Band, Ladder, Mixture, OVERSHOOT_GAIN_MAX, Sees, decay, ln, ln_rising, nats, nats_per_pane_max, overshoot, recovery_injection};
+use super::{Band, Ladder, Mixture, Sees, decay, ln, ln_rising, nats, nats_per_pane_max, recovery_injection};
 use crate::verdict::{Call, Change, Reading, Release, State};
 
 /// Classes that are told apart; all others are one.
@@ -29,9 +29,6 @@ const LN_ODDS: [f64; ODDS.len()] = [0.405_465_108_108_164_4, 0.916_290_731_874_1
 /// Parts of the injection per bet on a class, all classes alike; what is left is for the bet on anything.
 const WEIGHTS: [f64; ODDS.len()] = [0.33, 0.37, 0.13, 0.13];
 const WEIGHT_OF_ANYTHING: f64 = 0.04;
-/// What one hit more of a rare class wastes beyond the threshold, besides what `overshoot` tells of a pane: a bet on a rise goes up by
-/// jumps of ln r, which cross evenly over the jump, and wastes ln r / (1 - 1 / r); at most 2 is given. A bet on a fall creeps up.
-const WASTE_OF_HIT: [f64; ODDS.len()] = [1.216, 1.527, 2.0, 1.0];
 /// The bets from here on are on a fall.
 const FALLS: usize = 3;
 /// Classes with a ladder of their own; the rest take the noisiest of these.
@@ -132,8 +129,6 @@ struct Slot {
     /// rare to fall by anything that matters.
     high: [f32; 2],
     low: [f32; 2],
-    /// Standard deviation of one event.
-    deviation: f32,
 }
 
 /// Panes that wait to tell how noisy the classes are, in a ring: counts of the classes with a ladder, and of all.
@@ -486,9 +481,12 @@ impl Slots {
     fn new(known: &[(u16, f64)], sum: f64) -> Slots {
         let mut by_count: Vec<(u16, f64)> = known.to_vec();
         by_count.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        let rest: f64 = by_count.iter().skip(CLASSES_MAX).map(|k| k.1).sum();
+        // Where classes had to be chosen the lucky ones were: what chose them would make them all seem to fall later, so their counts
+        // begin anew.
+        let chosen = by_count.len() > CLASSES_MAX;
         by_count.truncate(CLASSES_MAX);
-        let counts = by_count.iter().map(|k| k.1).chain([rest]);
+        let sum = if chosen { 0.0 } else { sum };
+        let counts = by_count.iter().map(|k| if chosen { 0.0 } else { k.1 }).chain([0.0]);
         let of: Vec<Slot> = counts.map(|count| Slot { count, ..Slot::default() }).collect();
         Slots {
             ladders: vec![Ladder::default(); of.len().min(LADDERS)],
@@ -536,7 +534,6 @@ impl Slots {
             let halves = |p: f64| [(0.5 / p) as f32, (0.5 / (1.0 - p).max(1e-9)) as f32];
             bets.high = halves(high);
             bets.low = if low > 0.0 { halves(low) } else { [0.0; 2] };
-            bets.deviation = (p * (1.0 - p)).sqrt() as f32;
             for (j, r) in ODDS.iter().enumerate() {
                 let from = if j < FALLS { high } else { low.max(0.0) };
                 bets.ln_norm[j] = ln(1.0 - from + from * r);
@@ -568,12 +565,8 @@ impl Slots {
             for j in FALLS..ODDS.len() {
                 l[at + j] = if bets.low[0] > 0.0 { e * LN_ODDS[j] - v * bets.ln_norm[j] - excess(e, v, bets.low, weight) } else { -1.0 };
             }
-            let deviation = v.sqrt() * f64::from(bets.deviation);
-            let calm = ((1.15 - f) / 0.15).clamp(0.0, 1.0);
-            for j in 0..ODDS.len() {
-                let waste = overshoot(deviation * LN_ODDS[j].abs(), f) * (1.0 + (WASTE_OF_HIT[j] - 1.0) * calm);
-                let waste = waste.min(OVERSHOOT_GAIN_MAX);
-                weights[at + j] = WEIGHTS[j] * part * waste;
+            for (into, weight) in weights[at..at + ODDS.len()].iter_mut().zip(&WEIGHTS) {
+                *into = weight * part;
             }
             chi += count * count * f64::from(bets.high[0]);
         }
@@ -915,6 +908,44 @@ mod tests {
                 assert_eq!(bank.state(), State::Armed);
             }
             assert!(pages <= 10, "wavy {wavy}: {pages} of 10");
+        }
+    }
+
+    /// Baselines are learned from nothing, by a bank that may page from its first pane on.
+    #[test]
+    fn quiet_classes_stay_within_the_budget_from_the_first_pane_on() {
+        let laws: [(&str, Vec<f64>); 7] = [
+            ("sixty by rank", many()),
+            ("four", vec![0.82, 0.12, 0.04, 0.02]),
+            ("one and 1 % of another", vec![0.99, 0.01]),
+            ("two alike", vec![0.5, 0.5]),
+            ("eleven alike", vec![1.0; 11]),
+            ("geometric", (0..40).map(|i| 0.6f64.powi(i)).collect()),
+            ("a thousand alike", vec![1.0; 1_000]),
+        ];
+        for tolerance in [0.2, 0.0] {
+            let (mut pages, mut promised) = (0, 0);
+            for n in [1u32, 40, 800, 5_000] {
+                let panes = if n == 1 { 8_000 } else { 300 };
+                for (name, parts) in &laws {
+                    promised += 1;
+                    for k in 0..2 {
+                        let mut noise = Noise::new(31 + k);
+                        let mut bank = ClassBank::new(ClassSettings { tolerance });
+                        for i in 0..panes {
+                            let drawn = (0u16..).zip(noise.multinomial(n, parts)).filter(|k| k.1 > 0);
+                            let r = bank.judge(&drawn.collect::<Vec<_>>(), i * 2_000, 2_000, 1.0 / (2 * panes) as f64);
+                            if matches!(r.call, Call::Alarm { .. }) {
+                                pages += 1;
+                                bank.start_live();
+                            }
+                        }
+                        assert!(tolerance <= 0.0 || bank.climb.stretch() == 1, "{name} {n}");
+                        assert_ne!(bank.state(), State::Warming, "{name} {n}");
+                    }
+                }
+            }
+            assert!(pages <= promised, "tolerance {tolerance}: {pages} of {promised}");
         }
     }
 

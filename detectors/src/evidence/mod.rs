@@ -278,25 +278,6 @@ fn nats_per_pane_max(dispersion: f64) -> f64 {
     NATS_PER_PANE_MAX * (1.0 + ((1.15 - dispersion) / 0.15).clamp(0.0, 1.0))
 }
 
-/// How much more may be injected because evidence that crosses the threshold does so with a jump, whose excess buys nothing.
-///
-/// The bound on false pages counts each as one threshold's worth of evidence, but a page takes away more: for steps that are near
-/// normal on the average exp(0.583 s) thresholds, s the standard deviation of a pane's nats (Siegmund 1985, section X.1). That much is
-/// handed out beforehand, at most twice, to series whose panes so far behaved like independent events; bursty ones get nothing extra.
-/// Not proven for mixtures; what it leaves of the promise is measured (`--bench delay`).
-#[inline]
-fn overshoot(deviation: f64, dispersion: f64) -> f64 {
-    let x = OVERSHOOT * deviation;
-    let gain = (OVERSHOOT_PART * x * (1.0 + 0.5 * x)).min(OVERSHOOT_GAIN_MAX - 1.0);
-    1.0 + gain * ((1.15 - dispersion) / 0.15).clamp(0.0, 1.0)
-}
-
-/// Mean excess of a normal random walk over a far boundary, in standard deviations of its steps.
-const OVERSHOOT: f64 = 0.583;
-/// Not all is handed out: what the alternatives have in common is counted once for each.
-const OVERSHOOT_PART: f64 = 0.8;
-const OVERSHOOT_GAIN_MAX: f64 = 1.8;
-
 /// exp by a polynomial, the same on every machine; relative error below 1e-9 for |x| < 700.
 #[inline]
 pub fn exp(x: f64) -> f64 {
@@ -523,6 +504,17 @@ pub mod noise {
             }
             let level = self.gamma(mean / (fano - 1.0));
             self.poisson(mean * level)
+        }
+        /// Counts of so many independent events, one for each part; the parts need not add up to 1.
+        pub fn multinomial(&mut self, n: u32, parts: &[f64]) -> Vec<u32> {
+            let (mut left, mut rest) = (n, parts.iter().sum::<f64>());
+            let last = parts.len().saturating_sub(1);
+            let draw = |(i, part): (usize, &f64)| {
+                let c = if i == last { left } else { self.binomial(left, (part / rest).clamp(0.0, 1.0)) };
+                (left, rest) = (left - c, (rest - part).max(1e-300));
+                c
+            };
+            parts.iter().enumerate().map(draw).collect()
         }
         pub fn binomial(&mut self, n: u32, p: f64) -> u32 {
             let mean = f64::from(n) * p;
