@@ -49,7 +49,7 @@ impl Stream {
 /// Numeric values and classes, with tolerance 0 as the rates.
 enum Bank {
     Bins(BinsBank),
-    Classes(ClassBank),
+    Classes(Box<ClassBank>),
 }
 
 struct Values {
@@ -122,7 +122,7 @@ fn values(runs: usize, seed: u64, baseline: usize) {
             while delays.len() < runs {
                 run += 1;
                 let bank = match quiet {
-                    Law::Class(_) => Bank::Classes(ClassBank::new(ClassSettings { tolerance: 0.0 })),
+                    Law::Class(_) => Bank::Classes(Box::new(ClassBank::new(ClassSettings { tolerance: 0.0 }))),
                     _ => Bank::Bins(BinsBank::new(BinsSettings { tolerance_sigma: 0.0 })),
                 };
                 let mut s = Values { bank, rng: Rng::new(seed, run), at_ms: 0, n, lognormal, pane: Vec::new() };
