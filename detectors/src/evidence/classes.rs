@@ -481,9 +481,12 @@ impl Slots {
     fn new(known: &[(u16, f64)], sum: f64) -> Slots {
         let mut by_count: Vec<(u16, f64)> = known.to_vec();
         by_count.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        let rest: f64 = by_count.iter().skip(CLASSES_MAX).map(|k| k.1).sum();
+        // Where classes had to be chosen the lucky ones were: what chose them would make them all seem to fall later, so their counts
+        // begin anew.
+        let chosen = by_count.len() > CLASSES_MAX;
         by_count.truncate(CLASSES_MAX);
-        let counts = by_count.iter().map(|k| k.1).chain([rest]);
+        let sum = if chosen { 0.0 } else { sum };
+        let counts = by_count.iter().map(|k| if chosen { 0.0 } else { k.1 }).chain([0.0]);
         let of: Vec<Slot> = counts.map(|count| Slot { count, ..Slot::default() }).collect();
         Slots {
             ladders: vec![Ladder::default(); of.len().min(LADDERS)],
@@ -905,6 +908,44 @@ mod tests {
                 assert_eq!(bank.state(), State::Armed);
             }
             assert!(pages <= 10, "wavy {wavy}: {pages} of 10");
+        }
+    }
+
+    /// Baselines are learned from nothing, by a bank that may page from its first pane on.
+    #[test]
+    fn quiet_classes_stay_within_the_budget_from_the_first_pane_on() {
+        let laws: [(&str, Vec<f64>); 7] = [
+            ("sixty by rank", many()),
+            ("four", vec![0.82, 0.12, 0.04, 0.02]),
+            ("one and 1 % of another", vec![0.99, 0.01]),
+            ("two alike", vec![0.5, 0.5]),
+            ("eleven alike", vec![1.0; 11]),
+            ("geometric", (0..40).map(|i| 0.6f64.powi(i)).collect()),
+            ("a thousand alike", vec![1.0; 1_000]),
+        ];
+        for tolerance in [0.2, 0.0] {
+            let (mut pages, mut promised) = (0, 0);
+            for n in [1u32, 40, 800, 5_000] {
+                let panes = if n == 1 { 8_000 } else { 300 };
+                for (name, parts) in &laws {
+                    promised += 1;
+                    for k in 0..2 {
+                        let mut noise = Noise::new(31 + k);
+                        let mut bank = ClassBank::new(ClassSettings { tolerance });
+                        for i in 0..panes {
+                            let drawn = (0u16..).zip(noise.multinomial(n, parts)).filter(|k| k.1 > 0);
+                            let r = bank.judge(&drawn.collect::<Vec<_>>(), i * 2_000, 2_000, 1.0 / (2 * panes) as f64);
+                            if matches!(r.call, Call::Alarm { .. }) {
+                                pages += 1;
+                                bank.start_live();
+                            }
+                        }
+                        assert!(tolerance <= 0.0 || bank.climb.stretch() == 1, "{name} {n}");
+                        assert_ne!(bank.state(), State::Warming, "{name} {n}");
+                    }
+                }
+            }
+            assert!(pages <= promised, "tolerance {tolerance}: {pages} of {promised}");
         }
     }
 
