@@ -666,15 +666,30 @@ impl Keeper {
 
     /// A reference, or an order to forget: written down, applied, and answered with what is normal now.
     fn teach(&mut self, model: &str, control: Control) -> Result<Result<Vec<BaselineView>, CommandError>, Error> {
-        let (seq, _) = self.enter(self.engine.boundary(), control, None)?;
+        if let Err(not_yet) = self.may_act() {
+            return Ok(Err(not_yet));
+        }
+        Ok(self.put(control, None)?.map(|_| self.engine.baselines(Some(model))))
+    }
+
+    /// Nobody acts before what was done earlier has been reached again: his act would come before it.
+    fn may_act(&self) -> Result<(), CommandError> {
+        match self.status.is_caught_up.load(Ordering::Relaxed) {
+            true => Ok(()),
+            false => Err(CommandError::Unavailable("still reading what came before; try again in a moment".to_owned())),
+        }
+    }
+
+    /// Writes an act into the journal, applies it, and says what the engine answers.
+    fn put(&mut self, control: Control, key: Option<&str>) -> Result<Result<Option<Incident>, CommandError>, Error> {
+        let (seq, _) = self.enter(self.engine.boundary(), control, key)?;
         let mut out = Outcome::default();
         self.engine.advance(&mut out);
         let result = out.answers.iter().find(|a| a.0 == seq).map(|a| a.1.clone());
         self.write(out)?;
         Ok(match result {
-            Some(Ok(_)) => Ok(self.engine.baselines(Some(model))),
-            Some(Err(why)) => Err(CommandError::Refused(why)),
-            None => Err(CommandError::Unavailable("it is written down and will be applied when the panes before it are judged".to_owned())),
+            Some(answer) => answer.map_err(CommandError::Refused),
+            None => Err(CommandError::Unavailable(WRITTEN_DOWN.to_owned())),
         })
     }
 
@@ -682,8 +697,8 @@ impl Keeper {
         if let Some(known) = key.map(|k| self.store.answer(k, now())).transpose()?.flatten() {
             return Ok(serde_json::from_slice(&known).map_err(|e| CommandError::Unavailable(format!("the answer cannot be read: {e}"))));
         }
-        if !self.status.is_caught_up.load(Ordering::Relaxed) {
-            return Ok(Err(CommandError::Unavailable("still reading what came before; try again in a moment".to_owned())));
+        if let Err(not_yet) = self.may_act() {
+            return Ok(Err(not_yet));
         }
         let Some(current) = self.engine.incidents().find(|i| i.id == id) else {
             return Ok(Err(match self.store.incident(id)? {
@@ -695,13 +710,8 @@ impl Keeper {
             return Ok(Err(CommandError::Conflict { at: current.revision, asked }));
         }
         let act = Control::Act { incident: id.to_owned(), command, wall: now() };
-        let (seq, _) = self.enter(self.engine.boundary(), act, key)?;
-        let mut out = Outcome::default();
-        self.engine.advance(&mut out);
-        let result = out.answers.iter().find(|a| a.0 == seq).map(|a| a.1.clone());
-        self.write(out)?;
-        Ok(match result {
-            Some(Ok(Some(incident))) => {
+        Ok(match self.put(act, key)? {
+            Ok(Some(incident)) => {
                 if let Some(key) = key
                     && let Ok(body) = serde_json::to_vec(&incident)
                 {
@@ -709,15 +719,14 @@ impl Keeper {
                 }
                 Ok(incident)
             }
-            Some(Ok(None)) => Err(CommandError::NotFound(id.to_owned())),
-            Some(Err(why)) => Err(CommandError::Refused(why)),
-            None => Err(CommandError::Unavailable(WRITTEN_DOWN.to_owned())),
+            Ok(None) => Err(CommandError::NotFound(id.to_owned())),
+            Err(why) => Err(why),
         })
     }
 
     fn hold(&mut self, control: Control, id: Option<String>) -> Result<Result<Hold, CommandError>, Error> {
-        if !self.status.is_caught_up.load(Ordering::Relaxed) {
-            return Ok(Err(CommandError::Unavailable("still reading what came before; try again in a moment".to_owned())));
+        if let Err(not_yet) = self.may_act() {
+            return Ok(Err(not_yet));
         }
         let known = |engine: &Engine, id: &str| engine.holds().find(|h| h.id == id).cloned();
         if let Some(id) = &id
@@ -725,17 +734,11 @@ impl Keeper {
         {
             return Ok(Err(CommandError::NotFound(id.clone())));
         }
-        let (seq, _) = self.enter(self.engine.boundary(), control, None)?;
-        let mut out = Outcome::default();
-        self.engine.advance(&mut out);
-        let result = out.answers.iter().find(|a| a.0 == seq).map(|a| a.1.clone());
-        self.write(out)?;
+        if let Err(why) = self.put(control, None)? {
+            return Ok(Err(why));
+        }
         let id = id.unwrap_or_else(|| self.engine.holds().next().map_or_else(String::new, |h| h.id.clone()));
-        Ok(match result {
-            Some(Ok(_)) => known(&self.engine, &id).ok_or(CommandError::NotFound(id)),
-            Some(Err(why)) => Err(CommandError::Refused(why)),
-            None => Err(CommandError::Unavailable("it is written down and will be applied when the panes before it are judged".to_owned())),
-        })
+        Ok(known(&self.engine, &id).ok_or(CommandError::NotFound(id)))
     }
 
     // --- state ---

@@ -78,3 +78,33 @@ pub enum Control {
         wall: Time,
     },
 }
+
+// === impl Control ===
+
+impl Control {
+    /// A turn of one partition, which applies at a position of it: which, and where. Everything else applies at a pane boundary.
+    pub fn turn(&self) -> Option<(PartitionId, i64)> {
+        match self {
+            Control::Rest { partition, position } | Control::Wake { partition, position, .. } => Some((*partition, *position)),
+            Control::Live
+            | Control::Act { .. }
+            | Control::Hold { .. }
+            | Control::EndHold { .. }
+            | Control::Tick { .. }
+            | Control::Baseline { .. }
+            | Control::Forget { .. }
+            | Control::Blind { .. }
+            | Control::Sighted { .. } => None,
+        }
+    }
+
+    /// Something that a person did.
+    pub fn is_act(&self) -> bool {
+        match self {
+            Control::Act { .. } | Control::Hold { .. } | Control::EndHold { .. } | Control::Baseline { .. } | Control::Forget { .. } => true,
+            Control::Live | Control::Rest { .. } | Control::Wake { .. } | Control::Tick { .. } | Control::Blind { .. } | Control::Sighted { .. } => {
+                false
+            }
+        }
+    }
+}

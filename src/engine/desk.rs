@@ -1123,8 +1123,7 @@ impl Desk {
 
     /// Something that a person did before the process ended has not been reached again.
     pub fn awaits_acts(&self) -> bool {
-        let is_act = |e: &Entry| matches!(e.control, Control::Act { .. } | Control::Hold { .. } | Control::EndHold { .. });
-        self.state.pending.iter().any(is_act)
+        self.state.pending.iter().any(|e| e.control.is_act())
     }
 
     pub fn awaits_live(&self) -> bool {

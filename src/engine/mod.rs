@@ -204,18 +204,7 @@ impl Engine {
 
     /// Applies turns of this partition that stand at or before `position`.
     fn turn(&mut self, partition: PartitionId, position: i64) {
-        while let Some(at) = self.turns.iter().position(|e| match e.control {
-            Control::Rest { partition: p, position: q } | Control::Wake { partition: p, position: q, .. } => p == partition && q <= position,
-            Control::Live
-            | Control::Act { .. }
-            | Control::Hold { .. }
-            | Control::EndHold { .. }
-            | Control::Tick { .. }
-            | Control::Baseline { .. }
-            | Control::Forget { .. }
-            | Control::Blind { .. }
-            | Control::Sighted { .. } => false,
-        }) {
+        while let Some(at) = self.turns.iter().position(|e| e.control.turn().is_some_and(|(p, q)| p == partition && q <= position)) {
             let entry = self.turns.remove(at);
             self.turn_now(&entry.control);
         }
@@ -247,23 +236,15 @@ impl Engine {
     /// An entry of the journal, new or replayed; in the order of their numbers.
     pub fn enter(&mut self, entry: Entry) {
         self.desk.state.journal_seq = self.desk.state.journal_seq.max(entry.seq);
-        match entry.control {
-            Control::Rest { partition, position } | Control::Wake { partition, position, .. } => {
+        match entry.control.turn() {
+            Some((partition, position)) => {
                 self.turns.push(entry);
                 let reached = self.watch.next_position(partition).unwrap_or(0);
                 if position <= reached {
                     self.turn(partition, reached);
                 }
             }
-            Control::Live
-            | Control::Act { .. }
-            | Control::Hold { .. }
-            | Control::EndHold { .. }
-            | Control::Tick { .. }
-            | Control::Baseline { .. }
-            | Control::Forget { .. }
-            | Control::Blind { .. }
-            | Control::Sighted { .. } => self.desk.enter(entry),
+            None => self.desk.enter(entry),
         }
     }
 

@@ -512,8 +512,10 @@ impl Life {
         self.ledger.snapshot_seq = saved.journal_seq;
         self.ledger.has_snapshot = true;
         self.may_die()?;
-        let keep_from = if self.is(Bug::JournalPrunedTooFar) { u64::MAX } else { saved.journal_seq };
-        self.ledger.journal.retain(|e| e.seq > keep_from || self.bug != Some(Bug::JournalPrunedTooFar));
+        // What the snapshot holds may go; here it stays, for the undisturbed life that all is held against.
+        if self.is(Bug::JournalPrunedTooFar) {
+            self.ledger.journal.clear();
+        }
         Ok(())
     }
 
