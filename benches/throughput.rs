@@ -3,8 +3,11 @@
 //! The same topic of a real broker is read by two processes in turn, each bound to one core: `bellwether run`, from the first
 //! record to "caught up" (client, decoding, panes, judging, state), and a bare consumer that only decodes each record into a
 //! typed structure by serde and throws it away. What counts is the CPU time of the process per event, for wall time is the
-//! broker's too. `cargo bench --bench throughput [-- RUNS [MODELS]]`; results with their conditions lie in
+//! broker's too. Records are keyed by model, so that each model's series fill in one partition, or by user, so that every series
+//! fills in all twelve. `cargo bench --bench throughput [-- RUNS [MODELS]]`; results with their conditions lie in
 //! `benches/results/throughput.md`.
+//!
+//! `UNDER="perf record -g -o FILE"` runs the daemon under a profiler; its figures mean nothing then.
 //!
 //! The bare consumer polls: the library's batch call, which is 10 to 18 % cheaper, needs unsafe code, and so neither side uses it.
 
@@ -86,12 +89,13 @@ fn main() {
     let (runs, only) = (numbers.next().unwrap_or(5).max(1), numbers.next());
     let Some(broker) = broker::Broker::shared() else { return };
     println!(
-        "| series | bare, us CPU per event | run, us CPU per event | run / bare | events per CPU second | peak RSS, MiB |\n| --- | --- | --- | --- | --- | --- |"
+        "| series | keyed by | bare, us CPU per event | run, us CPU per event | run / bare | events per CPU second | peak RSS, MiB |\n| --- | --- | --- | --- | --- | --- | --- |"
     );
-    for (models, segments, per_second) in [(21, 3, 50.0), (1_010, 10, 1.2)].into_iter().filter(|row| only.is_none_or(|m| m == row.0)) {
+    let rows = [(21, 3, 50.0, "user"), (1_010, 10, 1.2, "model"), (1_010, 10, 1.2, "user")];
+    for (models, segments, per_second, keyed_by) in rows.into_iter().filter(|row| only.is_none_or(|m| m == row.0)) {
         let topic = broker::unique("throughput");
         broker.create_topic(&topic, PARTITIONS, &[("retention.ms", "-1")]);
-        let sent = fill(&broker.bootstrap, &topic, Plan::large(models, segments, per_second));
+        let sent = fill(&broker.bootstrap, &topic, Plan::large(models, segments, per_second), keyed_by == "model");
         let (mut bares, mut watched, mut series, mut memory) = (Vec::new(), Vec::new(), 0, 0);
         for _ in 0..runs {
             bares.push(measure_bare(&broker.bootstrap, &topic, sent));
@@ -102,7 +106,7 @@ fn main() {
         }
         let (bare, run) = (median(&mut bares), median(&mut watched));
         println!(
-            "| {series} | {bare:.2} ({:.2} to {:.2}) | {run:.2} ({:.2} to {:.2}) | {:.2} | {:.0} | {memory} |",
+            "| {series} | {keyed_by} | {bare:.2} ({:.2} to {:.2}) | {run:.2} ({:.2} to {:.2}) | {:.2} | {:.0} | {memory} |",
             bares[0],
             bares[runs - 1],
             watched[0],
@@ -119,7 +123,7 @@ fn median(all: &mut [f64]) -> f64 {
 }
 
 /// A day ago, so many records; how many there were.
-fn fill(brokers: &str, topic: &str, plan: Plan) -> u64 {
+fn fill(brokers: &str, topic: &str, plan: Plan, by_model: bool) -> u64 {
     let producer = Producer::start(brokers, &BTreeMap::new()).expect("a producer");
     let start = Time(bellwether::daemon::now().0 - 86_400_000).floor(3_600_000);
     let mut fleet = Fleet::new(plan, 1, start);
@@ -129,7 +133,8 @@ fn fill(brokers: &str, topic: &str, plan: Plan) -> u64 {
         made.clear();
         fleet.next_before(at, &mut made);
         for m in &made {
-            let out = Outgoing { topic, key: Some(m.key.as_bytes()), value: Some(&m.json), time: Some(m.arrival), ..Outgoing::default() };
+            let key = if by_model { model_of(&m.json) } else { m.key.clone() };
+            let out = Outgoing { topic, key: Some(key.as_bytes()), value: Some(&m.json), time: Some(m.arrival), ..Outgoing::default() };
             producer.send(out).expect("sent");
         }
         sent += made.len() as u64;
@@ -137,6 +142,11 @@ fn fill(brokers: &str, topic: &str, plan: Plan) -> u64 {
     producer.flush(Duration::from_secs(60)).expect("all written");
     eprintln!("{topic}: {sent} records over {} s of event time", at.since_ms(start) / 1_000);
     sent
+}
+
+fn model_of(json: &[u8]) -> String {
+    let event: Event<'_> = serde_json::from_slice(json).expect("an event");
+    event.model.map(Cow::into_owned).unwrap_or_default()
 }
 
 // === the bare consumer ===
@@ -202,7 +212,9 @@ fn measure_run(brokers: &str, topic: &str, sent: u64) -> Run {
     let log = folder.path().join("log");
     let file = std::fs::File::create(&log).expect("a log");
     let mut child = Command::new("taskset")
-        .args(["-c", CORE, env!("CARGO_BIN_EXE_bellwether"), "run", "--log-format", "json", "--config"])
+        .args(["-c", CORE])
+        .args(std::env::var("UNDER").unwrap_or_default().split_whitespace())
+        .args([env!("CARGO_BIN_EXE_bellwether"), "run", "--log-format", "json", "--config"])
         .arg(folder.path().join("bellwether.yaml"))
         .arg("--data-dir")
         .arg(folder.path().join("data"))
@@ -225,6 +237,11 @@ fn measure_run(brokers: &str, topic: &str, sent: u64) -> Run {
     let read_events = total("bellwether_events_total");
     assert!(read_events <= sent as f64 && read_events > 0.99 * sent as f64, "{read_events} of {sent} events");
     let series = total("bellwether_series") as u64;
+    if std::env::var_os("UNDER").is_some() {
+        // A profiler writes what it has on an interrupt.
+        let _ = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+        let _ = child.wait();
+    }
     let _ = child.kill();
     let _ = child.wait();
     Run { cpu_us: seconds * 1e6 / sent as f64, series, peak_mib: peak / 1024 }

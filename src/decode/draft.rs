@@ -233,15 +233,16 @@ impl<'s, 'a> Draft<'s, 'a> {
         entries: Pairs<'a, Scalar<'a>>,
         read: impl Fn(&mut Self, &'static str, &str, Scalar<'a>) -> Option<T>,
     ) -> Pairs<'a, T> {
-        let mut pairs = Vec::with_capacity(entries.len());
-        for (name, value) in entries {
+        // Collected where they are: the memory is used again.
+        let kept = entries.into_iter().filter_map(|(name, value)| {
             if name.len() > NAME_BYTES_MAX {
                 self.fault(format!("{field}.{}", excerpt(&name)), Fault::Invalid);
-            } else if let Some(value) = read(self, field, &name, value) {
-                pairs.push((name, value));
+                return None;
             }
-        }
-        pairs
+            let value = read(self, field, &name, value)?;
+            Some((name, value))
+        });
+        kept.collect()
     }
 
     fn entry_fault(&mut self, field: &'static str, name: &str, fault: Fault) {

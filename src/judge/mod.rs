@@ -242,6 +242,9 @@ struct Scratch {
     codes: Vec<(Code, u32)>,
     grid: Vec<(u16, u32)>,
     touched: Vec<(u32, u32)>,
+    /// The same in order, and where the pairs of each group begin.
+    sorted: Vec<(u32, u32)>,
+    places: Vec<u32>,
     /// Cells of one model each: from, to, its roll-up.
     runs: Vec<(usize, usize, u32)>,
     arrivals: Vec<i64>,
@@ -391,7 +394,7 @@ impl Judge {
         if self.ranks.len() != self.groups.len() {
             self.rank();
         }
-        touched.sort_unstable_by_key(|t| (self.ranks[t.0 as usize], t.1));
+        self.in_order(&mut touched);
         let mut at = 0;
         while at < touched.len() {
             let group = touched[at].0;
@@ -403,6 +406,31 @@ impl Judge {
         self.listen(start, cells, &runs, heartbeats, out);
         self.scratch.touched = touched;
         self.scratch.runs = runs;
+    }
+
+    /// Puts pairs of group and cell, which come in the order of cells, into the order of groups. They are counted into their places
+    /// rather than compared: a pane of many thin series touches nearly every group.
+    fn in_order(&mut self, touched: &mut Vec<(u32, u32)>) {
+        if touched.len() * 16 < self.groups.len() {
+            return touched.sort_unstable_by_key(|t| (self.ranks[t.0 as usize], t.1));
+        }
+        let Scratch { places, sorted, .. } = &mut self.scratch;
+        places.clear();
+        places.resize(self.groups.len() + 1, 0);
+        for (g, _) in touched.iter() {
+            places[self.ranks[*g as usize] as usize + 1] += 1;
+        }
+        for rank in 1..places.len() {
+            places[rank] += places[rank - 1];
+        }
+        sorted.clear();
+        sorted.resize(touched.len(), (0, 0));
+        for pair in touched.iter() {
+            let place = &mut places[self.ranks[pair.0 as usize] as usize];
+            sorted[*place as usize] = *pair;
+            *place += 1;
+        }
+        std::mem::swap(touched, sorted);
     }
 
     /// A leaf that was not met before: its model may have come to a second version.
@@ -560,7 +588,7 @@ impl Judge {
             if !is_segment && !cell.samples.is_empty() {
                 gathered.samples.join(&cell.samples, is_whole);
             }
-            let codes = cell.codes();
+            let codes = cell.entries();
             if is_segment {
                 gathered.codes.extend(codes.iter().filter(|c| !self.of_features.get(usize::from(c.0.slot())).is_some_and(|f| *f)));
             } else {
@@ -605,9 +633,11 @@ impl Judge {
             }
             kept.told()
         };
+        let mut rest = codes.as_slice();
         for (number, fed) in by_slot.iter() {
-            let from = codes.partition_point(|c| c.0.slot() < *number);
-            let part = &codes[from..from + codes[from..].partition_point(|c| c.0.slot() == *number)];
+            let from = rest.iter().take_while(|c| c.0.slot() < *number).count();
+            let (part, after) = rest[from..].split_at(rest[from..].iter().take_while(|c| c.0.slot() == *number).count());
+            rest = after;
             let count = |bin: u16| part.iter().find(|c| c.0.bin() == bin).map_or(0.0, |c| f64::from(c.1));
             let all: f64 = part.iter().map(|c| f64::from(c.1)).sum();
             grid.clear();
@@ -780,15 +810,19 @@ impl Judge {
     /// Opens the lines that what came in asks for.
     fn grow(&mut self, g: usize, codes: &[(Code, u32)], has_predictions: bool, now: Time) {
         let mut fresh: Vec<(SlotName, u16)> = Vec::new();
-        let mut at = 0;
-        while let Some((code, _)) = codes.get(at) {
-            let number = code.slot();
-            if self.groups[g].by_slot.binary_search_by_key(&number, |b| b.0).is_err()
+        // Both are in the order of slots.
+        let mut known = self.groups[g].by_slot.iter().map(|b| b.0).peekable();
+        let mut last = None;
+        for number in codes.iter().map(|c| c.0.slot()) {
+            if last.replace(number) == Some(number) {
+                continue;
+            }
+            while known.next_if(|k| *k < number).is_some() {}
+            if known.peek() != Some(&number)
                 && let Some(name) = self.slots.get(usize::from(number))
             {
                 fresh.push((name.clone(), number));
             }
-            at += codes[at..].partition_point(|c| c.0.slot() == number);
         }
         // By name: numbers depend on the order in which partitions were read, and what a birth may spend on the order of births.
         fresh.sort();
@@ -1145,9 +1179,14 @@ impl Judge {
     pub fn take_dirty(&mut self) -> Vec<(String, Vec<u8>)> {
         let mut out = Vec::new();
         for (i, group) in self.groups.iter_mut().enumerate() {
-            if std::mem::take(&mut group.dirty)
-                && let Ok(bytes) = postcard::to_stdvec(group)
-            {
+            if !std::mem::take(&mut group.dirty) {
+                continue;
+            }
+            // In whichever order they came in.
+            once_each(&mut group.gathered.codes);
+            if let Ok(mut bytes) = postcard::to_stdvec(group) {
+                // All of them are in memory at once until they are written.
+                bytes.shrink_to_fit();
                 out.push((format!("group/{i:08}"), bytes));
             }
         }

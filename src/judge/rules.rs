@@ -83,10 +83,7 @@ impl Rules {
         let mut sums: Vec<(GroupKey, f64, f64)> = Vec::new();
         for LeafCell { leaf, cell, .. } in cells.iter_mut() {
             let (mut failed, mut all) = (0.0, 0.0);
-            for (code, n) in cell.codes() {
-                if code.slot() != slot::STATUS {
-                    break;
-                }
+            for (code, n) in cell.entries().iter().filter(|c| c.0.slot() == slot::STATUS) {
                 all += if code.bin() == 3 { 0.0 } else { f64::from(*n) };
                 failed += if matches!(code.bin(), 1 | 2 | 4) { f64::from(*n) } else { 0.0 };
             }
@@ -100,14 +97,20 @@ impl Rules {
                 }
             }
         }
+        let mut next = 0;
         for (group, failed, all) in sums {
-            let at = match self.totals.binary_search_by(|t| t.group.cmp(&group)) {
-                Ok(at) => at,
-                Err(at) => {
-                    self.totals.insert(at, Totals { group: group.clone(), recent: VecDeque::new(), usual: (0.0, 0.0) });
-                    at
-                }
+            // Both are in the order of models, and most models are in every pane.
+            let at = match self.totals.get(next).filter(|t| t.group == group) {
+                Some(_) => next,
+                None => match self.totals.binary_search_by(|t| t.group.cmp(&group)) {
+                    Ok(at) => at,
+                    Err(at) => {
+                        self.totals.insert(at, Totals { group: group.clone(), recent: VecDeque::new(), usual: (0.0, 0.0) });
+                        at
+                    }
+                },
             };
+            next = at + 1;
             let totals = &mut self.totals[at];
             totals.recent.push_back((failed, all));
             if totals.recent.len() > 2 {

@@ -14,6 +14,8 @@ use crate::domain::incident::Exemplar;
 
 /// Codes gathered before they are sorted and counted.
 const RAW_CODES_MAX: usize = 4_096;
+/// Codes that are passed on as they came: they are sorted with those of other cells later.
+const UNSORTED_MAX: usize = 64;
 /// Room for the codes of one usual event, so that it is asked for once; and what a cell that is used again keeps at most.
 const CODES_AT_FIRST: usize = 32;
 const CODES_KEPT: usize = 256;
@@ -91,6 +93,14 @@ impl Cell {
     /// The multiset, sorted by code. Counting is finished here.
     pub fn codes(&mut self) -> &[(Code, u32)] {
         self.count();
+        &self.codes
+    }
+
+    /// The same for whoever adds up anyway: few codes are as they came, unsorted, and one may stand there more than once.
+    pub fn entries(&mut self) -> &[(Code, u32)] {
+        if self.codes.len() - self.counted > UNSORTED_MAX {
+            self.count();
+        }
         &self.codes
     }
 

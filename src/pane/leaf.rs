@@ -52,6 +52,8 @@ pub struct Leaves {
     /// The order of leaves, and the place of each in it.
     order: Vec<u32>,
     ranks: Vec<u32>,
+    /// Where the cells of a pane are gathered, by number; empty between panes.
+    of_leaf: Vec<Option<LeafCell>>,
 }
 
 impl Leaves {
@@ -78,17 +80,35 @@ impl Leaves {
     /// Cells of several partitions become one for each leaf, in the order of leaves. Cells that are merged into others go to
     /// `spare`, empty.
     pub fn gather(&mut self, cells: impl Iterator<Item = (Arc<Leaf>, Box<Cell>)>, spare: &mut Vec<BoxedCell>) -> Vec<LeafCell> {
-        let mut all: Vec<LeafCell> = cells.map(|(leaf, cell)| LeafCell { number: self.number(&leaf), leaf, cell }).collect();
-        let ranks = self.ranks();
-        all.sort_unstable_by_key(|c| ranks[c.number as usize]);
-        all.dedup_by(|b, a| {
-            let same = a.number == b.number;
-            if same {
-                a.cell.merge(&mut b.cell);
-                spare.push(std::mem::take(&mut b.cell));
+        let mut of_leaf = std::mem::take(&mut self.of_leaf);
+        let mut count = 0;
+        for (leaf, mut cell) in cells {
+            let number = self.number(&leaf);
+            let at = number as usize;
+            if of_leaf.len() <= at {
+                of_leaf.resize_with(self.all.len(), || None);
             }
-            same
-        });
+            match &mut of_leaf[at] {
+                Some(known) => {
+                    known.cell.merge(&mut cell);
+                    spare.push(cell);
+                }
+                none => {
+                    *none = Some(LeafCell { leaf, number, cell });
+                    count += 1;
+                }
+            }
+        }
+        let ranks = self.ranks();
+        let mut all = Vec::with_capacity(count);
+        if count * 16 < of_leaf.len() {
+            // A pane that holds few of the known leaves.
+            all.extend(of_leaf.iter_mut().filter_map(Option::take));
+            all.sort_unstable_by_key(|c: &LeafCell| ranks[c.number as usize]);
+        } else {
+            all.extend(self.order.iter().filter_map(|number| of_leaf.get_mut(*number as usize)?.take()));
+        }
+        self.of_leaf = of_leaf;
         all
     }
 

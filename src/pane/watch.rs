@@ -192,6 +192,9 @@ struct Partition {
     /// The same by a hash of what the event says, so that the usual event builds no leaf to look for it. Only a cache.
     #[serde(skip)]
     leaf_by_hash: Map<u64, u32>,
+    /// The shape of each leaf's model, where it was looked for. Only a cache.
+    #[serde(skip)]
+    leaf_shapes: Vec<Option<u32>>,
     recent: Vec<u64>,
     older: Vec<u64>,
     recent_since: Option<Time>,
@@ -205,7 +208,7 @@ struct Partition {
     admitted_of: Map<String, Vec<usize>>,
     counts: Counts,
     #[serde(skip)]
-    model_index: Map<String, usize>,
+    model_index: Map<Arc<str>, usize>,
 }
 
 /// Values of one dimension of one model that have series of their own.
@@ -223,15 +226,15 @@ struct Admitted {
 struct Shape {
     /// In the order in which features were first met: most producers never change it, so position is tried first.
     features: Vec<FeatureSlots>,
-    feature_index: Map<String, usize>,
-    flags: Vec<(String, u16)>,
+    feature_index: Map<Arc<str>, usize>,
+    flags: Vec<(Arc<str>, u16)>,
     /// Attribute, group, slot.
     groups: Vec<(String, String, u16)>,
 }
 
 #[derive(Clone, Debug)]
 struct FeatureSlots {
-    name: String,
+    name: Arc<str>,
     present: u16,
     number: Option<u16>,
     class: Option<u16>,
@@ -244,20 +247,30 @@ pub struct Watch {
     partitions: Vec<Partition>,
     slots: Vec<SlotName>,
     slot_by_name: Map<SlotName, u16>,
-    shapes: Map<Arc<str>, Shape>,
+    shapes: Vec<Shape>,
+    shape_by_model: Map<Arc<str>, u32>,
     /// One of each leaf for all partitions.
     leaves: HashSet<Arc<Leaf>, FixedState>,
-    /// Empty cells, to be used again.
+    names: Names,
+    /// Empty cells, to be used again, and how many are kept at most.
     spare: Vec<BoxedCell>,
+    spare_max: usize,
 }
+
+/// One of each name that leaves, slots and models are known by, so it is bounded as they are. The usual event is compared with names
+/// that its model knows; where thousands of models and leaves share them, they are near.
+#[derive(Debug, Default)]
+struct Names(HashSet<Arc<str>, FixedState>);
 
 /// Parts of the watch that every partition uses.
 struct Common<'a> {
     settings: &'a Settings,
     slots: &'a mut Vec<SlotName>,
     slot_by_name: &'a mut Map<SlotName, u16>,
-    shapes: &'a mut Map<Arc<str>, Shape>,
+    shapes: &'a mut Vec<Shape>,
+    shape_by_model: &'a mut Map<Arc<str>, u32>,
     leaves: &'a mut HashSet<Arc<Leaf>, FixedState>,
+    names: &'a mut Names,
     spare: &'a mut Vec<BoxedCell>,
 }
 
@@ -274,7 +287,18 @@ impl Watch {
     pub fn new(settings: Settings) -> Watch {
         let slots = SlotName::fixed();
         let slot_by_name = slots.iter().cloned().zip(0u16..).collect();
-        Watch { settings, partitions: Vec::new(), slots, slot_by_name, shapes: Map::default(), leaves: HashSet::default(), spare: Vec::new() }
+        Watch {
+            settings,
+            partitions: Vec::new(),
+            slots,
+            slot_by_name,
+            shapes: Vec::new(),
+            shape_by_model: Map::default(),
+            leaves: HashSet::default(),
+            names: Names::default(),
+            spare: Vec::new(),
+            spare_max: 0,
+        }
     }
 
     /// State as bytes: a pure function of the prefixes read.
@@ -282,13 +306,6 @@ impl Watch {
     /// # Errors
     /// Only if a value cannot be encoded, which is a bug; told in words.
     pub fn save(&mut self) -> Result<Vec<u8>, String> {
-        for p in &mut self.partitions {
-            for pane in &mut p.open {
-                pane.cells.iter_mut().flatten().for_each(|c| {
-                    c.codes();
-                });
-            }
-        }
         let saved = Saved { partitions: self.partitions.clone(), slots: self.slots.clone() };
         postcard::to_stdvec(&saved).map_err(|e| format!("panes cannot be saved: {e}"))
     }
@@ -306,7 +323,7 @@ impl Watch {
         watch.partitions = saved.partitions;
         for p in &mut watch.partitions {
             for leaf in &mut p.leaves {
-                *leaf = one_of(&mut watch.leaves, leaf.clone());
+                *leaf = one_of(&mut watch.leaves, &mut watch.names, (**leaf).clone());
             }
             p.leaf_index = p.leaves.iter().cloned().zip(0u32..).collect();
             for (i, a) in p.admitted.iter_mut().enumerate() {
@@ -315,14 +332,21 @@ impl Watch {
             }
             p.recent_set = p.recent.iter().copied().collect();
             p.older_set = p.older.iter().copied().collect();
-            p.model_index = p.counts.per_model.iter().enumerate().map(|(i, (m, _))| (m.clone(), i)).collect();
+            p.model_index = p.counts.per_model.iter().enumerate().map(|(i, (m, _))| (watch.names.get(m), i)).collect();
         }
         Ok(watch)
     }
 
-    /// Cells that have been judged are filled again.
-    pub fn reuse(&mut self, cells: impl Iterator<Item = Box<Cell>>) {
-        let room = SPARE_CELLS_MAX.saturating_sub(self.spare.len());
+    /// Cells that have been judged are filled again. As many are kept as come back at a time: while history is read that is what
+    /// was read ahead, afterwards a pane or two, and what is too many is given up by and by.
+    pub fn reuse(&mut self, cells: impl ExactSizeIterator<Item = Box<Cell>>) {
+        if cells.len() == 0 {
+            return;
+        }
+        let less = self.spare_max - self.spare_max / SPARE_CELLS_FADE;
+        self.spare_max = less.max(cells.len()).clamp(SPARE_CELLS_MIN, SPARE_CELLS_MAX);
+        let room = self.spare_max.saturating_sub(self.spare.len());
+        self.spare.truncate(self.spare_max);
         self.spare.extend(cells.take(room).map(|mut cell| {
             cell.clear();
             cell
@@ -432,7 +456,7 @@ impl Watch {
         p.counts.events += 1;
         p.counts.per_kind[seen.body.kind()] += 1;
         if let Some(model) = &seen.envelope.model {
-            p.count_model(model);
+            p.count_model(&mut self.names, model);
         }
 
         let start = time.floor(settings.pane_ms);
@@ -451,7 +475,9 @@ impl Watch {
             slots: &mut self.slots,
             slot_by_name: &mut self.slot_by_name,
             shapes: &mut self.shapes,
+            shape_by_model: &mut self.shape_by_model,
             leaves: &mut self.leaves,
+            names: &mut self.names,
             spare: &mut self.spare,
         };
         if p.add(&mut common, start, time, id_hash, seen, out) {
@@ -470,8 +496,10 @@ impl Watch {
     }
 }
 
-/// Empty cells kept for the next pane; what is more is given back.
-const SPARE_CELLS_MAX: usize = 32_768;
+/// Empty cells kept for the next panes: at most, at least, and the part that is given up with every pane that needs fewer.
+const SPARE_CELLS_MAX: usize = 131_072;
+const SPARE_CELLS_MIN: usize = 1_024;
+const SPARE_CELLS_FADE: usize = 16;
 /// Of a cache that no other process reads.
 const LEAF_HASH: FixedState = FixedState::with_seed(1);
 /// What does not fit its bound is counted under this name.
@@ -488,9 +516,6 @@ const GROUPS_NAMED_MAX: usize = 64;
 impl Partition {
     /// Remembers an id; false when it was seen within the window. Two generations: the older one is forgotten as a whole.
     fn first_sight(&mut self, hash: u64, time: Time, limits: &Limits) -> bool {
-        if self.recent_set.contains(&hash) || self.older_set.contains(&hash) {
-            return false;
-        }
         let now = self.watermark.unwrap_or(time);
         let since = *self.recent_since.get_or_insert(now);
         let full = self.recent.len() >= limits.dedup_ids_max / 2;
@@ -502,8 +527,10 @@ impl Partition {
             self.older_set = std::mem::take(&mut self.recent_set);
             self.recent_since = Some(now);
         }
+        if self.older_set.contains(&hash) || !self.recent_set.insert(hash) {
+            return false;
+        }
         self.recent.push(hash);
-        self.recent_set.insert(hash);
         true
     }
 
@@ -523,11 +550,11 @@ impl Partition {
         pane.facts.extend(facts.into_iter().take(room));
     }
 
-    fn count_model(&mut self, model: &str) {
+    fn count_model(&mut self, names: &mut Names, model: &str) {
         if let Some(i) = self.model_index.get(model) {
             self.counts.per_model[*i].1 += 1;
         } else if self.counts.per_model.len() < 10_000 {
-            self.model_index.insert(model.to_owned(), self.counts.per_model.len());
+            self.model_index.insert(names.get(model), self.counts.per_model.len());
             self.counts.per_model.push((model.to_owned(), 1));
         }
     }
@@ -549,17 +576,29 @@ impl Partition {
     fn seal_before(&mut self, id: PartitionId, through: Time, out: &mut Vec<Outbound>) {
         while self.open.first().is_some_and(|pane| pane.start < through) {
             let pane = self.open.remove(0);
-            let mut cells: Vec<(Arc<Leaf>, Box<Cell>)> =
-                pane.cells.into_iter().enumerate().filter_map(|(leaf, cell)| cell.map(|c| (self.leaves[leaf].clone(), c))).collect();
-            cells.iter_mut().for_each(|(_, c)| {
-                c.codes();
-            });
+            let cells: Vec<(Arc<Leaf>, Box<Cell>)> = pane
+                .cells
+                .into_iter()
+                .enumerate()
+                .filter_map(|(leaf, cell)| {
+                    let mut cell = cell?;
+                    cell.entries();
+                    Some((self.leaves[leaf].clone(), cell))
+                })
+                .collect();
             out.push(Outbound::Sealed(Contribution { partition: id, pane: pane.start, stamp: self.position, cells, facts: pane.facts }));
         }
     }
 
     /// The leaf of an event; new values of segments are admitted within their budget, others become `other`.
-    fn leaf(&mut self, settings: &Settings, leaves: &mut HashSet<Arc<Leaf>, FixedState>, seen: &Observation<'_>, model: &str) -> u32 {
+    fn leaf(
+        &mut self,
+        settings: &Settings,
+        leaves: &mut HashSet<Arc<Leaf>, FixedState>,
+        names: &mut Names,
+        seen: &Observation<'_>,
+        model: &str,
+    ) -> u32 {
         let e = &seen.envelope;
         let environment = e.environment.as_deref().unwrap_or(UNKNOWN);
         let version = e.version.as_deref().unwrap_or(UNKNOWN);
@@ -588,7 +627,7 @@ impl Partition {
             segments.push(Segment { dimension: dimension.into(), value: admitted.as_ref().into() });
         }
         let leaf = Leaf { environment: environment.into(), model: model.into(), version: version.into(), segments };
-        let index = self.place(settings, leaves, leaf);
+        let index = self.place(settings, leaves, names, leaf);
         if self.leaf_by_hash.len() >= 4 * settings.limits.leaves_max {
             self.leaf_by_hash.clear();
         }
@@ -599,13 +638,13 @@ impl Partition {
     /// The index of a leaf. When all are given out, a new one is counted with its model's `other` version; and when even those
     /// have grown too many, with a model `other`. A leaf that is known keeps its place, full or not: else a restart, which
     /// forgets the cache, would count differently.
-    fn place(&mut self, settings: &Settings, leaves: &mut HashSet<Arc<Leaf>, FixedState>, leaf: Leaf) -> u32 {
+    fn place(&mut self, settings: &Settings, leaves: &mut HashSet<Arc<Leaf>, FixedState>, names: &mut Names, leaf: Leaf) -> u32 {
         let limits = &settings.limits;
         if let Some(i) = self.leaf_index.get(&leaf) {
             return *i;
         }
         if self.leaves.len() < limits.leaves_max {
-            return self.push_leaf(leaves, leaf);
+            return self.push_leaf(leaves, names, leaf);
         }
         self.counts.leaves_as_other += 1;
         let of_model = Leaf { environment: leaf.environment, model: leaf.model, version: OTHER.into(), segments: vec![] };
@@ -613,21 +652,36 @@ impl Partition {
             return *i;
         }
         if self.leaves.len() < limits.leaves_max + OTHER_LEAVES_MAX {
-            return self.push_leaf(leaves, of_model);
+            return self.push_leaf(leaves, names, of_model);
         }
         let of_none = Leaf { environment: OTHER.into(), model: OTHER.into(), version: OTHER.into(), segments: vec![] };
         match self.leaf_index.get(&of_none) {
             Some(i) => *i,
-            None => self.push_leaf(leaves, of_none),
+            None => self.push_leaf(leaves, names, of_none),
         }
     }
 
-    fn push_leaf(&mut self, leaves: &mut HashSet<Arc<Leaf>, FixedState>, leaf: Leaf) -> u32 {
-        let leaf = one_of(leaves, Arc::new(leaf));
+    fn push_leaf(&mut self, leaves: &mut HashSet<Arc<Leaf>, FixedState>, names: &mut Names, leaf: Leaf) -> u32 {
+        let leaf = one_of(leaves, names, leaf);
         let index = self.leaves.len() as u32;
         self.leaf_index.insert(leaf.clone(), index);
         self.leaves.push(leaf);
         index
+    }
+
+    /// Where the shape of a leaf's model is.
+    fn shape(&mut self, leaf: u32, shapes: &mut Vec<Shape>, by_model: &mut Map<Arc<str>, u32>) -> usize {
+        let leaf = leaf as usize;
+        if self.leaf_shapes.len() <= leaf {
+            self.leaf_shapes.resize(self.leaves.len(), None);
+        }
+        let at = *self.leaf_shapes[leaf].get_or_insert_with(|| {
+            *by_model.entry(self.leaves[leaf].model.clone()).or_insert_with(|| {
+                shapes.push(Shape::default());
+                shapes.len() as u32 - 1
+            })
+        });
+        at as usize
     }
 
     fn admit<'v>(&mut self, settings: &Settings, model: &str, dimension: &str, value: &'v str) -> Cow<'v, str> {
@@ -666,7 +720,7 @@ impl Partition {
 
     /// Adds an event to its pane. False when it does not enter one, so that it does not move the watermark either.
     fn add(&mut self, common: &mut Common<'_>, start: Time, time: Time, id_hash: u64, seen: &Observation<'_>, out: &mut Vec<Outbound>) -> bool {
-        let Common { settings, slots, slot_by_name, shapes, leaves, spare } = common;
+        let Common { settings, slots, slot_by_name, shapes, shape_by_model, leaves, names, spare } = common;
         let dropped = &mut 0u64;
         let mut slot_of = |name: SlotName, out: &mut Vec<Outbound>| -> Option<u16> {
             if let Some(s) = slot_by_name.get(&name) {
@@ -685,8 +739,9 @@ impl Partition {
         let model = seen.envelope.model.as_deref();
         match (&seen.body, model) {
             (Body::Prediction(prediction), Some(model)) => {
-                let leaf = self.leaf(settings, leaves, seen, model);
-                let leaf_version = self.leaves[leaf as usize].clone();
+                let leaf = self.leaf(settings, leaves, names, seen, model);
+                let shape = self.shape(leaf, shapes, shape_by_model);
+                let shape = &mut shapes[shape];
                 let id = seen.envelope.id.as_deref().unwrap_or("");
                 let foreign = prediction.cost.as_ref().is_some_and(|c| c.currency.as_deref().is_some_and(|x| x != settings.currency));
                 self.counts.foreign_currency += u64::from(foreign);
@@ -696,23 +751,19 @@ impl Partition {
                 cell.arrived(time, start, settings.pane_ms);
                 add_prediction(cell, prediction, foreign);
                 cell.add(slot::SCHEMA, u16::from(seen.faults.iter().any(|f| f.fault == Fault::Invalid)));
-                let shape = match shapes.get_mut(model) {
-                    Some(shape) => shape,
-                    None => shapes.entry(leaf_version.model.clone()).or_default(),
-                };
-                self.counts.embeddings_unsampled += add_features(cell, prediction, id_hash, shape, &mut slot_of, out);
+                self.counts.embeddings_unsampled += add_features(cell, prediction, id_hash, shape, names, &mut slot_of, out);
                 for (name, flag) in &prediction.flags {
                     let raised = match flag {
                         Flag::Bool(b) => *b,
                         Flag::Score(s) => *s >= 0.5,
                         Flag::Confirmed => true,
                     };
-                    if let Some(s) = flag_slot(&mut shape.flags, name, &mut slot_of, out) {
+                    if let Some(s) = flag_slot(&mut shape.flags, name, names, &mut slot_of, out) {
                         cell.add(s, u16::from(raised));
                     }
                 }
                 if let Some(protected) = settings.protected.get(model) {
-                    add_groups(cell, prediction, &leaf_version, protected, &mut shape.groups, &mut slot_of, out);
+                    add_groups(cell, prediction, &self.leaves[leaf as usize], protected, &mut shape.groups, &mut slot_of, out);
                 }
                 let failed = !matches!(prediction.status, Status::Ok | Status::Cancelled);
                 if let Some(user) = seen.envelope.user {
@@ -728,7 +779,7 @@ impl Partition {
                 }
             }
             (Body::Quality(quality), Some(model)) => {
-                let leaf = self.leaf(settings, leaves, seen, model);
+                let leaf = self.leaf(settings, leaves, names, seen, model);
                 let cell = cell_of(open_pane(&mut self.open, start), leaf, spare);
                 if let Some(value) = quality.value
                     && let Some(s) = slot_of(SlotName::Quality(quality.name.as_ref().into()), out)
@@ -748,7 +799,7 @@ impl Partition {
                     FeedbackKind::Thumb => feedback.value.is_some_and(|v| v <= 0.0),
                     FeedbackKind::Rating | FeedbackKind::Correction => false,
                 };
-                let leaf = self.leaf(settings, leaves, seen, model);
+                let leaf = self.leaf(settings, leaves, names, seen, model);
                 let cell = cell_of(open_pane(&mut self.open, start), leaf, spare);
                 if negative {
                     cell.add(slot::COMPLAINT, 1);
@@ -841,17 +892,18 @@ fn open_pane(open: &mut Vec<OpenPane>, start: Time) -> &mut OpenPane {
 
 /// The slot of a flag; the few flags of a model are looked up by their names.
 fn flag_slot(
-    flags: &mut Vec<(String, u16)>,
+    flags: &mut Vec<(Arc<str>, u16)>,
     name: &str,
+    names: &mut Names,
     slot_of: &mut impl FnMut(SlotName, &mut Vec<Outbound>) -> Option<u16>,
     out: &mut Vec<Outbound>,
 ) -> Option<u16> {
-    if let Some((_, s)) = flags.iter().find(|(known, _)| known == name) {
+    if let Some((_, s)) = flags.iter().find(|(known, _)| **known == *name) {
         return Some(*s);
     }
     let s = slot_of(SlotName::Flag(name.into()), out)?;
     if flags.len() < FLAGS_CACHED_MAX {
-        flags.push((name.to_owned(), s));
+        flags.push((names.get(name), s));
     }
     Some(s)
 }
@@ -954,6 +1006,7 @@ fn add_features(
     p: &Prediction<'_>,
     id_hash: u64,
     shape: &mut Shape,
+    names: &mut Names,
     slot_of: &mut impl FnMut(SlotName, &mut Vec<Outbound>) -> Option<u16>,
     out: &mut Vec<Outbound>,
 ) -> u64 {
@@ -964,15 +1017,15 @@ fn add_features(
     cell.with_features += 1;
     for (i, (name, value)) in p.features.iter().enumerate() {
         let at = match shape.features.get(i) {
-            Some(known) if known.name == *name => i,
+            Some(known) if *known.name == **name => i,
             _ => match shape.feature_index.get(name.as_ref()) {
                 Some(at) => *at,
                 None => {
                     // A name without a slot is not remembered: a producer may invent names for ever.
                     let Some(present) = slot_of(SlotName::Present(name.as_ref().into()), out) else { continue };
-                    let at = shape.features.len();
-                    shape.features.push(FeatureSlots { name: name.to_string(), present, number: None, class: None, embedding: None });
-                    shape.feature_index.insert(name.to_string(), at);
+                    let (at, name) = (shape.features.len(), names.get(name));
+                    shape.features.push(FeatureSlots { name: name.clone(), present, number: None, class: None, embedding: None });
+                    shape.feature_index.insert(name, at);
                     at
                 }
             },
@@ -980,7 +1033,7 @@ fn add_features(
         let known = &mut shape.features[at];
         let mut get = |slot: &mut Option<u16>, make: fn(Arc<str>) -> SlotName, out: &mut Vec<Outbound>| {
             if slot.is_none() {
-                *slot = slot_of(make(name.as_ref().into()), out);
+                *slot = slot_of(make(known.name.clone()), out);
             }
             *slot
         };
@@ -1054,11 +1107,28 @@ fn cut(text: &str) -> &str {
     text.char_indices().nth(64).map_or(text, |(at, _)| &text[..at])
 }
 
-/// The one leaf that all who mean the same share.
-fn one_of(leaves: &mut HashSet<Arc<Leaf>, FixedState>, leaf: Arc<Leaf>) -> Arc<Leaf> {
+/// The one leaf that all who mean the same share, of names that all share.
+fn one_of(leaves: &mut HashSet<Arc<Leaf>, FixedState>, names: &mut Names, leaf: Leaf) -> Arc<Leaf> {
     if let Some(known) = leaves.get(&leaf) {
         return known.clone();
     }
+    let mut get = |name: &str| names.get(name);
+    let Leaf { environment, model, version, segments } = leaf;
+    let segments = segments.iter().map(|s| Segment { dimension: get(&s.dimension), value: get(&s.value) }).collect();
+    let leaf = Arc::new(Leaf { environment: get(&environment), model: get(&model), version: get(&version), segments });
     leaves.insert(leaf.clone());
     leaf
+}
+
+// === impl Names ===
+
+impl Names {
+    fn get(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.0.get(name) {
+            return known.clone();
+        }
+        let name: Arc<str> = name.into();
+        self.0.insert(name.clone());
+        name
+    }
 }

@@ -179,7 +179,19 @@ impl Store {
         F: FnMut(&Connection) -> Result<T, Fault> + Send + 'static,
     {
         match &self.inner.writer {
-            Some(writer) => writer.write(doing, work),
+            Some(writer) => writer.write(doing, false, work),
+            None => Err(Error::OnlyReads { path: self.inner.path.clone(), doing }),
+        }
+    }
+
+    /// The same in a transaction of its own, for what is large.
+    fn write_alone<T, F>(&self, doing: &'static str, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnMut(&Connection) -> Result<T, Fault> + Send + 'static,
+    {
+        match &self.inner.writer {
+            Some(writer) => writer.write(doing, true, work),
             None => Err(Error::OnlyReads { path: self.inner.path.clone(), doing }),
         }
     }

@@ -51,7 +51,7 @@ impl Store {
             })
             .collect();
         let Snapshot { positions, journal_seq, judged_through, version, .. } = Snapshot { rows: Vec::new(), ..snapshot };
-        self.write("writing a snapshot to", move |c| {
+        self.write_alone("writing a snapshot to", move |c| {
             let mut put = c.prepare_cached(
                 "INSERT INTO snapshot_rows (name, body, hash) VALUES (?1, ?2, ?3)
                  ON CONFLICT (name) DO UPDATE SET body = excluded.body, hash = excluded.hash",

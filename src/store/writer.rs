@@ -51,14 +51,16 @@ impl Writer {
         self.dead.load(Ordering::Acquire)
     }
 
-    pub(super) fn write<T, F>(&self, doing: &'static str, work: F) -> Result<T, Error>
+    /// `alone`: in a transaction of its own. Whatever shares one can be taken back by itself, for which SQLite keeps a copy of
+    /// every page in memory; of a large snapshot those were 200 MiB.
+    pub(super) fn write<T, F>(&self, doing: &'static str, alone: bool, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: FnMut(&Connection) -> Result<T, Fault> + Send + 'static,
     {
         let gone = || Error::Dead { path: self.path.clone() };
         let (answer, answered) = sync_channel(1);
-        let request = Request { doing, work, value: None, answer };
+        let request = Request { doing, alone, work, value: None, answer };
         let jobs = self.jobs.as_ref().ok_or_else(gone)?;
         jobs.send(Box::new(request)).map_err(|_| gone())?;
         answered.recv().map_err(|_| gone())?
@@ -68,12 +70,14 @@ impl Writer {
 /// A request without its types.
 trait Job: Send {
     fn doing(&self) -> &'static str;
+    fn is_alone(&self) -> bool;
     fn run(&mut self, c: &Connection) -> Result<(), Fault>;
     fn answer(&mut self, result: Result<(), Error>);
 }
 
 struct Request<T, F> {
     doing: &'static str,
+    alone: bool,
     work: F,
     /// What `work` came to; told once it is durable.
     value: Option<T>,
@@ -87,6 +91,9 @@ where
 {
     fn doing(&self) -> &'static str {
         self.doing
+    }
+    fn is_alone(&self) -> bool {
+        self.alone
     }
     fn run(&mut self, c: &Connection) -> Result<(), Fault> {
         self.value = Some((self.work)(c)?);
@@ -117,13 +124,20 @@ impl Clerk {
         let mut batch: Vec<Box<dyn Job>> = Vec::with_capacity(BATCH);
         while let Ok(first) = waiting.recv() {
             batch.push(first);
-            while batch.len() < BATCH {
+            while batch.len() < BATCH && !batch.iter().any(|job| job.is_alone()) {
                 match waiting.try_recv() {
                     Ok(next) => batch.push(next),
                     Err(_) => break,
                 }
             }
-            self.write(&mut batch);
+            // What came before the one that goes alone goes first.
+            let (last_is_alone, count) = (batch.last().is_some_and(|job| job.is_alone()), batch.len());
+            let (together, alone) = batch.split_at_mut(count - usize::from(last_is_alone));
+            for part in [together, alone] {
+                if !part.is_empty() {
+                    self.write(part);
+                }
+            }
             batch.clear();
         }
     }
@@ -200,7 +214,7 @@ impl Clerk {
     }
 }
 
-/// All requests in one transaction. `Ok` holds each one's own result; `Err` means that nothing at all was written.
+/// All requests in one transaction, each of which can be taken back by itself. `Ok` holds each one's own result; `Err` means that nothing at all was written.
 fn attempt(c: &Connection, batch: &mut [Box<dyn Job>]) -> rusqlite::Result<Vec<Result<(), Fault>>> {
     let done = attempt_open(c, batch);
     if done.is_err() && !c.is_autocommit() {
@@ -212,18 +226,26 @@ fn attempt(c: &Connection, batch: &mut [Box<dyn Job>]) -> rusqlite::Result<Vec<R
 
 fn attempt_open(c: &Connection, batch: &mut [Box<dyn Job>]) -> rusqlite::Result<Vec<Result<(), Fault>>> {
     c.execute_batch("BEGIN IMMEDIATE")?;
+    let is_alone = batch.len() == 1;
     let mut results = Vec::with_capacity(batch.len());
     for job in batch.iter_mut() {
-        c.prepare_cached("SAVEPOINT job")?.execute([])?;
+        if !is_alone {
+            c.prepare_cached("SAVEPOINT job")?.execute([])?;
+        }
         let result = match job.run(c) {
             // The disk's failure is everybody's; so is one after which SQLite has rolled all of it back.
             Err(Fault::Sql(e)) if c.is_autocommit() || matches!(kind_of(&e), Kind::Full | Kind::Disk | Kind::Damage) => return Err(e),
             other => other,
         };
-        if result.is_err() {
-            c.prepare_cached("ROLLBACK TO job")?.execute([])?;
+        match (is_alone, result.is_err()) {
+            (true, true) => {
+                c.execute_batch("ROLLBACK")?;
+                return Ok(vec![result]);
+            }
+            (true, false) => {}
+            (false, true) => c.execute_batch("ROLLBACK TO job; RELEASE job")?,
+            (false, false) => drop(c.prepare_cached("RELEASE job")?.execute([])?),
         }
-        c.prepare_cached("RELEASE job")?.execute([])?;
         results.push(result);
     }
     c.execute_batch("COMMIT")?;
