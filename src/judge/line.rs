@@ -66,14 +66,14 @@ pub struct Decided {
 /// The bank behind a line.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Bank {
-    Rate(RateBank),
+    Rate(Box<RateBank>),
     /// A rate against an absolute limit that learning does not move.
-    Limit(RateBank),
+    Limit(Box<RateBank>),
     Bins(Box<BinsBank>),
     Classes(Box<ClassBank>),
     Counts(Box<CountsBank>),
     Seasonal(Box<SeasonalStepBank>),
-    Gap(GapBank),
+    Gap(Box<GapBank>),
     Fairness(Box<FairnessBank>),
     Embedding(Box<EmbeddingLine>),
     Joint(Box<JointLine>),
@@ -171,13 +171,13 @@ impl Points {
 
 impl Bank {
     pub fn rate(tolerance: f64, at_least: f64) -> Bank {
-        Bank::Rate(RateBank::new(RateSettings { direction: Direction::Up, tolerance, at_least }))
+        Bank::Rate(Box::new(RateBank::new(RateSettings { direction: Direction::Up, tolerance, at_least })))
     }
 
     pub fn limit(limit: f64) -> Bank {
         let mut bank = RateBank::new(RateSettings { direction: Direction::Up, tolerance: 0.0, at_least: 0.0 });
         bank.import(limit * LIMIT_EVENTS, LIMIT_EVENTS);
-        Bank::Limit(bank)
+        Bank::Limit(Box::new(bank))
     }
 
     pub fn bins(tolerance_sigma: f64) -> Bank {
@@ -202,7 +202,7 @@ impl Bank {
     }
 
     pub fn gap(settings: GapSettings) -> Bank {
-        Bank::Gap(GapBank::new(settings))
+        Bank::Gap(Box::new(GapBank::new(settings)))
     }
 
     /// The detector's name, as alarms carry it.
@@ -311,13 +311,13 @@ impl Bank {
     /// The bank of a new version, which starts from what its model is like, with a bounded weight.
     pub fn succeed(&self, weight_max: f64) -> Bank {
         match self {
-            Bank::Rate(b) => Bank::Rate(b.succeed(weight_max)),
+            Bank::Rate(b) => Bank::Rate(Box::new(b.succeed(weight_max))),
             Bank::Limit(b) => Bank::Limit(b.clone()),
             Bank::Bins(b) => Bank::Bins(Box::new(b.succeed(weight_max))),
             Bank::Classes(b) => Bank::Classes(Box::new(b.succeed(weight_max))),
             Bank::Counts(b) => Bank::Counts(Box::new(b.succeed(weight_max))),
             Bank::Seasonal(b) => Bank::Seasonal(Box::new(b.succeed(weight_max))),
-            Bank::Gap(b) => Bank::Gap(b.succeed(weight_max)),
+            Bank::Gap(b) => Bank::Gap(Box::new(b.succeed(weight_max))),
             // Only the whole is compared: a version inherits nothing here.
             Bank::Fairness(b) => Bank::Fairness(b.clone()),
             Bank::Embedding(b) => Bank::Embedding(Box::new(b.succeed(weight_max))),

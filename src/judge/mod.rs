@@ -74,6 +74,7 @@ const GATHER_PREDICTIONS: u32 = 20;
 const GATHER_MS: i64 = 600_000;
 /// More codes than this are counted before more are gathered.
 const GATHERED_CODES_MAX: usize = 1_024;
+const GATHERED_CODES_FULL: usize = 64;
 
 /// What change of a signal is worth waking for.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -589,6 +590,11 @@ impl Judge {
                 gathered.samples.join(&cell.samples, is_whole);
             }
             let codes = cell.entries();
+            // Where the memory is full, what is alike is added up before more is asked for.
+            let all = gathered.codes.len();
+            if all + codes.len() > gathered.codes.capacity() && all >= GATHERED_CODES_FULL {
+                once_each(&mut gathered.codes);
+            }
             if is_segment {
                 gathered.codes.extend(codes.iter().filter(|c| !self.of_features.get(usize::from(c.0.slot())).is_some_and(|f| *f)));
             } else {
