@@ -36,6 +36,8 @@ const NOISE_WEEKS: usize = 4;
 /// from a workday.
 const STEPS: [f64; 11] = [0.15, 0.275, 0.5, 0.92, 1.7, -0.15, -0.275, -0.5, -0.92, -1.7, -3.0];
 const STOP: usize = STEPS.len() - 1;
+/// Parts of the injection. A small step is found with few nats an interval, each of them minutes; a large one has them to spare.
+const WEIGHTS: [f64; STEPS.len()] = [0.12, 0.20, 0.08, 0.04, 0.03, 0.12, 0.20, 0.08, 0.04, 0.03, 0.06];
 /// Surprises beyond these are alike: a stop, and seven times the usual.
 const SURPRISE_MIN: f64 = -3.0;
 const SURPRISE_MAX: f64 = 2.0;
@@ -352,9 +354,9 @@ impl SeasonalStepBank {
         // No life is worse than the best one by more than an interval may say: something else may have happened.
         let least = top - NATS_MAX;
         let usual = law.nats(u).max(least);
-        let share = injection / STEPS.len() as f64;
         let excused = self.excused();
         for (j, d) in STEPS.iter().enumerate() {
+            let share = injection * WEIGHTS[j];
             // A step within tolerance is no step: that arm is idle.
             let idle = if j == STOP { nothing > -STOP_LEAST } else { d.abs() <= tolerance };
             let ratio = |a: usize| match (idle, j) {
