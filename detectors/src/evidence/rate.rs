@@ -12,7 +12,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::climb::{BARE, Climb, PANES_PER_CLIMB_BARE};
+use super::climb::{BARE, Climb, HIGH, PANES_PER_CLIMB_BARE};
 use super::hours::Hours;
 use super::trail::Trail;
 use super::{Arm, Band, Ladder, Mixture, Sees, decay, ln, ln_rising, nats_per_pane_max, recovery_injection};
@@ -52,10 +52,11 @@ const CALM_NATS: f32 = 2.0;
 /// Bets are made anew after so many panes, or when the baseline has grown by this part.
 const REFRESH_PANES: u8 = 32;
 const REFRESH_GROWTH: f64 = 1.0 / 256.0;
-/// One more climb a day is allowed for so many panes, with tolerance: about one for a day of ten-second panes, beyond the three that any
-/// day may have. Independent events within tolerance do not climb in weeks; bursts do a few times a day, each as likely to be the one
-/// that pages. An incident in what is only learned counts for two at most, and so does not make panes longer by itself.
-const PANES_PER_CLIMB: u32 = 8_000;
+/// With tolerance, three climbs a day are too many and one more for so many panes; one counts twice from so many times the least height
+/// on. What is only noisy climbs no higher than luck allows, twenty times as high once in twenty; bursts go on as long as they please.
+/// An incident in what is only learned counts for two at most, and so does not make panes longer by itself.
+const PANES_PER_CLIMB: u32 = 4_000;
+const HIGH_CLIMB: f64 = 20.0;
 /// What evidence is gathered with while nothing may be paged: only its climbs are looked at, and those do not depend on it.
 const SHADOW_INJECTION: f64 = 1e-9;
 
@@ -274,8 +275,8 @@ impl RateBank {
         let within = 1.0 + (pane.total - 1.0).max(0.0) * live.bets.rho;
         let l = live.bets.likelihoods(self.settings.direction, pane, within * live.bets.phi);
         let sum = live.evidence.step_weighted(&l, &WEIGHTS, share, nats_per_pane_max(within * live.bets.phi), at_ms);
-        let panes_per_climb = if self.settings.tolerance < BARE { PANES_PER_CLIMB_BARE } else { PANES_PER_CLIMB };
-        if self.climb.step_allowing(panes_per_climb, sum / share, 1.0 / share, at_ms) {
+        let (panes_per_climb, high) = if self.settings.tolerance < BARE { (PANES_PER_CLIMB_BARE, HIGH) } else { (PANES_PER_CLIMB, HIGH_CLIMB) };
+        if self.climb.step_allowing(panes_per_climb, high, sum / share, 1.0 / share, at_ms) {
             // The panes of this series are too short for it. Evidence on the old ones is forgotten, and their noise fades.
             self.fade_noise();
             self.forget(live);
