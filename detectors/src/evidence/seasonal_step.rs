@@ -14,7 +14,8 @@
 //! hour ahead or behind, from a weekend on; when certain, history is moved there. Low days: one that begins in the load's own night,
 //! as usual but lower or like a day of rest, for at most a day and a night; a load without days of rest has none. **Sees** steps from
 //! about three times the tolerance, spikes of two intervals or more, stops, ramps. Does not see what grows slower than the slow level;
-//! a drop that begins in the night before a workday is told only when the next night ends, unless it is deeper than any holiday.
+//! a drop that begins in the night before a workday is told only when the next night ends, unless it is deeper than any holiday; from
+//! then on it is evidence from its begin, and so is the second of two holidays in a row.
 //! **Knobs.** `tolerance` 5 %: smaller is faster and pages on life; `interval_ms`: 10 minutes. **False alarms**: at most the injected
 //! sum if surprises are as modelled; measured in `benches/results/cost_traffic.md`. **Sources**: Shiryaev-Roberts recursion (Roberts
 //! 1966), steps in autoregressive noise (Lorden 1971; Harvey 1989 for the filter), mixture nulls (Wasserman, Ramdas, Balakrishnan 2020).
