@@ -75,7 +75,9 @@ fn main() {
             feed(&mut bank, learn, learn[0], 0.0, PANE_MS);
             let mut stopped = bank.clone();
             let end = learn[0] + (learn[learn.len() - 1] - learn[0]) / PANE_MS * PANE_MS;
-            let after = stop(&mut stopped, end, learn[learn.len() - 1], PANE_MS);
+            // What came in after the last whole pane was never told to the bank.
+            let last = learn[learn.partition_point(|t| *t < end) - 1];
+            let after = stop(&mut stopped, end, last, PANE_MS);
             bank.start_live();
             // The other half follows on as if it were the next hour of the same day.
             let offset = end - other[0];

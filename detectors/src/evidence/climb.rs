@@ -14,13 +14,13 @@ use serde::{Deserialize, Serialize};
 
 const DAY_MS: i64 = 86_400_000;
 /// A climb, in units of the injection, and where it has ended.
-const HIGH: f64 = 300.0;
+pub const HIGH: f64 = 300.0;
 const LOW: f64 = 3.0;
 /// Climbs of a day that are too many, and one more for so many panes. A quiet series in the middle of its tolerance climbs far more
 /// rarely than the one in `HIGH` panes that is promised; without tolerance it does not.
 const CLIMBS: u32 = 3;
 const PANES_PER_CLIMB: u32 = 2_000;
-const PANES_PER_CLIMB_BARE: u32 = 300;
+pub const PANES_PER_CLIMB_BARE: u32 = 300;
 /// A tolerance below this is none.
 pub const BARE: f64 = 0.1;
 const STRETCH: u8 = 6;
@@ -54,6 +54,13 @@ impl Climb {
     /// One judged pane: the evidence in units of its injection, and how many of those a page takes. True when longer panes begin.
     #[inline]
     pub fn step(&mut self, ratio: f64, page: f64, tolerance: f64, at_ms: i64) -> bool {
+        let panes_per_climb = if tolerance < BARE { PANES_PER_CLIMB_BARE } else { PANES_PER_CLIMB };
+        self.step_allowing(panes_per_climb, HIGH, ratio, page, at_ms)
+    }
+
+    /// The same, with one climb more allowed a day for so many panes, and climbs counted twice that reach `high` times so high as one must.
+    #[inline]
+    pub fn step_allowing(&mut self, panes_per_climb: u32, high: f64, ratio: f64, page: f64, at_ms: i64) -> bool {
         self.panes += 1;
         if at_ms >= self.day_end_ms {
             (self.day_end_ms, self.panes, self.climbs) = (at_ms + DAY_MS, 1, 0);
@@ -71,11 +78,10 @@ impl Climb {
         }
         self.high = false;
         self.last_ms = at_ms;
-        self.climbs += if self.peak >= HIGH * HIGH && self.peak < page { 2 } else { 1 };
+        self.climbs += if self.peak >= HIGH * high && self.peak < page { 2 } else { 1 };
         if self.stretch > 1 {
             return self.lengthen(at_ms);
         }
-        let panes_per_climb = if tolerance < BARE { PANES_PER_CLIMB_BARE } else { PANES_PER_CLIMB };
         self.climbs >= CLIMBS + self.panes / panes_per_climb && self.lengthen(at_ms)
     }
 

@@ -6,7 +6,7 @@
 //! fitted by probability-weighted moments (Hosking and Wallis 1987): with a0 the mean excess and a1 = E[excess (1 - F)],
 //! xi = 2 - a0 / (a0 - 2 a1), sigma = 2 a0 a1 / (a0 - 2 a1); xi is taken one standard error larger and at least .05. A share of b
 //! false pages per pane of m expected gaps allows the tail p = b / m, so limit = u + sigma / xi ((.05 / p)^xi - 1). **Sees** a stop,
-//! a few times q99.99 after it began, and never sooner than ten seconds or two panes; does not see traffic that thins out (that is
+//! a few times q99.99 after it began, and never sooner than eight seconds or two panes; does not see traffic that thins out (that is
 //! `counts`). **Proof of life.** Silence of one series is news only while something else lives: with `alive` false the clock stands
 //! still. **Pauses.** A long gap met while learning, or closed as a false alarm or as normal, is allowed again (and a quarter more)
 //! when it begins at about the same time of day. A series with nightly pauses may pause over a first weekend too, since none was met;
@@ -34,8 +34,8 @@ const XI_MAX: f64 = 0.8;
 /// Shape for a series whose gaps are all alike, so that no tail can be fitted.
 const XI_CLOCKWORK: f64 = 0.3;
 const TAIL_GAPS_MIN: f64 = 5.0;
-/// Shorter silences are hiccups of the way here, not of the series.
-const LIMIT_MS_MIN: f64 = 10_000.0;
+/// Shorter silences are hiccups of the way here, not of the series: four panes at their finest.
+const LIMIT_MS_MIN: f64 = 8_000.0;
 const LIMIT_PANES_MIN: f64 = 2.0;
 /// Gaps on a logarithmic grid: so many bins for each factor of e, from this many expected arrivals on.
 const BINS_PER_E: f64 = 20.0;

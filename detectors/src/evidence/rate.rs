@@ -12,7 +12,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::climb::{BARE, Climb};
+use super::climb::{BARE, Climb, HIGH, PANES_PER_CLIMB_BARE};
 use super::hours::Hours;
 use super::trail::Trail;
 use super::{Arm, Band, Ladder, Mixture, Sees, decay, ln, ln_rising, nats_per_pane_max, recovery_injection};
@@ -52,6 +52,11 @@ const CALM_NATS: f32 = 2.0;
 /// Bets are made anew after so many panes, or when the baseline has grown by this part.
 const REFRESH_PANES: u8 = 32;
 const REFRESH_GROWTH: f64 = 1.0 / 256.0;
+/// With tolerance, three climbs a day are too many and one more for so many panes; one counts twice from so many times the least height
+/// on. What is only noisy climbs no higher than luck allows, twenty times as high once in twenty; bursts go on as long as they please.
+/// An incident in what is only learned counts for two at most, and so does not make panes longer by itself.
+const PANES_PER_CLIMB: u32 = 4_000;
+const HIGH_CLIMB: f64 = 20.0;
 /// What evidence is gathered with while nothing may be paged: only its climbs are looked at, and those do not depend on it.
 const SHADOW_INJECTION: f64 = 1e-9;
 
@@ -115,7 +120,8 @@ struct Live {
     trail: Trail,
     /// The noise as it was when there was last no evidence to speak of: what it is again after an alarm.
     noise: Option<(Within, Ladder)>,
-    /// Quiet counts at the start of yesterday and of today: an incident that took a day to be found was learned for most of it.
+    /// Quiet counts at the start of yesterday and of today (of a young baseline: when it had a quarter and a half), each rate at most as
+    /// far above the one before as that one's error: an incident that took days to be found was learned for most of them.
     days: [CountPane; 2],
     day_end_ms: i64,
     /// Evidence from which on nothing is learned, and the injection it holds for.
@@ -263,13 +269,14 @@ impl RateBank {
                 _ => self.bets(&self.within, &self.ladder),
             };
             live.gate_of = 0.0;
-            live.turn_day(CountPane { hits: self.k, total: self.m }, at_ms);
+            live.turn_day(CountPane { hits: self.k, total: self.m }, self.settings.direction, self.ladder.phi(), at_ms);
         }
         live.bets.panes -= 1;
         let within = 1.0 + (pane.total - 1.0).max(0.0) * live.bets.rho;
         let l = live.bets.likelihoods(self.settings.direction, pane, within * live.bets.phi);
         let sum = live.evidence.step_weighted(&l, &WEIGHTS, share, nats_per_pane_max(within * live.bets.phi), at_ms);
-        if self.climb.step(sum / share, 1.0 / share, self.settings.tolerance, at_ms) {
+        let (panes_per_climb, high) = if self.settings.tolerance < BARE { (PANES_PER_CLIMB_BARE, HIGH) } else { (PANES_PER_CLIMB, HIGH_CLIMB) };
+        if self.climb.step_allowing(panes_per_climb, high, sum / share, 1.0 / share, at_ms) {
             // The panes of this series are too short for it. Evidence on the old ones is forgotten, and their noise fades.
             self.fade_noise();
             self.forget(live);
@@ -314,6 +321,7 @@ impl RateBank {
     pub fn import(&mut self, hits: f64, total: f64) {
         self.k += hits;
         self.m += total;
+        self.forget_days();
         self.renew_bets();
         self.ask_at = 0.0;
     }
@@ -330,13 +338,12 @@ impl RateBank {
                 self.armed = false;
                 self.ask_at = 0.0;
                 self.hours = None;
-                if let Some(live) = &mut self.live {
-                    live.days = Default::default();
-                }
+                self.forget_days();
             }
             Release::FalseAlarm => {
                 self.k += frozen.seen.hits;
                 self.m += frozen.seen.total;
+                self.forget_days();
                 (self.within, self.ladder) = frozen.noise;
                 if self.climb.lengthen(frozen.alarm_ms) {
                     self.fade_noise();
@@ -349,6 +356,7 @@ impl RateBank {
     /// The boundary between history and live: what was found in history is listed, never paged, and evidence starts anew.
     pub fn start_live(&mut self) {
         self.frozen = None;
+        self.forget_days();
         self.calm();
     }
 
@@ -436,6 +444,12 @@ impl RateBank {
         self.lagged = Lag::default();
         self.pending = None;
         self.renew_bets();
+    }
+
+    fn forget_days(&mut self) {
+        if let Some(live) = &mut self.live {
+            live.days = Default::default();
+        }
     }
 
     fn renew_bets(&mut self) {
@@ -637,16 +651,11 @@ impl RateBank {
     /// The rate to come back to: that of the baseline, unless it has left the one of yesterday by more than that one's error. A slow
     /// incident is found late and has taught the baseline meanwhile; half of it would then look healthy.
     fn healthy(&self, yesterday: CountPane) -> f64 {
-        let p0 = (self.k + 0.5) / (self.m + 1.0);
+        let p0 = CountPane { hits: self.k, total: self.m }.rate();
         if yesterday.total <= 0.0 {
             return p0;
         }
-        let old = (yesterday.hits + 0.5) / (yesterday.total + 1.0);
-        let error = RECOVERY_ERRORS * (self.ladder.phi() / (yesterday.hits + 1.0)).sqrt();
-        match self.settings.direction {
-            Direction::Up => p0.min(old * (1.0 + error)),
-            Direction::Down => p0.max(old / (1.0 + error)),
-        }
+        self.settings.direction.nearer(p0, yesterday.far(self.settings.direction, self.ladder.phi()))
     }
 
     /// What recovery must refute: the geometric middle of quiet and incident, but no more than a factor of 1.5 or two floors: a change
@@ -793,13 +802,40 @@ impl Live {
         self.noise = None;
     }
 
-    fn turn_day(&mut self, quiet: CountPane, at_ms: i64) {
+    fn turn_day(&mut self, quiet: CountPane, direction: Direction, phi: f64, at_ms: i64) {
         if self.days[0].total <= 0.0 {
             self.days = [quiet; 2];
             self.day_end_ms = at_ms + DAY_MS;
-        } else if at_ms >= self.day_end_ms {
-            self.days = [self.days[1], quiet];
+        } else if at_ms >= self.day_end_ms || quiet.total >= 2.0 * self.days[1].total {
+            let rate = direction.nearer(quiet.rate(), self.days[1].far(direction, phi));
+            self.days = [self.days[1], CountPane { hits: rate * (quiet.total + 1.0) - 0.5, total: quiet.total }];
             self.day_end_ms = at_ms + DAY_MS;
+        }
+    }
+}
+
+impl Direction {
+    /// Of two rates the one that is less of a change.
+    fn nearer(self, one: f64, other: f64) -> f64 {
+        match self {
+            Direction::Up => one.min(other),
+            Direction::Down => one.max(other),
+        }
+    }
+}
+
+impl CountPane {
+    /// Jeffreys' half a hit keeps it above nothing.
+    fn rate(self) -> f64 {
+        (self.hits.max(0.0) + 0.5) / (self.total + 1.0)
+    }
+
+    /// The rate that these counts still allow for on the side of a change.
+    fn far(self, direction: Direction, phi: f64) -> f64 {
+        let error = RECOVERY_ERRORS * (phi / (self.hits.max(0.0) + 1.0)).sqrt();
+        match direction {
+            Direction::Up => self.rate() * (1.0 + error),
+            Direction::Down => self.rate() / (1.0 + error),
         }
     }
 }
@@ -992,6 +1028,20 @@ mod tests {
             let band = bank.baseline().expect("learned");
             assert!((band.value - 0.01).abs() < 0.002, "nothing was learned from the incident: {band:?}");
         }
+    }
+
+    /// It was learned for two days before it grew and was found: to fall back to it is no recovery.
+    #[test]
+    fn a_fault_that_was_learned_for_days_is_not_healthy() {
+        let mut noise = Noise::new(19);
+        let mut bank = RateBank::new(errors());
+        let mut t = 0;
+        run(&mut bank, &mut noise, &mut t, 100, 0.002, 1e-30, 3_000);
+        assert_eq!(run(&mut bank, &mut noise, &mut t, 100, 0.0036, 1e-30, 20_000).1, Call::Quiet, "nothing may be spent");
+        assert!(bank.baseline().is_some_and(|b| b.value > 0.003), "learned: {:?}", bank.baseline());
+        assert!(matches!(run(&mut bank, &mut noise, &mut t, 100, 0.03, B, 100).1, Call::Alarm { .. }));
+        assert_eq!(run(&mut bank, &mut noise, &mut t, 100, 0.0036, B, 8_640).1, Call::Quiet);
+        assert!(matches!(run(&mut bank, &mut noise, &mut t, 100, 0.002, B, 8_640).1, Call::Recovered { .. }));
     }
 
     #[test]
