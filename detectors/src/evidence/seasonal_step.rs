@@ -614,16 +614,37 @@ impl SeasonalStepBank {
         (length > 0 && at_ms <= self.last_ms && old < length).then(|| at_ms.div_euclid(self.settings.interval_ms).rem_euclid(length) as usize)
     }
 
+    /// The rings are a day long in the beginning and grow with what is known, so that a young bank is small.
+    fn make_room(&mut self, known: usize) {
+        let (step, last) = (self.settings.interval_ms, self.last_ms.div_euclid(self.settings.interval_ms));
+        for (weeks, ring) in [(WEEKS_KEPT, &mut self.values), (NOISE_WEEKS, &mut self.surprises)] {
+            let most = weeks * (WEEK_MS / step).max(1) as usize;
+            if known <= ring.len() || ring.len() >= most {
+                continue;
+            }
+            let mut wider = vec![f32::NAN; (2 * ring.len()).max(known).min(most)];
+            let (old, new) = (ring.len() as i64, wider.len() as i64);
+            for number in last - old + 1..=last {
+                wider[number.rem_euclid(new) as usize] = ring[number.rem_euclid(old) as usize];
+            }
+            *ring = wider;
+        }
+    }
+
     /// Makes room for an interval; those skipped are unknown.
     fn advance(&mut self, at_ms: i64) {
         let step = self.settings.interval_ms;
-        if !self.values.is_empty() && (at_ms - self.last_ms) / step >= self.values.len() as i64 {
+        if !self.values.is_empty() && (at_ms - self.last_ms) / step >= (WEEKS_KEPT * self.per_week()) as i64 {
             // Nothing that is known is younger than what is kept.
             self.reset();
         }
+        if !self.values.is_empty() {
+            let known = usize::try_from((at_ms - self.first_ms) / step).unwrap_or(usize::MAX).saturating_add(1);
+            self.make_room(known);
+        }
         if self.values.is_empty() {
-            self.values = vec![f32::NAN; WEEKS_KEPT * self.per_week()];
-            self.surprises = vec![f32::NAN; NOISE_WEEKS * self.per_week()];
+            self.values = vec![f32::NAN; self.per_day()];
+            self.surprises = vec![f32::NAN; self.per_day()];
             self.first_ms = at_ms;
             self.last_ms = at_ms;
             return;
