@@ -13,7 +13,8 @@ use std::array::from_fn;
 use serde::{Deserialize, Serialize};
 
 use super::climb::Climb;
-use super::trail::{PARTS, Rows, over_parts, place_of};
+use super::levels::Levels;
+use super::trail::{PARTS, Row, Rows, over_parts, place_of};
 use super::{Arm, Band, Ladder, Mixture, NormalTable, Sees, decay, exp, ln, ln_rising, nats, nats_per_pane_max, normal_cdf, recovery_injection};
 use crate::sketch::log_linear::{middle, upper_edge};
 use crate::verdict::{Call, Change, Onset, Reading, Release, State};
@@ -60,6 +61,8 @@ const REFRESH_PANES: u32 = 1_024;
 const REFRESH_GROWTH: f64 = 1.0 / 128.0;
 /// Bins of the grid kept of values beyond the last cut, from which farther cuts are made when there are enough of them.
 const FAR_BINS_MAX: usize = 64;
+/// Steps of Newton's method towards the level of an hour.
+const HOUR_STEPS: usize = 4;
 /// The series of the predictive is used while the first term left out is below this, in units of 12 nats.
 const SERIES_ERROR_MAX: f64 = 0.02;
 /// A pane is strange, and the bets on anything are looked at, from this chi-squared per bin on.
@@ -139,7 +142,20 @@ struct Armed {
     held_since_ms: Option<i64>,
     /// Quiet values beyond the last cut, on the grid. A young baseline has no far quantiles, and tails are seen by those.
     far: Vec<(u16, u32)>,
+    hours: Box<Hours>,
     frozen: Option<Box<Frozen>>,
+}
+
+/// The hours of the day: what is normal now is the law of all hours, moved to the level of the present one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Hours {
+    levels: Levels,
+    /// Scores of the bins as of arming: a scale that does not move.
+    scale: [f32; BINS_MAX],
+    /// Ratios of this hour's shares to those of all hours; 1 while hours are not told apart.
+    ratios: [f32; BINS_MAX],
+    /// How far the level of this hour may lie from that, in normal scores: forgiven beside the tolerance.
+    width: f64,
 }
 
 /// Normal scores of the bins, as of the last refresh.
@@ -185,7 +201,9 @@ struct Lag {
 struct Frozen {
     alarm_ms: i64,
     recovery: Mixture,
-    /// Log-likelihood ratios per bin of each recovery alternative against "still moved".
+    /// Half of the logarithms of what the incident made of the bins' shares, and from it the log-likelihood ratios per bin of each
+    /// recovery alternative against "still moved": these are of the present hour.
+    half_way: Vec<f64>,
     tables: Vec<f64>,
     before: f64,
     told: Told,
@@ -254,19 +272,21 @@ impl BinsBank {
     }
 
     fn judge_merged(&mut self, pane: &[(u16, u32)], at_ms: i64, pane_ms: i64, injection: f64) -> Reading {
-        let tolerance = self.settings.tolerance_sigma;
+        let settled = self.settings.tolerance_sigma;
         let Some(armed) = self.armed.as_mut() else {
             gather(&mut self.gathered, pane);
             self.total += pane.iter().map(|(_, c)| f64::from(*c)).sum::<f64>();
             if self.sees(injection).needs_events <= 0.0 {
                 put_in_order(&mut self.gathered);
-                self.armed = Armed::from_grid(&self.gathered, self.total, tolerance).map(Box::new);
+                self.armed = Armed::from_grid(&self.gathered, self.total, settled).map(Box::new);
                 if self.armed.is_some() {
                     self.gathered = Vec::new();
                 }
             }
             return self.reading(Call::Quiet, injection);
         };
+        armed.turn_hour(at_ms, settled);
+        let tolerance = settled + armed.hours.width;
         let seen = armed.regroup(pane);
         if armed.frozen.is_some() {
             self.log_evidence = NO_EVIDENCE;
@@ -289,7 +309,7 @@ impl BinsBank {
         let dispersion = armed.dispersion();
         let l = armed.likelihoods(&seen, dispersion, share, tolerance);
         let sum = armed.evidence.step_weighted(&l, &WEIGHTS, share, nats_per_pane_max(dispersion), at_ms);
-        if self.climb.step(sum / share, 1.0 / share, tolerance, at_ms) {
+        if self.climb.step(sum / share, 1.0 / share, settled, at_ms) {
             // The panes of this series are too short for it. Evidence on the old ones is forgotten, and their noise fades.
             armed.lengthen();
             self.log_evidence = NO_EVIDENCE;
@@ -393,6 +413,7 @@ impl BinsBank {
             armed.calm();
             armed.counts.iter_mut().for_each(|c| *c *= share);
             armed.sum *= share;
+            armed.hours.levels.discount(share);
             next.armed = Some(armed);
             next.climb = self.climb;
         }
@@ -546,12 +567,14 @@ impl Armed {
             trail: Rows::default(),
             held_since_ms: None,
             far: Vec::new(),
+            hours: Box::new(Hours { levels: Levels::default(), scale: [0.0; BINS_MAX], ratios: [1.0; BINS_MAX], width: 0.0 }),
             frozen: None,
         };
         armed.counts = armed.regroup(grid).counts;
         let last = cuts.last().copied().unwrap_or(u16::MAX);
         add_counts(&mut armed.far, &grid[grid.partition_point(|(bin, _)| *bin <= last)..], FAR_BINS_MAX);
         armed.refresh(tolerance);
+        armed.hours.scale = armed.scores.of_bin;
         Some(armed)
     }
 
@@ -601,7 +624,8 @@ impl Armed {
 
     /// A quantile of the baseline, at the resolution of its cuts (exact at a cut).
     fn quantile(&self, q: f64) -> f64 {
-        self.quantile_of(&self.counts, q).0
+        let now = from_fn(|b| self.counts[b] * f64::from(self.hours.ratios[b]));
+        self.quantile_of(&now, q).0
     }
 
     /// A quantile of counts per bin, between cuts evenly, and whether it lies in a bin that is open on one side.
@@ -623,7 +647,77 @@ impl Armed {
     }
 
     fn share(&self, b: usize) -> f64 {
-        (self.counts[b] + 0.5) / (self.sum + 0.5 * self.bins as f64)
+        (self.counts[b] + 0.5) / (self.sum + 0.5 * self.bins as f64) * f64::from(self.hours.ratios[b])
+    }
+
+    /// Another hour may have another level, and what is normal moves with it.
+    fn turn_hour(&mut self, at_ms: i64, tolerance: f64) {
+        let hour = at_ms.div_euclid(HOUR_MS);
+        if hour == self.hours.levels.hour() {
+            return;
+        }
+        let (mean, variance) = self.moments();
+        self.hours.levels.turn(hour, mean, variance, self.dispersion, tolerance);
+        if self.set_hour(mean, variance) {
+            self.refresh(tolerance + self.hours.width);
+            if let Some(mut frozen) = self.frozen.take() {
+                frozen.tables = self.recovery_tables(&frozen.half_way);
+                self.frozen = Some(frozen);
+            }
+        }
+    }
+
+    /// Mean and variance of all hours on the scale that does not move.
+    fn moments(&self) -> (f64, f64) {
+        let (mut mean, mut squares) = (0.0, 0.0);
+        for (c, z) in self.counts.iter().zip(&self.hours.scale) {
+            let z = f64::from(*z);
+            mean += c * z;
+            squares += c * z * z;
+        }
+        let n = self.sum.max(1.0);
+        (mean / n, squares / n - (mean / n).powi(2))
+    }
+
+    /// What the present hour makes of the shares of all hours: as much as turns a normal law of theirs into one of its own level and of
+    /// the variance within hours. True when that is anything, or was.
+    fn set_hour(&mut self, mean: f64, variance: f64) -> bool {
+        let hours = &mut self.hours;
+        let level = hours.levels.level(hours.levels.hour());
+        let was = hours.width > 0.0;
+        hours.ratios = [1.0; BINS_MAX];
+        hours.width = 0.0;
+        if level.half <= 0.0 {
+            return was;
+        }
+        let all = (self.sum + 0.5 * self.bins as f64).recip();
+        let within = (variance - hours.levels.tau2()).max(0.25 * variance);
+        let narrower = 0.5 * (within.recip() - variance.recip());
+        // The bins are coarse and the law is not normal: the shift is set so that the mean comes out right (Newton's method).
+        let mut shift = level.middle / within;
+        for _ in 0..HOUR_STEPS {
+            let (mut sum, mut first, mut second) = (0.0, 0.0, 0.0);
+            for b in 0..self.bins {
+                let z = f64::from(hours.scale[b]) - mean;
+                let share = (self.counts[b] + 0.5) * all * exp(z * (shift - narrower * z));
+                sum += share;
+                first += share * z;
+                second += share * z * z;
+            }
+            let now = first / sum;
+            let spread = (second / sum - now * now).max(0.1 * within);
+            shift += ((level.middle - now) / spread).clamp(-1.0, 1.0);
+        }
+        let mut sum = 0.0;
+        let ratios: [f64; BINS_MAX] = from_fn(|b| {
+            let z = f64::from(hours.scale[b]) - mean;
+            let ratio = if b < self.bins { exp(z * (shift - narrower * z)) } else { 1.0 };
+            sum += if b < self.bins { (self.counts[b] + 0.5) * all * ratio } else { 0.0 };
+            ratio
+        });
+        hours.ratios = ratios.map(|ratio| (ratio / sum) as f32);
+        hours.width = level.half / within.sqrt();
+        true
     }
 
     /// Normal scores of the upper edges of all bins, the last one's infinite.
@@ -827,14 +921,19 @@ impl Armed {
 
     fn learn(&mut self, pane: &[(u16, u32)], seen: &Regrouped, pane_ms: i64, tolerance: f64) {
         let fade = decay(pane_ms);
-        let (mut score, mut tail) = (0.0, 0.0);
+        let (mut score, mut tail, mut fixed) = (0.0, 0.0, 0.0);
         for b in 0..BINS_MAX {
             let c = seen.counts[b];
             self.counts[b] = self.counts[b] * fade + c;
             score += c * f64::from(self.scores.of_bin[b]);
+            fixed += c * f64::from(self.hours.scale[b]);
             tail += if b >= self.scores.tail_from { c } else { 0.0 };
         }
         self.sum = self.sum * fade + seen.n;
+        // What is learned at once, as a false alarm is, belongs to no one hour.
+        if pane_ms > 0 {
+            self.hours.levels.learn(fixed, seen.n);
+        }
         if let Some([score, tail, n]) = self.lagged.push([score as f32, tail as f32, seen.n as f32]) {
             let p = self.scores.tail_share;
             self.ladders[0].feed(f64::from(score), f64::from(n), self.scores.variance);
@@ -849,8 +948,18 @@ impl Armed {
         }
         self.panes += 1;
         if self.panes.is_multiple_of(REFRESH_PANES) || self.sum >= self.refresh_at {
-            while self.cut_farther() {}
+            let last = self.bins - 1;
+            while self.cut_farther() {
+                self.hours.scale[self.bins - 1] = self.hours.scale[last];
+            }
+            if self.hours.width > 0.0 {
+                let (mean, variance) = self.moments();
+                self.set_hour(mean, variance);
+            }
             self.refresh(tolerance);
+            for b in last + 1..self.bins {
+                self.hours.scale[b] = self.hours.scale[last] + self.scores.of_bin[b] - self.scores.of_bin[last];
+            }
         }
     }
 
@@ -901,9 +1010,10 @@ impl Armed {
         let (onset, size) = if stretched { (self.onset_of_tail(pointer_ms, pane_ms), None) } else { self.onset_of_shift(up, pointer_ms, pane_ms) };
         // The pane in which it began is changed in part: it tells only when there is no other.
         let later = self.since(onset.at_ms + 1);
-        let since = if later.n > 0.0 { later } else { self.since(onset.at_ms) };
+        let (since, from_ms) = if later.n > 0.0 { (later, onset.at_ms + 1) } else { (self.since(onset.at_ms), onset.at_ms) };
         let n = since.n;
-        let mean: f64 = since.counts.iter().zip(&self.scores.of_bin).map(|(c, z)| c * f64::from(*z)).sum::<f64>() / n.max(1.0);
+        let rows = self.trail.newest_first().take_while(|row| row.start_ms >= from_ms);
+        let mean: f64 = rows.map(|row| self.score_of(&row).1).sum::<f64>() / n.max(1.0);
         let (median, _) = self.quantile_of(&since.counts, 0.5);
         let stays = self.quantile(normal_cdf(-2.0 * tolerance)) <= median && median <= self.quantile(normal_cdf(2.0 * tolerance));
         let tail = stays && (stretched || arm == KNOWN);
@@ -921,28 +1031,51 @@ impl Armed {
         // What was learned since the evidence began is given back.
         for row in self.trail.newest_first().take_while(|row| row.start_ms >= pointer_ms) {
             let n: f32 = row.sums[..BINS_MAX].iter().sum();
-            for (have, c) in self.counts.iter_mut().zip(&row.sums[..BINS_MAX]) {
-                *have = (*have - f64::from(c * row.sums[BINS_MAX] / n.max(1.0))).max(0.0);
+            let part = row.sums[BINS_MAX] / n.max(1.0);
+            let mut fixed = 0.0;
+            for (b, (have, c)) in self.counts.iter_mut().zip(&row.sums[..BINS_MAX]).enumerate() {
+                *have = (*have - f64::from(c * part)).max(0.0);
+                fixed += c * part * self.hours.scale[b];
             }
+            self.hours.levels.give_back(row.start_ms.div_euclid(HOUR_MS), f64::from(fixed), f64::from(n * part));
         }
         self.sum = self.counts.iter().sum();
+        if self.hours.width > 0.0 {
+            let (mean, variance) = self.moments();
+            self.set_hour(mean, variance);
+        }
         self.refresh(tolerance);
         // Half way between the baseline and what was seen, but never inside the tolerance: that is what recovery must refute.
         let seen = &since.counts[..self.bins];
         let seen: Vec<f64> = seen.iter().map(|c| (c + 0.5) / (n + 0.5 * self.bins as f64)).collect();
-        let quiet: Vec<f64> = (0..self.bins).map(|b| self.share(b)).collect();
-        let moved: Vec<f64> = quiet.iter().zip(&seen).map(|(p, s)| (p * s).sqrt()).collect();
-        let norm: f64 = moved.iter().sum();
-        let still: Vec<f64> = moved.iter().map(|m| m / norm).collect();
-        let mut tables = Vec::with_capacity(RECOVERY_ARMS * quiet.len());
-        for part in [1.0, 0.8, 0.6] {
-            tables.extend(quiet.iter().zip(&still).map(|(p, s)| ((part * p + (1.0 - part) * s) / s).ln()));
-        }
+        let half_way: Vec<f64> = seen.iter().enumerate().map(|(b, s)| 0.5 * (s / self.share(b)).ln()).collect();
+        let tables = self.recovery_tables(&half_way);
         let seen = self.on_grid(&since, newest);
         self.calm();
-        let frozen = Frozen { alarm_ms: at_ms, recovery: Mixture::new(RECOVERY_ARMS), tables, before: change.before, told, seen, since: Vec::new() };
+        let frozen = Frozen { alarm_ms: at_ms, recovery: Mixture::new(RECOVERY_ARMS), half_way, tables, before: change.before, told, seen, since: Vec::new() };
         self.frozen = Some(Box::new(frozen));
         (Reading { state: State::Frozen, log_evidence, threshold, call: Call::Alarm { change, onset } }, told)
+    }
+
+    /// Half way is the geometric mean of quiet and incident; the alternatives are mixtures of it with what is quiet at this hour.
+    fn recovery_tables(&self, half_way: &[f64]) -> Vec<f64> {
+        let norm: f64 = half_way.iter().enumerate().map(|(b, h)| self.share(b) * h.exp()).sum();
+        let quiet_to_still = |h: &f64| norm * (-h).exp();
+        [1.0, 0.8, 0.6].iter().flat_map(|part| half_way.iter().map(move |h| (part * quiet_to_still(h) + (1.0 - part)).ln())).collect()
+    }
+
+    /// Events and scores of a row of the trail, these as if it were of the present hour.
+    fn score_of(&self, row: &Row<'_>) -> (f64, f64) {
+        let counts = &row.sums[..BINS_MAX];
+        let (mut n, mut score) = (0.0, 0.0);
+        for (c, z) in counts.iter().zip(&self.scores.of_bin) {
+            n += f64::from(*c);
+            score += f64::from(c * z);
+        }
+        let levels = &self.hours.levels;
+        let (then, now) = (row.start_ms.div_euclid(HOUR_MS), levels.hour());
+        let moved = if self.hours.width > 0.0 && then != now { levels.level(then).middle - levels.level(now).middle } else { 0.0 };
+        (n, score - n * moved)
     }
 
     /// Everything that came in from a time on, by whole rows.
@@ -995,25 +1128,26 @@ impl Armed {
             let d = size(j as f64 + 0.5);
             (d, self.ln_norm(d))
         });
-        // A pane of which a part is changed has that part of the shift.
-        let mixed: [[(f64, f64); PARTS.len()]; SIZES] = from_fn(|j| PARTS.map(|part| (part * tilts[j].0, self.ln_norm(part * tilts[j].0))));
         let per = 1.0 / self.dispersion();
-        let of = |row: &[f32]| {
-            row[..BINS_MAX]
-                .iter()
-                .zip(&self.scores.of_bin)
-                .fold((0.0, 0.0), |(n, score), (c, z)| (n + f64::from(*c) * per, score + f64::from(c * z) * per))
-        };
-        let add = |row: &[f32], nats: &mut [f64]| {
-            let (n, score) = of(row);
+        let add = |row: &Row<'_>, nats: &mut [f64]| {
+            let (n, score) = self.score_of(row);
             for (sum, (d, ln_norm)) in nats.iter_mut().zip(&tilts) {
-                *sum += d * score - n * ln_norm;
+                *sum += (d * score - n * ln_norm) * per;
             }
         };
-        let first = |row: &[f32], nats: &mut [f64]| {
-            let (n, score) = of(row);
-            for (sum, tilts) in nats.iter_mut().zip(&mixed) {
-                *sum += over_parts(tilts.map(|(d, ln_norm)| d * score - n * ln_norm));
+        // A pane of which a part is changed is a mixture.
+        let mut mixed = vec![[[0.0f32; BINS_MAX]; PARTS.len()]; SIZES];
+        for ((d, ln_norm), tables) in tilts.iter().zip(&mut mixed) {
+            for b in 0..self.bins {
+                let ratio = exp(d * f64::from(self.scores.of_bin[b]) - ln_norm);
+                for (table, part) in tables.iter_mut().zip(PARTS) {
+                    table[b] = ln(1.0 - part + part * ratio) as f32;
+                }
+            }
+        }
+        let first = |row: &Row<'_>, nats: &mut [f64]| {
+            for (sum, tables) in nats.iter_mut().zip(&mixed) {
+                *sum += over_parts(from_fn(|part| per * f64::from(row.sums.iter().zip(&tables[part]).map(|(c, l)| c * l).sum::<f32>())));
             }
         };
         let (onset, weights) = self.trail.explain(SIZES, pointer_ms, pane_ms, add, first);
@@ -1031,8 +1165,8 @@ impl Armed {
                 (table, ln(norm))
             })
             .collect();
-        let add = |row: &[f32], nats: &mut [f64]| {
-            let counts = &row[..BINS_MAX];
+        let add = |row: &Row<'_>, nats: &mut [f64]| {
+            let counts = &row.sums[..BINS_MAX];
             let n: f64 = counts.iter().map(|c| f64::from(*c)).sum();
             for (sum, (table, ln_norm)) in nats.iter_mut().zip(&tables) {
                 let tail: f64 = counts.iter().zip(table).map(|(c, l)| f64::from(c * l)).sum();

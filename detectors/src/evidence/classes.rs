@@ -12,7 +12,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::climb::Climb;
-use super::trail::{Rates, Rows};
+use super::trail::{Rates, Row, Rows};
 use super::{Band, Ladder, Mixture, Sees, decay, ln, ln_rising, nats, nats_per_pane_max, recovery_injection};
 use crate::verdict::{Call, Change, Reading, Release, State};
 
@@ -690,9 +690,9 @@ impl Slots {
         // less than in a count from the pointer on.
         let before = share(slot);
         let rates = Rates::new(before, since[slot] / n > before, self.dispersion_of(slot));
-        let of = |row: &[f32]| (f64::from(row[slot]), row[..slots].iter().map(|c| f64::from(*c)).sum::<f64>());
-        let add = |row: &[f32], nats: &mut [f64]| rates.add(of(row).0, of(row).1, nats);
-        let first = |row: &[f32], nats: &mut [f64]| rates.add_first(of(row).0, of(row).1, nats);
+        let of = |row: &Row<'_>| (f64::from(row.sums[slot]), row.sums[..slots].iter().map(|c| f64::from(*c)).sum::<f64>());
+        let add = |row: &Row<'_>, nats: &mut [f64]| rates.add(of(row).0, of(row).1, nats);
+        let first = |row: &Row<'_>, nats: &mut [f64]| rates.add_first(of(row).0, of(row).1, nats);
         let (onset, over_starts) = self.trail.explain(Rates::LEN, start, pane_ms, add, first);
         let [least, after, most] = rates.points(&over_starts);
         let change = Change { before, after, low: least, high: most };

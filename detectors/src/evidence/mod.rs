@@ -12,6 +12,7 @@ pub mod embedding;
 pub mod gap;
 mod hours;
 pub mod joint;
+mod levels;
 pub mod rate;
 pub mod seasonal_step;
 mod trail;

@@ -117,15 +117,16 @@ impl Rows {
     /// When one of several alternatives began, if it lasts until now, and the weight of each alternative over all starts.
     ///
     /// Each start is as likely beforehand, and so is each alternative. `add` adds to the nats of every alternative what one row says.
-    /// The onset is the likeliest start and its interval holds the middle of the weight. For the weights of the alternatives `first` tells
-    /// the nats of the row in which the change comes, of which only a part may be changed: as a whole it would make changes smaller. `pointer_ms` answers when nothing is remembered.
+    /// The onset is the likeliest start and its interval holds the middle of the weight. `first` tells the nats of the row in which the
+    /// change comes, of which only a part may be changed: as a whole it would make changes smaller, and a large one denies that it came
+    /// in such a row at all. `pointer_ms` answers when nothing is remembered.
     pub fn explain(
         &self,
         alternatives: usize,
         pointer_ms: i64,
         pane_ms: i64,
-        mut add: impl FnMut(&[f32], &mut [f64]),
-        mut first: impl FnMut(&[f32], &mut [f64]),
+        mut add: impl FnMut(&Row<'_>, &mut [f64]),
+        mut first: impl FnMut(&Row<'_>, &mut [f64]),
     ) -> (Onset, Vec<f64>) {
         let mut begun = vec![0.0; alternatives];
         let mut nats = vec![0.0; alternatives];
@@ -133,12 +134,12 @@ impl Rows {
         let (mut weights, mut scale) = (vec![0.0f64; alternatives], f64::NEG_INFINITY);
         // Newest first: start, length, weight of the start in nats.
         let mut starts: Vec<(i64, i64, f64)> = Vec::with_capacity(self.len());
-        for Row { start_ms, length_ms, sums } in self.newest_first() {
+        for row in self.newest_first() {
             begun.copy_from_slice(&nats);
-            first(sums, &mut begun);
-            add(sums, &mut nats);
+            first(&row, &mut begun);
+            add(&row, &mut nats);
             // A long step stands for as many starts as it has panes.
-            let panes = (length_ms as f64 / pane_ms.max(1) as f64).max(1.0).ln();
+            let panes = (row.length_ms as f64 / pane_ms.max(1) as f64).max(1.0).ln();
             let most = begun.iter().fold(f64::NEG_INFINITY, |m, l| m.max(*l)) + panes;
             if most > scale {
                 let shrink = (scale - most).exp();
@@ -148,9 +149,9 @@ impl Rows {
             for (weight, l) in weights.iter_mut().zip(&begun) {
                 *weight += (l + panes - scale).exp();
             }
-            let most = nats.iter().fold(f64::NEG_INFINITY, |m, l| m.max(*l));
-            let all: f64 = nats.iter().map(|l| (l - most).exp()).sum();
-            starts.push((start_ms, length_ms, most + panes + all.ln()));
+            let most = begun.iter().fold(f64::NEG_INFINITY, |m, l| m.max(*l));
+            let all: f64 = begun.iter().map(|l| (l - most).exp()).sum();
+            starts.push((row.start_ms, row.length_ms, most + panes + all.ln()));
         }
         (dated(&starts, pointer_ms, pane_ms), weights)
     }
@@ -236,7 +237,7 @@ impl Trail {
     /// independent events.
     pub fn onset(&self, before: f64, up: bool, phi: f64, pointer_ms: i64, pane_ms: i64) -> (Onset, [f64; 3]) {
         let rates = Rates::new(before, up, phi);
-        let add = |row: &[f32], nats: &mut [f64]| rates.add(f64::from(row[0]), f64::from(row[1]), nats);
+        let add = |row: &Row<'_>, nats: &mut [f64]| rates.add(f64::from(row.sums[0]), f64::from(row.sums[1]), nats);
         let (onset, weights) = self.rows.explain(RATES, pointer_ms, pane_ms, add, add);
         (onset, rates.points(&weights))
     }

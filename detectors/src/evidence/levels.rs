@@ -1,0 +1,236 @@
+//! The level of values by hour of the day, believed as far as the hours are seen to differ and to come again.
+//!
+//! **Formula.** Every value has a score on a scale that does not move. For each of 24 hours (of UTC) the sum of quiet scores and their
+//! number are kept. tau2 is the variance of the hours' means beyond what chance shows, phi v / n; an hour's level is its mean, drawn to that
+//! of all hours with the weight kappa = phi v / tau2 (empirical Bayes). Hours are told apart only when tau2 is three standard
+//! errors beyond chance and the hours differ by more than tolerance forgives: a series without a day is judged as before.
+//! **Do hours come again?** One day cannot tell a daily course from a random walk. Each hour is compared, before it is learned, with its own
+//! level of the days before and with that of all hours. Until a dozen of them were compared, *both* count as normal, and all that lies between
+//! them; from then on the hour's own, as far as it foretold better. A course that does not come again is not believed at all.
+//! **Does not see** that weekends differ, nor an hour whose shape changes while its level stays.
+
+use serde::{Deserialize, Serialize};
+
+const HOURS: usize = 24;
+/// Hours that must be known before they are told apart, and the events of which one consists at least.
+const KNOWN_MIN: f64 = 6.0;
+const EVENTS_MIN: f64 = 30.0;
+/// Standard errors of what chance shows that are not believed.
+const DOUBT: f64 = 3.0;
+/// Variance of the hours' means in units of the squared tolerance below which it forgives the whole course: that of a wave as high.
+const FORGIVEN: f64 = 0.5;
+/// Hours compared before it counts whether they come again, and how many of them are remembered.
+const COMPARED_MIN: f32 = 12.0;
+const COMPARED_MAX: f32 = 168.0;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Levels {
+    /// Sum of scores and their number.
+    cells: [(f32, f32); HOURS],
+    /// Hours since 1970.
+    hour: i64,
+    /// What the present hour has brought so far.
+    sum: f64,
+    n: f64,
+    /// Squared errors of the hours' own levels and of that of all hours, and how many were compared.
+    own_missed: f32,
+    all_missed: f32,
+    compared: f32,
+    /// Variance between hours that is believed, 0 when they are not told apart; phi times the variance of one score.
+    tau2: f64,
+    chance: f64,
+    mean: f64,
+}
+
+/// What is normal in an hour: the middle of its levels, from the mean of all hours, and how far they reach.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Level {
+    pub middle: f64,
+    pub half: f64,
+}
+
+impl Default for Levels {
+    fn default() -> Self {
+        Levels {
+            cells: [(0.0, 0.0); HOURS],
+            hour: i64::MIN,
+            sum: 0.0,
+            n: 0.0,
+            own_missed: 0.0,
+            all_missed: 0.0,
+            compared: 0.0,
+            tau2: 0.0,
+            chance: 0.0,
+            mean: 0.0,
+        }
+    }
+}
+
+impl Levels {
+    pub fn hour(&self) -> i64 {
+        self.hour
+    }
+
+    /// Variance between hours, 0 when they are not told apart.
+    pub fn tau2(&self) -> f64 {
+        self.tau2
+    }
+
+    /// A new hour begins: the last one is compared and kept, and how much hours differ is told anew. `mean` and `variance` are those
+    /// of one score over all hours.
+    pub fn turn(&mut self, hour: i64, mean: f64, variance: f64, phi: f64, tolerance: f64) {
+        let fade = if self.hour == i64::MIN { 1.0 } else { super::decay((hour - self.hour).clamp(0, 1_000) * 3_600_000) };
+        if self.n > 0.0 {
+            let at = self.hour.rem_euclid(HOURS as i64) as usize;
+            let (sum, n) = self.cells[at];
+            if f64::from(n) >= EVENTS_MIN && self.n >= EVENTS_MIN {
+                let now = self.sum / self.n;
+                self.own_missed += (now - f64::from(sum / n)).powi(2) as f32;
+                self.all_missed += (now - mean).powi(2) as f32;
+                self.compared += 1.0;
+                if self.compared > COMPARED_MAX {
+                    let keep = COMPARED_MAX / (COMPARED_MAX + 1.0);
+                    self.own_missed *= keep;
+                    self.all_missed *= keep;
+                    self.compared *= keep;
+                }
+            }
+            self.cells[at] = (sum + self.sum as f32, n + self.n as f32);
+        }
+        for cell in &mut self.cells {
+            *cell = (cell.0 * fade as f32, cell.1 * fade as f32);
+        }
+        (self.hour, self.sum, self.n) = (hour, 0.0, 0.0);
+        (self.tau2, self.chance, self.mean) = (0.0, phi * variance, mean);
+        let (mut hours, mut sum, mut squares, mut chance) = (0.0, 0.0, 0.0, 0.0);
+        for (s, n) in self.cells.iter().filter(|c| f64::from(c.1) >= EVENTS_MIN) {
+            let level = f64::from(s / n);
+            hours += 1.0;
+            sum += level;
+            squares += level * level;
+            chance += self.chance / f64::from(*n);
+        }
+        if hours < KNOWN_MIN {
+            return;
+        }
+        let seen = (squares - sum * sum / hours) / (hours - 1.0);
+        let chance = chance / hours;
+        let tau2 = seen - chance;
+        if tau2 > chance * DOUBT * (2.0 / (hours - 1.0)).sqrt() && tau2 > FORGIVEN * tolerance * tolerance * variance {
+            self.tau2 = tau2;
+        }
+    }
+
+    /// The level of an hour (since 1970).
+    pub fn level(&self, hour: i64) -> Level {
+        let foretold = if self.compared >= COMPARED_MIN { 1.0 - f64::from(self.own_missed / self.all_missed.max(1e-12)) } else { 0.0 };
+        if self.tau2 <= 0.0 || foretold <= 0.0 && self.compared >= COMPARED_MIN {
+            return Level::default();
+        }
+        let known = |hour: i64| {
+            let (sum, n) = self.cells[hour.rem_euclid(HOURS as i64) as usize];
+            let weight = f64::from(n) / (f64::from(n) + self.chance / self.tau2);
+            (if n > 0.0 { weight * (f64::from(sum / n) - self.mean) } else { 0.0 }, weight)
+        };
+        let (own, weight) = known(hour);
+        let (mut low, mut high) = (own, own);
+        // Within the hour the level goes half of the way to its neighbours.
+        for (beside, its_weight) in [known(hour - 1), known(hour + 1)] {
+            if its_weight > 0.0 && weight > 0.0 {
+                low = low.min(0.5 * (own + beside));
+                high = high.max(0.5 * (own + beside));
+            }
+        }
+        let unsure = (self.tau2 * (1.0 - weight)).sqrt();
+        let least = foretold * own;
+        (low, high) = ((low - unsure).min(least), (high + unsure).max(least));
+        Level { middle: 0.5 * (low + high), half: 0.5 * (high - low) }
+    }
+
+    pub fn learn(&mut self, sum: f64, n: f64) {
+        self.sum += sum;
+        self.n += n;
+    }
+
+    /// What was learned in an hour is taken out again.
+    pub fn give_back(&mut self, hour: i64, sum: f64, n: f64) {
+        if hour >= self.hour {
+            let share = (n / self.n.max(1e-9)).min(1.0);
+            (self.sum, self.n) = if share < 1.0 { (self.sum - sum, self.n - n) } else { (0.0, 0.0) };
+        } else {
+            let cell = &mut self.cells[hour.rem_euclid(HOURS as i64) as usize];
+            *cell = if f64::from(cell.1) > n { (cell.0 - sum as f32, cell.1 - n as f32) } else { (0.0, 0.0) };
+        }
+    }
+
+    pub fn discount(&mut self, share: f64) {
+        for cell in &mut self.cells {
+            *cell = (cell.0 * share as f32, cell.1 * share as f32);
+        }
+        (self.sum, self.n) = (self.sum * share, self.n * share);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::noise::Noise;
+    use super::*;
+
+    /// Days of hours of 3,600 events whose mean is told by `level`, each learned, and the levels at the end.
+    fn days(days: i64, tolerance: f64, seed: u64, mut level: impl FnMut(i64, &mut Noise) -> f64) -> Levels {
+        let mut noise = Noise::new(seed);
+        let mut levels = Levels::default();
+        let (mut sum, mut n) = (0.0, 0.0);
+        for hour in 0..=24 * days {
+            levels.turn(hour, if n > 0.0 { sum / n } else { 0.0 }, 1.0, 1.0, tolerance);
+            let all = 3_600.0 * level(hour, &mut noise) + 60.0 * noise.normal();
+            levels.learn(all, 3_600.0);
+            sum += all;
+            n += 3_600.0;
+        }
+        levels
+    }
+
+    fn wave(hour: i64) -> f64 {
+        (hour as f64 * std::f64::consts::TAU / 24.0).sin()
+    }
+
+    #[test]
+    fn a_day_is_learned_between_both_levels_first_and_then_for_itself() {
+        let (young, old) = (days(1, 0.1, 1, |hour, _| 0.3 * wave(hour)), days(4, 0.1, 1, |hour, _| 0.3 * wave(hour)));
+        for hour in 0..24 {
+            let (truth, first, then) = (0.3 * wave(hour), young.level(hour), old.level(hour));
+            for level in [first, then] {
+                assert!((level.middle - truth).abs() < level.half + 0.05, "{hour}: {level:?} of {truth}");
+            }
+            assert!(first.middle.abs() < first.half + 0.05, "{hour}: {first:?} holds all hours' level");
+            assert!(then.half < 0.08, "{hour}: {then:?}");
+        }
+        assert!((old.level(6).middle - 0.3).abs() < 0.05, "{:?}", old.level(6));
+    }
+
+    #[test]
+    fn without_a_day_hours_are_not_told_apart() {
+        let believed = |name: &str, levels: &dyn Fn(u64) -> Levels| {
+            let of = (0..200).filter(|seed| (0..24).any(|hour| levels(*seed).level(hour) != Level::default())).count();
+            println!("{name}: {of} of 200");
+            of
+        };
+        // Within one hundredth by chance, and never where tolerance forgives it.
+        assert!(believed("independent", &|seed| days(3, 0.0, seed, |_, _| 0.0)) <= 6);
+        assert_eq!(believed("a swing within tolerance", &|seed| days(3, 0.1, seed, |hour, _| 0.08 * wave(hour))), 0);
+        // Hours that differ but do not come again.
+        assert!(believed("levels drawn anew every hour", &|seed| days(3, 0.1, seed, |_, noise| 0.2 * noise.normal())) <= 6);
+    }
+
+    #[test]
+    fn what_is_given_back_was_never_learned() {
+        let mut levels = days(2, 0.1, 3, |hour, _| 0.3 * wave(hour));
+        let before = levels.clone();
+        levels.learn(500.0, 100.0);
+        levels.give_back(48, 500.0, 100.0);
+        assert!((levels.sum - before.sum).abs() < 1e-6 && levels.n == before.n);
+        levels.give_back(40, 1e9, 1e9);
+        assert_eq!(levels.cells[16], (0.0, 0.0));
+    }
+}
