@@ -9,7 +9,7 @@
 //! shift of half a sigma, and 5 % of all events that move from the first class to the eighth.
 //!
 //! `cargo bench -p bellwether-detectors --bench ugly`; RATES (1), VALUES (1), SERIES (60), DAYS (2), SEED (91), ONLY (part of a name), LEVELS (0),
-//! LEARN (1: the part of the learning days that a young series of rates has had).
+//! LEARN (1: the part of the learning days that a young series has had; days for values).
 
 mod common;
 
@@ -329,6 +329,7 @@ fn values<J: Judge>(
     series: usize,
     days: usize,
     seed: u64,
+    learned: f64,
     draw: impl Fn(&Mess, &mut Course, &mut Rng, usize, bool, &mut Vec<(u16, u32)>),
 ) {
     let messes = [
@@ -341,9 +342,12 @@ fn values<J: Judge>(
         Mess { name: "pane level AR(1) .95, sd .3", keep: 0.95, sd: 0.3, ..CALM },
         Mess { name: "bursts +1, 1 min every 2 h", burst: 1.0, ..CALM },
         Mess { name: "daily swing .2", daily: 0.2, ..CALM },
+        Mess { name: "daily swing .5", daily: 0.5, ..CALM },
+        Mess { name: "daily swing 1", daily: 1.0, ..CALM },
         Mess { name: "random walk within .1", walk: 0.1, ..CALM },
         Mess { name: "a slow client in one pane of 60", clumps: 1.0 / 60.0, ..CALM },
     ];
+    let learn = (DAY as f64 * learned) as usize;
     let only = std::env::var("ONLY").unwrap_or_default();
     println!("\n| {of} | pages (series) | panes to the fault, median (90 %) | not found in 3,000 |");
     println!("| --- | --- | --- | --- |");
@@ -360,14 +364,14 @@ fn values<J: Judge>(
             let mut r = Rng::new(seed, (100_000 + row * 1_000 + one) as u64);
             let mut s = Course { level: 0.0, walk: 0.0, value: 0.0, of_class: [0.0; CLASSES.len()], phase: r.unit() };
             let mut bank = new.clone();
-            for i in 0..DAY {
+            for i in 0..learn {
                 draw(mess, &mut s, &mut r, i, false, &mut pane);
                 bank.judge(&pane, i as i64 * PANE_MS, 0.0);
             }
             bank.start_live();
             let mut copy = bank.clone();
             let mut mine = 0;
-            for i in DAY..DAY + judged {
+            for i in learn..learn + judged {
                 draw(mess, &mut s, &mut r, i, false, &mut pane);
                 if matches!(bank.judge(&pane, i as i64 * PANE_MS, injection), Call::Alarm { .. }) {
                     mine += 1;
@@ -377,8 +381,8 @@ fn values<J: Judge>(
             pages += mine;
             paged += usize::from(mine > 0);
             let at = (0..3_000).find(|j| {
-                draw(mess, &mut s, &mut r, DAY + j, true, &mut pane);
-                matches!(copy.judge(&pane, (DAY + j) as i64 * PANE_MS, injection), Call::Alarm { .. })
+                draw(mess, &mut s, &mut r, learn + j, true, &mut pane);
+                matches!(copy.judge(&pane, (learn + j) as i64 * PANE_MS, injection), Call::Alarm { .. })
             });
             match at {
                 Some(panes) => found.push((panes + 1) as f64),
@@ -401,9 +405,9 @@ fn main() {
     println!("{series} series, {days} days judged, promised {PROMISED} pages, tolerance {tolerance}, seed {seed}\n");
     if setting("VALUES", 1.0) > 0.0 {
         let bins = BinsBank::new(BinsSettings { tolerance_sigma: 0.1 });
-        values("values", &bins, series, days, seed, |m, s, r, i, fault, out| m.values(s, r, i, if fault { 0.5 } else { 0.0 }, out));
+        values("values", &bins, series, days, seed, learned, |m, s, r, i, fault, out| m.values(s, r, i, if fault { 0.5 } else { 0.0 }, out));
         let classes = ClassBank::new(ClassSettings { tolerance: 0.2 });
-        values("classes", &classes, series, days, seed, |m, s, r, i, fault, out| m.classes(s, r, i, if fault { 0.05 } else { 0.0 }, out));
+        values("classes", &classes, series, days, seed, learned, |m, s, r, i, fault, out| m.classes(s, r, i, if fault { 0.05 } else { 0.0 }, out));
         println!();
     }
     if setting("RATES", 1.0) <= 0.0 {

@@ -63,6 +63,8 @@ const REFRESH_GROWTH: f64 = 1.0 / 128.0;
 const FAR_BINS_MAX: usize = 64;
 /// Steps of Newton's method towards the level of an hour.
 const HOUR_STEPS: usize = 4;
+/// Stretches of panes so long and longer hold the course of the day.
+const HOURLY_PANES: u32 = 32;
 /// The series of the predictive is used while the first term left out is below this, in units of 12 nats.
 const SERIES_ERROR_MAX: f64 = 0.02;
 /// A pane is strange, and the bets on anything are looked at, from this chi-squared per bin on.
@@ -147,7 +149,7 @@ struct Armed {
 }
 
 /// The hours of the day: what is normal now is the law of all hours, moved to the level of the present one.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Hours {
     levels: Levels,
     /// Scores of the bins as of arming: a scale that does not move.
@@ -156,6 +158,10 @@ struct Hours {
     ratios: [f32; BINS_MAX],
     /// How far the level of this hour may lie from that, in normal scores: forgiven beside the tolerance.
     width: f64,
+    /// Hours come again: the course of the day is no noise. And the level that the shares stand for, with the deviation within hours.
+    come_again: bool,
+    middle: f64,
+    deviation: f64,
 }
 
 /// Normal scores of the bins, as of the last refresh.
@@ -167,6 +173,8 @@ struct Scores {
     variance: f64,
     tail_from: usize,
     tail_share: f64,
+    /// By how much that share grows with the mean score: the share times the mean score there.
+    tail_score: f64,
     /// The median and the quantiles to which twice the tolerance would move it.
     median: f64,
     low: f64,
@@ -297,7 +305,7 @@ impl BinsBank {
             return reading;
         }
         if !armed.knows_noise() {
-            armed.learn(pane, &seen, pane_ms, tolerance);
+            armed.learn(pane, &seen, at_ms, pane_ms, tolerance);
             return self.reading(Call::Quiet, injection);
         }
         let shadow = injection <= 0.0;
@@ -316,7 +324,7 @@ impl BinsBank {
             return self.reading(Call::Quiet, injection);
         }
         if shadow {
-            armed.learn(pane, &seen, pane_ms, tolerance);
+            armed.learn(pane, &seen, at_ms, pane_ms, tolerance);
             return self.reading(Call::Quiet, injection);
         }
         let learns = sum < injection.sqrt().sqrt().sqrt() && sum < 1.0;
@@ -335,7 +343,7 @@ impl BinsBank {
         }
         armed.held_since_ms = None;
         if learns {
-            armed.learn(pane, &seen, pane_ms, tolerance);
+            armed.learn(pane, &seen, at_ms, pane_ms, tolerance);
         }
         self.reading(Call::Quiet, injection)
     }
@@ -357,7 +365,7 @@ impl BinsBank {
             Release::Fixed | Release::Expected => {}
             Release::FalseAlarm => {
                 let seen = armed.regroup(&frozen.seen);
-                armed.learn(&frozen.seen, &seen, 0, self.settings.tolerance_sigma);
+                armed.learn(&frozen.seen, &seen, frozen.alarm_ms, 0, self.settings.tolerance_sigma);
                 if self.climb.lengthen(frozen.alarm_ms) {
                     armed.lengthen();
                 }
@@ -567,7 +575,7 @@ impl Armed {
             trail: Rows::default(),
             held_since_ms: None,
             far: Vec::new(),
-            hours: Box::new(Hours { levels: Levels::default(), scale: [0.0; BINS_MAX], ratios: [1.0; BINS_MAX], width: 0.0 }),
+            hours: Box::new(Hours { ratios: [1.0; BINS_MAX], ..Hours::default() }),
             frozen: None,
         };
         armed.counts = armed.regroup(grid).counts;
@@ -658,6 +666,12 @@ impl Armed {
         }
         let (mean, variance) = self.moments();
         self.hours.levels.turn(hour, mean, variance, self.dispersion, tolerance);
+        let known = std::mem::replace(&mut self.hours.come_again, self.hours.levels.come_again());
+        if self.hours.come_again && !known {
+            // What noise there seemed to be in long stretches was the course of the day.
+            self.ladders.iter_mut().for_each(|ladder| ladder.forget_from(HOURLY_PANES));
+            self.lagged = Lag::default();
+        }
         if self.set_hour(mean, variance) {
             self.refresh(tolerance + self.hours.width);
             if let Some(mut frozen) = self.frozen.take() {
@@ -716,7 +730,9 @@ impl Armed {
             ratio
         });
         hours.ratios = ratios.map(|ratio| (ratio / sum) as f32);
-        hours.width = level.half / within.sqrt();
+        hours.deviation = within.sqrt();
+        hours.middle = level.middle;
+        hours.width = level.half / hours.deviation;
         true
     }
 
@@ -760,6 +776,7 @@ impl Armed {
             if score > UPPER_TENTH {
                 scores.tail_from = scores.tail_from.min(b);
                 scores.tail_share += share;
+                scores.tail_score += share * score;
             }
         }
         let normal = NormalTable::get();
@@ -919,7 +936,7 @@ impl Armed {
         sum - ln_rising(half, ln(half), seen.n * per)
     }
 
-    fn learn(&mut self, pane: &[(u16, u32)], seen: &Regrouped, pane_ms: i64, tolerance: f64) {
+    fn learn(&mut self, pane: &[(u16, u32)], seen: &Regrouped, at_ms: i64, pane_ms: i64, tolerance: f64) {
         let fade = decay(pane_ms);
         let (mut score, mut tail, mut fixed) = (0.0, 0.0, 0.0);
         for b in 0..BINS_MAX {
@@ -933,6 +950,15 @@ impl Armed {
         // What is learned at once, as a false alarm is, belongs to no one hour.
         if pane_ms > 0 {
             self.hours.levels.learn(fixed, seen.n);
+        }
+        // Beyond what is normal at this hour; which bins are the upper tenth may change with it.
+        tail -= self.scores.tail_share * seen.n;
+        let hours = &self.hours;
+        if hours.come_again && hours.width > 0.0 && pane_ms > 0 {
+            // The course within the hour is no noise either.
+            let moved = (hours.levels.at(at_ms + pane_ms / 2) - hours.middle) / hours.deviation;
+            score -= moved * self.scores.variance * seen.n;
+            tail -= moved * self.scores.tail_score * seen.n;
         }
         if let Some([score, tail, n]) = self.lagged.push([score as f32, tail as f32, seen.n as f32]) {
             let p = self.scores.tail_share;

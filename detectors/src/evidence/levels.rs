@@ -22,6 +22,8 @@ const FORGIVEN: f64 = 0.5;
 /// Hours compared before it counts whether they come again, and how many of them are remembered.
 const COMPARED_MIN: f32 = 12.0;
 const COMPARED_MAX: f32 = 168.0;
+/// Part of the variance between hours that must be foretold for the course of the day to be no noise.
+const COME_AGAIN: f64 = 0.5;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Levels {
@@ -121,28 +123,48 @@ impl Levels {
         }
     }
 
+    /// The part of the variance between hours that the days before foretold; nothing before enough hours were compared.
+    fn foretold(&self) -> Option<f64> {
+        (self.compared >= COMPARED_MIN).then(|| 1.0 - f64::from(self.own_missed / self.all_missed.max(1e-12)))
+    }
+
+    /// Have hours been seen to come again as they were?
+    pub fn come_again(&self) -> bool {
+        self.tau2 > 0.0 && self.foretold().is_some_and(|part| part > COME_AGAIN)
+    }
+
+    /// An hour's own level, from the mean of all hours, and the weight it has.
+    fn own(&self, hour: i64) -> (f64, f64) {
+        let (sum, n) = self.cells[hour.rem_euclid(HOURS as i64) as usize];
+        let weight = f64::from(n) / (f64::from(n) + self.chance / self.tau2.max(1e-12));
+        (if n > 0.0 { weight * (f64::from(sum / n) - self.mean) } else { 0.0 }, weight)
+    }
+
+    /// The same at a time, evenly between the middles of hours.
+    pub fn at(&self, at_ms: i64) -> f64 {
+        let half_hours = at_ms as f64 / 3_600_000.0 - 0.5;
+        let part = half_hours - half_hours.floor();
+        let before = half_hours.floor() as i64;
+        (1.0 - part) * self.own(before).0 + part * self.own(before + 1).0
+    }
+
     /// The level of an hour (since 1970).
     pub fn level(&self, hour: i64) -> Level {
-        let foretold = if self.compared >= COMPARED_MIN { 1.0 - f64::from(self.own_missed / self.all_missed.max(1e-12)) } else { 0.0 };
-        if self.tau2 <= 0.0 || foretold <= 0.0 && self.compared >= COMPARED_MIN {
+        let foretold = self.foretold();
+        if self.tau2 <= 0.0 || foretold.is_some_and(|part| part <= 0.0) {
             return Level::default();
         }
-        let known = |hour: i64| {
-            let (sum, n) = self.cells[hour.rem_euclid(HOURS as i64) as usize];
-            let weight = f64::from(n) / (f64::from(n) + self.chance / self.tau2);
-            (if n > 0.0 { weight * (f64::from(sum / n) - self.mean) } else { 0.0 }, weight)
-        };
-        let (own, weight) = known(hour);
+        let (own, weight) = self.own(hour);
         let (mut low, mut high) = (own, own);
         // Within the hour the level goes half of the way to its neighbours.
-        for (beside, its_weight) in [known(hour - 1), known(hour + 1)] {
+        for (beside, its_weight) in [self.own(hour - 1), self.own(hour + 1)] {
             if its_weight > 0.0 && weight > 0.0 {
                 low = low.min(0.5 * (own + beside));
                 high = high.max(0.5 * (own + beside));
             }
         }
         let unsure = (self.tau2 * (1.0 - weight)).sqrt();
-        let least = foretold * own;
+        let least = foretold.unwrap_or(0.0) * own;
         (low, high) = ((low - unsure).min(least), (high + unsure).max(least));
         Level { middle: 0.5 * (low + high), half: 0.5 * (high - low) }
     }

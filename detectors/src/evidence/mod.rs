@@ -255,6 +255,16 @@ impl Ladder {
         phi
     }
 
+    /// What the levels of so many panes and more hold is not believed any more.
+    fn forget_from(&mut self, panes: u32) {
+        for (i, level) in self.levels.iter_mut().enumerate() {
+            if 1 << i >= panes {
+                *level = Level::default();
+            }
+        }
+        self.refit();
+    }
+
     /// Panes six times as long come from now on: each level takes over from the one of eight times its panes, with the weight of
     /// a few pairs.
     fn lengthen(&mut self) {
