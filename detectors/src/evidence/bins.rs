@@ -61,6 +61,8 @@ const REFRESH_PANES: u32 = 1_024;
 const REFRESH_GROWTH: f64 = 1.0 / 128.0;
 /// Bins of the grid kept of values beyond the last cut, from which farther cuts are made when there are enough of them.
 const FAR_BINS_MAX: usize = 64;
+/// Evidence in nats, since its pointer, below which nothing speaks of a fault.
+const CALM_NATS: f32 = 4.0;
 /// Steps of Newton's method towards the level of an hour.
 const HOUR_STEPS: usize = 4;
 /// Stretches of panes so long and longer hold the course of the day.
@@ -975,7 +977,8 @@ impl Armed {
         self.panes += 1;
         if self.panes.is_multiple_of(REFRESH_PANES) || self.sum >= self.refresh_at {
             let last = self.bins - 1;
-            while self.cut_farther() {
+            // The trail is lost with it, and the values beyond the last cut may be a fault.
+            while self.evidence.gathered() < CALM_NATS && self.cut_farther() {
                 self.hours.scale[self.bins - 1] = self.hours.scale[last];
             }
             if self.hours.width > 0.0 {
