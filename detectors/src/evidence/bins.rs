@@ -607,11 +607,9 @@ impl Armed {
     }
 
     fn remember(&mut self, seen: &Regrouped, learned: bool, at_ms: i64, pane_ms: i64) {
-        let row = self.trail.push(ROW, at_ms, pane_ms);
-        for (into, c) in row.iter_mut().zip(&seen.counts) {
-            *into = *c as f32;
-        }
-        row[BINS_MAX] = if learned { seen.n as f32 } else { 0.0 };
+        let of_learned = if learned { seen.n as f32 } else { 0.0 };
+        let row: [f32; ROW] = from_fn(|b| seen.counts.get(b).map_or(of_learned, |c| *c as f32));
+        self.trail.push(row.into_iter(), at_ms, pane_ms);
     }
 
     fn calm(&mut self) {
@@ -667,7 +665,7 @@ impl Armed {
             return;
         }
         let (mean, variance) = self.moments();
-        self.hours.levels.turn(hour, mean, variance, self.dispersion, tolerance);
+        self.hours.levels.turn(hour, mean, variance, self.dispersion, tolerance * variance.sqrt());
         let known = std::mem::replace(&mut self.hours.come_again, self.hours.levels.come_again());
         if self.hours.come_again && !known {
             // What noise there seemed to be in long stretches was the course of the day.
@@ -1081,7 +1079,8 @@ impl Armed {
         let tables = self.recovery_tables(&half_way);
         let seen = self.on_grid(&since, newest);
         self.calm();
-        let frozen = Frozen { alarm_ms: at_ms, recovery: Mixture::new(RECOVERY_ARMS), half_way, tables, before: change.before, told, seen, since: Vec::new() };
+        let frozen =
+            Frozen { alarm_ms: at_ms, recovery: Mixture::new(RECOVERY_ARMS), half_way, tables, before: change.before, told, seen, since: Vec::new() };
         self.frozen = Some(Box::new(frozen));
         (Reading { state: State::Frozen, log_evidence, threshold, call: Call::Alarm { change, onset } }, told)
     }
@@ -1094,7 +1093,7 @@ impl Armed {
     }
 
     /// Events and scores of a row of the trail, these as if it were of the present hour.
-    fn score_of(&self, row: &Row<'_>) -> (f64, f64) {
+    fn score_of(&self, row: &Row) -> (f64, f64) {
         let counts = &row.sums[..BINS_MAX];
         let (mut n, mut score) = (0.0, 0.0);
         for (c, z) in counts.iter().zip(&self.scores.of_bin) {
@@ -1158,7 +1157,7 @@ impl Armed {
             (d, self.ln_norm(d))
         });
         let per = 1.0 / self.dispersion();
-        let add = |row: &Row<'_>, nats: &mut [f64]| {
+        let add = |row: &Row, nats: &mut [f64]| {
             let (n, score) = self.score_of(row);
             for (sum, (d, ln_norm)) in nats.iter_mut().zip(&tilts) {
                 *sum += (d * score - n * ln_norm) * per;
@@ -1174,7 +1173,7 @@ impl Armed {
                 }
             }
         }
-        let first = |row: &Row<'_>, nats: &mut [f64]| {
+        let first = |row: &Row, nats: &mut [f64]| {
             for (sum, tables) in nats.iter_mut().zip(&mixed) {
                 *sum += over_parts(from_fn(|part| per * f64::from(row.sums.iter().zip(&tables[part]).map(|(c, l)| c * l).sum::<f32>())));
             }
@@ -1194,7 +1193,7 @@ impl Armed {
                 (table, ln(norm))
             })
             .collect();
-        let add = |row: &Row<'_>, nats: &mut [f64]| {
+        let add = |row: &Row, nats: &mut [f64]| {
             let counts = &row.sums[..BINS_MAX];
             let n: f64 = counts.iter().map(|c| f64::from(*c)).sum();
             for (sum, (table, ln_norm)) in nats.iter_mut().zip(&tables) {

@@ -12,6 +12,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::climb::Climb;
+use super::levels::{Level, Levels};
 use super::trail::{Rates, Row, Rows};
 use super::{Band, Ladder, Mixture, Sees, decay, ln, ln_rising, nats, nats_per_pane_max, recovery_injection};
 use crate::verdict::{Call, Change, Reading, Release, State};
@@ -39,6 +40,10 @@ const NOISE_PANES_MIN: u32 = 24;
 /// The noise is asked for after so many panes, and standard errors of it that are not believed.
 const DISPERSION_PANES: u32 = 32;
 const DOUBT: f64 = 2.0;
+/// Stretches of panes so long and longer hold the course of the day.
+const HOURLY_PANES: u32 = 32;
+/// Part of a share, and of what it leaves, that every hour has at least.
+const HOUR_SHARE_MIN: f64 = 0.1;
 /// Bets are made anew after so many panes, or when the baseline has grown by this part.
 const REFRESH_PANES: u8 = 32;
 const REFRESH_GROWTH: f64 = 1.0 / 128.0;
@@ -108,6 +113,10 @@ struct Slots {
     panes: u8,
     refresh_at: f64,
     ladders: Vec<Ladder>,
+    /// The hours of the day of the classes with a ladder, what is normal in this hour, and whether hours come again.
+    hours: Vec<Levels>,
+    levels: [Level; LADDERS],
+    come_again: [bool; LADDERS],
     /// How much noisier panes are than independent events, per ladder and at most, as of some panes ago.
     dispersions: [f32; LADDERS],
     dispersion: f64,
@@ -143,7 +152,9 @@ struct Lag {
 struct Frozen {
     alarm_ms: i64,
     recovery: Mixture,
-    /// Log-likelihood ratios per slot of each recovery alternative against "still moved".
+    /// Logarithms of what "still moved" makes of the slots' shares, and from it the log-likelihood ratios per slot of each recovery
+    /// alternative against that: these are of the present hour.
+    half_way: Vec<f64>,
     tables: Vec<f64>,
     /// The slot that the incident is told by, its quiet share, and the boundary that recovery refutes.
     slot: usize,
@@ -225,6 +236,7 @@ impl ClassBank {
             }
             return self.reading(Call::Quiet, injection);
         };
+        slots.turn_hour(at_ms, tolerance);
         let counts = slots.regroup(pane);
         let counts = &counts[..slots.of.len()];
         let n: f64 = counts.iter().sum();
@@ -237,7 +249,7 @@ impl ClassBank {
             return reading;
         }
         if !self.armed {
-            slots.learn(counts, n, pane_ms);
+            slots.learn(counts, n, at_ms, pane_ms);
             self.meet(pane, at_ms);
             if self.sees(injection).armed {
                 self.armed = true;
@@ -259,7 +271,7 @@ impl ClassBank {
             return self.reading(Call::Quiet, injection);
         }
         if shadow {
-            slots.learn(counts, n, pane_ms);
+            slots.learn(counts, n, at_ms, pane_ms);
             self.meet(pane, at_ms);
             return self.reading(Call::Quiet, injection);
         }
@@ -279,7 +291,7 @@ impl ClassBank {
         }
         slots.held_since_ms = None;
         if learns {
-            slots.learn(counts, n, pane_ms);
+            slots.learn(counts, n, at_ms, pane_ms);
             self.meet(pane, at_ms);
         }
         self.reading(Call::Quiet, injection)
@@ -303,7 +315,7 @@ impl ClassBank {
             Release::FalseAlarm => {
                 let counts = slots.regroup(&frozen.seen);
                 let n = counts.iter().sum();
-                slots.learn(&counts[..slots.of.len()], n, 0);
+                slots.learn(&counts[..slots.of.len()], n, frozen.alarm_ms, 0);
                 if self.climb.lengthen(frozen.alarm_ms) {
                     slots.lengthen();
                 }
@@ -372,6 +384,7 @@ impl ClassBank {
             slots.calm();
             let share = (weight_max / s.sum.max(1.0)).min(1.0);
             slots.of.iter_mut().for_each(|s| s.count *= share);
+            slots.hours.iter_mut().for_each(|hours| hours.discount(share));
             slots.sum *= share;
             slots.panes = 0;
             next.total = slots.sum;
@@ -490,6 +503,9 @@ impl Slots {
         let of: Vec<Slot> = counts.map(|count| Slot { count, ..Slot::default() }).collect();
         Slots {
             ladders: vec![Ladder::default(); of.len().min(LADDERS)],
+            hours: vec![Levels::default(); of.len().min(LADDERS)],
+            levels: [Level::default(); LADDERS],
+            come_again: [false; LADDERS],
             evidence: Mixture::new(of.len() * ODDS.len() + 1),
             classes: by_count.iter().map(|k| k.0).collect(),
             of,
@@ -516,8 +532,60 @@ impl Slots {
         counts
     }
 
+    /// What is normal at this hour.
     fn share(&self, slot: usize) -> f64 {
-        (self.of[slot].count + 0.5) / (self.sum + 0.5 * self.of.len() as f64)
+        self.now(slot, (self.of[slot].count + 0.5) / (self.sum + 0.5 * self.of.len() as f64))
+    }
+
+    /// The share in this hour of a slot that has this one over all hours.
+    fn now(&self, slot: usize, p: f64) -> f64 {
+        self.levels.get(slot).map_or(p, |level| (p + level.middle).clamp(HOUR_SHARE_MIN * p, 1.0 - HOUR_SHARE_MIN * (1.0 - p)))
+    }
+
+    /// The edges of tolerance, as far apart as the levels that this hour may have.
+    fn edges(&self, slot: usize, p: f64, tolerance: f64) -> (f64, f64) {
+        let (low, high) = edges(p, tolerance);
+        self.levels.get(slot).map_or((low, high), |level| (low - level.half, (high + level.half).min(0.5 + 0.5 * p)))
+    }
+
+    /// Another hour may have other levels.
+    fn turn_hour(&mut self, at_ms: i64, tolerance: f64) {
+        let hour = at_ms.div_euclid(HOUR_MS);
+        if self.hours.first().is_none_or(|hours| hours.hour() == hour) {
+            return;
+        }
+        let total = self.sum + 0.5 * self.of.len() as f64;
+        let before = self.levels;
+        for (slot, hours) in self.hours.iter_mut().enumerate() {
+            let p = (self.of[slot].count + 0.5) / total;
+            let forgiven = if tolerance > 0.0 { (tolerance * p).max(AT_LEAST) } else { 0.0 };
+            hours.turn(hour, p, p * (1.0 - p), f64::from(self.dispersions[slot]), forgiven);
+            self.levels[slot] = hours.level(hour);
+            if hours.come_again() && !self.come_again[slot] {
+                // What noise there seemed to be in long stretches was the course of the day.
+                self.ladders[slot].forget_from(HOURLY_PANES);
+                self.lagged = Lag::default();
+            }
+            self.come_again[slot] = hours.come_again();
+        }
+        if self.levels != before {
+            self.panes = 0;
+            if let Some(mut frozen) = self.frozen.take() {
+                frozen.tables = self.recovery_tables(&frozen.half_way);
+                self.frozen = Some(frozen);
+            }
+        }
+    }
+
+    /// Mixtures of what is normal at this hour with "still moved".
+    fn recovery_tables(&self, half_way: &[f64]) -> Vec<f64> {
+        let (mut norm, mut sum) = (0.0, 0.0);
+        for (slot, h) in half_way.iter().enumerate() {
+            norm += self.share(slot) * h.exp();
+            sum += self.share(slot);
+        }
+        let quiet_to_still = |h: &f64| norm / sum * (-h).exp();
+        [1.0, 0.8, 0.6].iter().flat_map(|part| half_way.iter().map(move |h| (part * quiet_to_still(h) + (1.0 - part)).ln())).collect()
     }
 
     /// The noisiest class speaks for those without a ladder and for the bet on everything.
@@ -529,7 +597,7 @@ impl Slots {
         (self.panes, self.refresh_at) = (REFRESH_PANES, self.sum * (1.0 + REFRESH_GROWTH));
         for slot in 0..self.of.len() {
             let p = self.share(slot);
-            let (low, high) = edges(p, tolerance);
+            let (low, high) = self.edges(slot, p, tolerance);
             let bets = &mut self.of[slot];
             let halves = |p: f64| [(0.5 / p) as f32, (0.5 / (1.0 - p).max(1e-9)) as f32];
             bets.high = halves(high);
@@ -585,7 +653,7 @@ impl Slots {
         let weight = self.sum / (f * (1.0 + tolerance));
         let mut nearest = [0.0; SLOTS_MAX];
         for (slot, (p, c)) in nearest.iter_mut().zip(counts).enumerate() {
-            let (low, high) = edges(self.share(slot), tolerance);
+            let (low, high) = self.edges(slot, self.share(slot), tolerance);
             *p = (c / n.max(1.0)).clamp(low.max(1e-9), high);
         }
         let norm: f64 = nearest.iter().sum();
@@ -602,11 +670,12 @@ impl Slots {
     }
 
     fn remember(&mut self, counts: &[f64], n: f64, learned: bool, at_ms: i64, pane_ms: i64) {
-        let row = self.trail.push(counts.len() + 1, at_ms, pane_ms);
+        let of_learned = if learned { n as f32 } else { 0.0 };
+        let mut row = [of_learned; SLOTS_MAX + 1];
         for (into, c) in row.iter_mut().zip(counts) {
             *into = *c as f32;
         }
-        row[counts.len()] = if learned { n as f32 } else { 0.0 };
+        self.trail.push(row[..=counts.len()].iter().copied(), at_ms, pane_ms);
     }
 
     fn calm(&mut self) {
@@ -634,7 +703,7 @@ impl Slots {
         self.dispersion = self.dispersions.iter().fold(1.0, |most, phi| most.max(f64::from(*phi)));
     }
 
-    fn learn(&mut self, counts: &[f64], n: f64, pane_ms: i64) {
+    fn learn(&mut self, counts: &[f64], n: f64, at_ms: i64, pane_ms: i64) {
         let fade = decay(pane_ms);
         for (have, c) in self.of.iter_mut().zip(counts) {
             have.count = have.count * fade + c;
@@ -645,6 +714,15 @@ impl Slots {
             *into = *c as f32;
         }
         newest[LADDERS] = n as f32;
+        // What is learned at once, as a false alarm is, belongs to no one hour.
+        if pane_ms > 0 {
+            for (slot, hours) in self.hours.iter_mut().enumerate() {
+                hours.learn(counts[slot], n);
+                if self.come_again[slot] {
+                    newest[slot] -= (n * hours.at(at_ms + pane_ms / 2)) as f32;
+                }
+            }
+        }
         // Noise is learned some panes late: the first panes of a fault would otherwise call themselves noise.
         let Some(pane) = self.lagged.push(newest) else {
             return;
@@ -678,7 +756,7 @@ impl Slots {
             *have = (slot.count - c).max(0.0);
         }
         let quiet_sum: f64 = quiet.iter().sum();
-        let share = |i: usize| (quiet[i] + 0.5) / (quiet_sum + 0.5 * slots as f64);
+        let share = |i: usize| self.now(i, (quiet[i] + 0.5) / (quiet_sum + 0.5 * slots as f64));
         // The class that moved most, by what it adds to the evidence (binomial deviance).
         let deviance = |i: usize| {
             let (p, s) = (share(i), (since[i] / n).clamp(1e-9, 1.0 - 1e-9));
@@ -690,13 +768,25 @@ impl Slots {
         // less than in a count from the pointer on.
         let before = share(slot);
         let rates = Rates::new(before, since[slot] / n > before, self.dispersion_of(slot));
-        let of = |row: &Row<'_>| (f64::from(row.sums[slot]), row.sums[..slots].iter().map(|c| f64::from(*c)).sum::<f64>());
-        let add = |row: &Row<'_>, nats: &mut [f64]| rates.add(of(row).0, of(row).1, nats);
-        let first = |row: &Row<'_>, nats: &mut [f64]| rates.add_first(of(row).0, of(row).1, nats);
+        // Counts of a row as if it were of the present hour.
+        let hours = self.hours.get(slot).filter(|_| self.levels[slot] != Level::default());
+        let of = |row: &Row| {
+            let n = row.sums[..slots].iter().map(|c| f64::from(*c)).sum::<f64>();
+            let moved = hours.map_or(0.0, |hours| hours.level(row.start_ms.div_euclid(HOUR_MS)).middle - self.levels[slot].middle);
+            ((f64::from(row.sums[slot]) - n * moved).clamp(0.0, n), n)
+        };
+        let add = |row: &Row, nats: &mut [f64]| {
+            let (hits, n) = of(row);
+            rates.add(hits, n, nats);
+        };
+        let first = |row: &Row, nats: &mut [f64]| {
+            let (hits, n) = of(row);
+            rates.add_first(hits, n, nats);
+        };
         let (onset, over_starts) = self.trail.explain(Rates::LEN, start, pane_ms, add, first);
         let [least, after, most] = rates.points(&over_starts);
         let change = Change { before, after, low: least, high: most };
-        let (low, high) = edges(change.before, tolerance);
+        let (low, high) = self.edges(slot, change.before, tolerance);
         let (log_evidence, threshold) = nats(sum, injection);
         if change.after <= high && change.after >= low {
             let held = *self.held_since_ms.get_or_insert(at_ms);
@@ -709,6 +799,13 @@ impl Slots {
         for (slot, c) in self.of.iter_mut().zip(&quiet) {
             slot.count = *c;
         }
+        for row in self.trail.newest_first().take_while(|row| row.start_ms >= start) {
+            let n: f64 = row.sums[..slots].iter().map(|c| f64::from(*c)).sum();
+            let part = f64::from(row.sums[slots]) / n.max(1.0);
+            for (hours, c) in self.hours.iter_mut().zip(&row.sums) {
+                hours.give_back(row.start_ms.div_euclid(HOUR_MS), f64::from(*c) * part, n * part);
+            }
+        }
         self.sum = quiet_sum;
         self.panes = 0;
         // Half way from the baseline to what was seen, but not farther than a factor of 1.5 or two floors; the class that moved most
@@ -719,7 +816,7 @@ impl Slots {
             .enumerate()
             .map(|(i, p)| {
                 let seen = (since[i] + 0.5) / (n + 0.5 * slots as f64);
-                let (low, high) = edges(*p, tolerance);
+                let (low, high) = self.edges(i, *p, tolerance);
                 let middle = if seen > *p {
                     (p * seen).sqrt().max((p + 2.0 * AT_LEAST).min(0.5 * (p + seen))).min((p * RECOVERY_FACTOR_MAX).max(p + 2.0 * AT_LEAST))
                 } else {
@@ -733,10 +830,8 @@ impl Slots {
             })
             .collect();
         let norm: f64 = still.iter().sum();
-        let mut tables = Vec::with_capacity(RECOVERY_ARMS * slots);
-        for part in [1.0, 0.8, 0.6] {
-            tables.extend(quiet.iter().zip(&still).map(|(p, s)| (part * p * norm / s + (1.0 - part)).ln()));
-        }
+        let half_way: Vec<f64> = quiet.iter().zip(&still).map(|(p, s)| (s / p).ln()).collect();
+        let tables = self.recovery_tables(&half_way);
         let mut seen = Vec::new();
         add_classes(&mut seen, newest);
         for (i, class) in self.classes.iter().enumerate() {
@@ -749,6 +844,7 @@ impl Slots {
         self.frozen = Some(Frozen {
             alarm_ms: at_ms,
             recovery: Mixture::new(RECOVERY_ARMS),
+            half_way,
             tables,
             slot,
             before: quiet[slot],

@@ -1,6 +1,6 @@
 //! The level of values by hour of the day, believed as far as the hours are seen to differ and to come again.
 //!
-//! **Formula.** Every value has a score on a scale that does not move. For each of 24 hours (of UTC) the sum of quiet scores and their
+//! **Formula.** Every value has a score on a scale that does not move (an event of a class scores 1, any other 0). For each of 24 hours (of UTC) the sum of quiet scores and their
 //! number are kept. tau2 is the variance of the hours' means beyond what chance shows, phi v / n; an hour's level is its mean, drawn to that
 //! of all hours with the weight kappa = phi v / tau2 (empirical Bayes). Hours are told apart only when tau2 is three standard
 //! errors beyond chance and the hours differ by more than tolerance forgives: a series without a day is judged as before.
@@ -45,7 +45,7 @@ pub struct Levels {
 }
 
 /// What is normal in an hour: the middle of its levels, from the mean of all hours, and how far they reach.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Level {
     pub middle: f64,
     pub half: f64,
@@ -79,8 +79,8 @@ impl Levels {
     }
 
     /// A new hour begins: the last one is compared and kept, and how much hours differ is told anew. `mean` and `variance` are those
-    /// of one score over all hours.
-    pub fn turn(&mut self, hour: i64, mean: f64, variance: f64, phi: f64, tolerance: f64) {
+    /// of one score over all hours, `forgiven` is the tolerance in its units.
+    pub fn turn(&mut self, hour: i64, mean: f64, variance: f64, phi: f64, forgiven: f64) {
         let fade = if self.hour == i64::MIN { 1.0 } else { super::decay((hour - self.hour).clamp(0, 1_000) * 3_600_000) };
         if self.n > 0.0 {
             let at = self.hour.rem_euclid(HOURS as i64) as usize;
@@ -118,7 +118,7 @@ impl Levels {
         let seen = (squares - sum * sum / hours) / (hours - 1.0);
         let chance = chance / hours;
         let tau2 = seen - chance;
-        if tau2 > chance * DOUBT * (2.0 / (hours - 1.0)).sqrt() && tau2 > FORGIVEN * tolerance * tolerance * variance {
+        if tau2 > chance * DOUBT * (2.0 / (hours - 1.0)).sqrt() && tau2 > FORGIVEN * forgiven * forgiven {
             self.tau2 = tau2;
         }
     }

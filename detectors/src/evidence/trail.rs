@@ -17,30 +17,80 @@ const AGE_PER_LENGTH: u64 = 3;
 const RATES: usize = 64;
 const LOGIT_FAR: f64 = 12.0;
 
+/// Numbers of a row: classes and what was learned of them are the most.
+const WIDTH_MAX: usize = 34;
+
+/// How a number of a row is kept.
+pub trait Kept: Copy {
+    fn keep(x: f32) -> Self;
+    fn number(self) -> f32;
+}
+
+impl Kept for f32 {
+    fn keep(x: f32) -> f32 {
+        x
+    }
+    fn number(self) -> f32 {
+        self
+    }
+}
+
+/// A count up to 2^31 in two bytes: below 4,096 as it is, beyond to one in 4,096, which is less than any such count varies by. Eleven
+/// bits of fraction and five of exponent, 0 is nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Count(u16);
+
+impl Count {
+    /// Bits of a fraction that are not kept, and what the exponent of 1 is less than that of an f32.
+    const CUT: u32 = 12;
+    const BIAS: u32 = 126 << 11;
+}
+
+impl Kept for Count {
+    #[inline]
+    fn keep(x: f32) -> Count {
+        if x < 1.0 {
+            return Count(0);
+        }
+        Count(((x.to_bits() + (1 << (Self::CUT - 1)) >> Self::CUT) - Self::BIAS).min(u32::from(u16::MAX)) as u16)
+    }
+    #[inline]
+    fn number(self) -> f32 {
+        if self.0 == 0 { 0.0 } else { f32::from_bits((u32::from(self.0) + Self::BIAS) << Self::CUT) }
+    }
+}
+
 /// Sums over stretches of time, oldest first: a row of so many numbers each, all of which add up. It takes memory once, with the
 /// first row.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Rows {
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rows<K = Count> {
     /// Time from the start of each row to that of the next.
     lengths_ms: Vec<u32>,
-    sums: Vec<f32>,
+    sums: Vec<K>,
     width: usize,
     /// Start of the newest row.
     newest_ms: i64,
 }
 
-/// A row with its start and length.
+/// A row with its start and length; after its numbers come zeros.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Row<'a> {
+pub struct Row {
     pub start_ms: i64,
     pub length_ms: i64,
-    pub sums: &'a [f32],
+    pub sums: [f32; WIDTH_MAX],
 }
 
-impl Rows {
-    /// A new row of zeros, to be filled. All rows have the width of the first one since they were cleared.
-    pub fn push(&mut self, width: usize, at_ms: i64, pane_ms: i64) -> &mut [f32] {
+impl<K> Default for Rows<K> {
+    fn default() -> Self {
+        Rows { lengths_ms: Vec::new(), sums: Vec::new(), width: 0, newest_ms: 0 }
+    }
+}
+
+impl<K: Kept> Rows<K> {
+    /// A new row. All rows have the width of the first one since they were cleared.
+    pub fn push(&mut self, numbers: impl ExactSizeIterator<Item = f32>, at_ms: i64, pane_ms: i64) {
         if self.lengths_ms.is_empty() {
+            let width = numbers.len().min(WIDTH_MAX);
             self.width = width;
             self.lengths_ms.reserve_exact(STEPS_MAX.saturating_sub(self.lengths_ms.capacity()));
             self.sums.reserve_exact((STEPS_MAX * width).saturating_sub(self.sums.capacity()));
@@ -53,9 +103,9 @@ impl Rows {
         }
         self.lengths_ms.push(u32::try_from(pane_ms.max(0)).unwrap_or(u32::MAX));
         self.newest_ms = at_ms;
-        let at = self.sums.len();
-        self.sums.resize(at + self.width, 0.0);
-        &mut self.sums[at..]
+        let end = self.sums.len() + self.width;
+        self.sums.extend(numbers.take(self.width).map(K::keep));
+        self.sums.resize(end, K::keep(0.0));
     }
 
     pub fn clear(&mut self) {
@@ -67,7 +117,7 @@ impl Rows {
         self.lengths_ms.len()
     }
 
-    pub fn newest_first(&self) -> impl Iterator<Item = Row<'_>> {
+    pub fn newest_first(&self) -> impl Iterator<Item = Row> {
         let mut start_ms = self.newest_ms;
         let rows = self.lengths_ms.iter().zip(self.sums.chunks_exact(self.width.max(1))).rev();
         rows.enumerate().map(move |(age, (length, sums))| {
@@ -75,7 +125,11 @@ impl Rows {
             if age > 0 {
                 start_ms -= length_ms;
             }
-            Row { start_ms, length_ms, sums }
+            let mut row = Row { start_ms, length_ms, sums: [0.0; WIDTH_MAX] };
+            for (into, kept) in row.sums.iter_mut().zip(sums) {
+                *into = kept.number();
+            }
+            row
         })
     }
 
@@ -95,7 +149,7 @@ impl Rows {
                     length = u32::try_from(both).unwrap_or(u32::MAX);
                     let (into, from) = self.sums.split_at_mut(next * width);
                     for (sum, more) in into[kept * width..].iter_mut().zip(&from[..width]) {
-                        *sum += more;
+                        *sum = K::keep(sum.number() + more.number());
                     }
                     next += 1;
                 }
@@ -125,8 +179,8 @@ impl Rows {
         alternatives: usize,
         pointer_ms: i64,
         pane_ms: i64,
-        mut add: impl FnMut(&Row<'_>, &mut [f64]),
-        mut first: impl FnMut(&Row<'_>, &mut [f64]),
+        mut add: impl FnMut(&Row, &mut [f64]),
+        mut first: impl FnMut(&Row, &mut [f64]),
     ) -> (Onset, Vec<f64>) {
         let mut begun = vec![0.0; alternatives];
         let mut nats = vec![0.0; alternatives];
@@ -210,13 +264,12 @@ pub fn place_of(weights: &[f64], level: f64) -> f64 {
 /// Rows of two counts, already divided by the resemblance within panes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Trail {
-    rows: Rows,
+    rows: Rows<f32>,
 }
 
 impl Trail {
     pub fn push(&mut self, hits: f64, total: f64, at_ms: i64, pane_ms: i64) {
-        let row = self.rows.push(2, at_ms, pane_ms);
-        (row[0], row[1]) = (hits as f32, total as f32);
+        self.rows.push([hits as f32, total as f32].into_iter(), at_ms, pane_ms);
     }
 
     pub fn clear(&mut self) {
@@ -237,7 +290,7 @@ impl Trail {
     /// independent events.
     pub fn onset(&self, before: f64, up: bool, phi: f64, pointer_ms: i64, pane_ms: i64) -> (Onset, [f64; 3]) {
         let rates = Rates::new(before, up, phi);
-        let add = |row: &Row<'_>, nats: &mut [f64]| rates.add(f64::from(row.sums[0]), f64::from(row.sums[1]), nats);
+        let add = |row: &Row, nats: &mut [f64]| rates.add(f64::from(row.sums[0]), f64::from(row.sums[1]), nats);
         let (onset, weights) = self.rows.explain(RATES, pointer_ms, pane_ms, add, add);
         (onset, rates.points(&weights))
     }
@@ -295,6 +348,18 @@ impl Rates {
 mod tests {
     use super::super::noise::Noise;
     use super::*;
+
+    #[test]
+    fn counts_in_two_bytes_are_those_that_came() {
+        assert_eq!(size_of::<Count>(), 2);
+        for x in (0..=4_096).map(|x| x as f32) {
+            assert_eq!(Count::keep(x).number(), x);
+        }
+        for x in [4_097.0, 70_001.0, 1e6, 123_456_789.0, 2.1e9] {
+            assert!((Count::keep(x).number() / x - 1.0).abs() <= 1.0 / 4_096.0, "{x}");
+        }
+        assert!(Count::keep(1e12).number() > 4e9 && Count::keep(-1.0).number() == 0.0);
+    }
 
     #[test]
     fn it_remembers_all_counts_and_dates_a_change_after_thousands_of_panes() {
