@@ -1431,6 +1431,42 @@ mod tests {
         }
     }
 
+    /// A course of the day three times as high as the tolerance is learned in one day, and a fault in it is found, dated and repaired at
+    /// any hour. The incident lasts over a turn of the hour.
+    #[test]
+    fn a_daily_course_is_normal_and_faults_are_found_in_it() {
+        const MINUTE: i64 = 60_000;
+        for hour in [0, 6, 13, 18] {
+            let mut noise = Noise::new(70 + hour);
+            let mut bank = BinsBank::new(BinsSettings { tolerance_sigma: 0.1 });
+            let mut t = 0;
+            let mut feed = |bank: &mut BinsBank, t: &mut i64, shift: f64, injection: f64| {
+                let level = shift + 0.3 * (*t as f64 / 86_400_000.0 * std::f64::consts::TAU).sin();
+                *t += MINUTE;
+                bank.judge(&pane(&mut noise, 100, &|z| (6.0 + 0.6 * (z + level)).exp()), *t - MINUTE, MINUTE, injection).call
+            };
+            for _ in 0..1_440 {
+                feed(&mut bank, &mut t, 0.0, 0.0);
+            }
+            bank.start_live();
+            for _ in 0..2 * 1_440 + 60 * hour {
+                assert_eq!(feed(&mut bank, &mut t, 0.0, B), Call::Quiet, "{hour}: minute {}", t / MINUTE);
+            }
+            let began = t;
+            let call = (0..30).map(|_| feed(&mut bank, &mut t, 0.5, B)).find(|call| *call != Call::Quiet);
+            let Some(Call::Alarm { change, onset }) = call else { panic!("{hour}: {call:?}") };
+            println!("{hour}: {} minutes, {change:?}, onset off by {} s", (t - began) / MINUTE, (onset.at_ms - began) / 1_000);
+            assert!((onset.at_ms - began).abs() <= 10 * MINUTE, "{hour}: {onset:?} of {began}");
+            let usual = (6.0 + 0.6 * 0.3 * (began as f64 / 86_400_000.0 * std::f64::consts::TAU).sin()).exp();
+            assert!((change.before / usual).ln().abs() < 0.08, "{hour}: {} of {usual}", change.before);
+            for _ in 0..90 {
+                assert_eq!(feed(&mut bank, &mut t, 0.5, B), Call::Quiet, "{hour}: no recovery while it lasts");
+            }
+            let back = (1..=60).find(|_| matches!(feed(&mut bank, &mut t, 0.0, B), Call::Recovered { .. }));
+            assert!(back.is_some_and(|panes| panes <= 30), "{hour}: {back:?}");
+        }
+    }
+
     #[test]
     fn a_drop_of_a_bounded_score_is_found() {
         let mut noise = Noise::new(4);

@@ -1074,6 +1074,38 @@ mod tests {
         }
     }
 
+    /// A class that swings by a third with the day is normal, and a fault in it is found and repaired at any hour.
+    #[test]
+    fn a_daily_course_is_normal_and_faults_are_found_in_it() {
+        const MINUTE: i64 = 60_000;
+        for hour in [0, 6, 13, 18] {
+            let mut noise = Noise::new(90 + hour);
+            let mut bank = ClassBank::new(ClassSettings { tolerance: 0.2 });
+            let mut t = 0;
+            let mut feed = |bank: &mut ClassBank, t: &mut i64, moved: f64, injection: f64| {
+                let swing = 0.06 * (*t as f64 / 86_400_000.0 * std::f64::consts::TAU).sin();
+                *t += MINUTE;
+                bank.judge(&pane(&mut noise, 100, &[0.5 - swing - moved, 0.2 + swing, 0.2, 0.1 + moved]), *t - MINUTE, MINUTE, injection).call
+            };
+            for _ in 0..1_440 {
+                feed(&mut bank, &mut t, 0.0, 0.0);
+            }
+            bank.start_live();
+            for _ in 0..2 * 1_440 + 60 * hour {
+                assert_eq!(feed(&mut bank, &mut t, 0.0, B), Call::Quiet, "{hour}: minute {}", t / MINUTE);
+            }
+            let began = t;
+            let call = (0..60).map(|_| feed(&mut bank, &mut t, 0.1, B)).find(|call| *call != Call::Quiet);
+            let Some(Call::Alarm { change, .. }) = call else { panic!("{hour}: {call:?}") };
+            println!("{hour}: {} minutes, {change:?}", (t - began) / MINUTE);
+            for _ in 0..90 {
+                assert_eq!(feed(&mut bank, &mut t, 0.1, B), Call::Quiet, "{hour}: no recovery while it lasts");
+            }
+            let back = (1..=90).find(|_| matches!(feed(&mut bank, &mut t, 0.0, B), Call::Recovered { .. }));
+            assert!(back.is_some(), "{hour}");
+        }
+    }
+
     #[test]
     fn changes_within_tolerance_never_page_even_in_big_panes() {
         for n in [100, 5_000] {
