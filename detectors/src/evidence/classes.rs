@@ -1095,13 +1095,14 @@ mod tests {
                 assert_eq!(feed(&mut bank, &mut t, 0.0, B), Call::Quiet, "{hour}: minute {}", t / MINUTE);
             }
             let began = t;
-            let call = (0..60).map(|_| feed(&mut bank, &mut t, 0.1, B)).find(|call| *call != Call::Quiet);
+            let call = (0..60).map(|_| feed(&mut bank, &mut t, 0.1, B)).find(|call| matches!(call, Call::Alarm { .. }));
             let Some(Call::Alarm { change, .. }) = call else { panic!("{hour}: {call:?}") };
             println!("{hour}: {} minutes, {change:?}", (t - began) / MINUTE);
             for _ in 0..90 {
                 assert_eq!(feed(&mut bank, &mut t, 0.1, B), Call::Quiet, "{hour}: no recovery while it lasts");
             }
-            let back = (1..=90).find(|_| matches!(feed(&mut bank, &mut t, 0.0, B), Call::Recovered { .. }));
+            let back = (1..=360).find(|_| matches!(feed(&mut bank, &mut t, 0.0, B), Call::Recovered { .. }));
+            println!("{hour}: back after {back:?}");
             assert!(back.is_some(), "{hour}");
         }
     }
