@@ -3,7 +3,8 @@
 //! **Idea.** The baseline's own quantiles cut the line into bins, so that any continuous law looks the same: normal scores. What
 //! comes in is judged against the Dirichlet-multinomial predictive of the quiet counts, moved by the tolerance. **Alternatives**
 //! tilt the bins' probabilities by their scores (a shift of the normal scores, both ways) or as a stretch of the upper tail would, and
-//! Dirichlet(1/2) reaches everything. A tilt needs one sum of a pane, its scores, for all shifts together. **Sees** shifts
+//! Dirichlet(1/2) reaches everything. A tilt needs one sum of a pane, its scores, for all shifts together. Each hour of the day has a
+//! level of its own as far as the hours are seen to differ: the quiet law is moved there before anything is judged. **Sees** shifts
 //! beyond the tolerance (0.1 sigma is about 6 % of a latency's median) and tails that grow while the median stays; does not see
 //! changes that keep all quantiles. **False alarms**: as for rates; every alternative lies beyond the tolerance, since one inside
 //! it would make evidence from nothing.

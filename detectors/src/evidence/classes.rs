@@ -4,7 +4,7 @@
 //! quiet share p the predictive of "this class against the rest" is beta-binomial (the Dirichlet-multinomial, added up), moved to
 //! the edge of tolerance p (1 + t) or p / (1 + t); the bets are odds of 1.5, 2.5, 6 and .33 on that class beyond the edge. One more
 //! bet reaches everything: Dirichlet(1/2) against the Dirichlet-multinomial of whatever lies within tolerance and explains the pane
-//! best. **Sees** a share that moves beyond its tolerance, classes that vanish, and classes never seen before (in the rest, and by
+//! best. The eight most frequent classes have a level by hour of the day as far as the hours are seen to differ. **Sees** a share that moves beyond its tolerance, classes that vanish, and classes never seen before (in the rest, and by
 //! name with `is_known`); does not see which inputs moved with them, nor moves of less than half a percentage point. **Knob.**
 //! `tolerance` is relative and per class: 0.2 forgives 5 % -> 6 %. **False alarms**: as for rates; panes that resemble each other are held by one ladder for each of the eight most
 //! frequent classes, measured below.
