@@ -52,7 +52,7 @@ impl Kept for Count {
         if x < 1.0 {
             return Count(0);
         }
-        Count(((x.to_bits() + (1 << (Self::CUT - 1)) >> Self::CUT) - Self::BIAS).min(u32::from(u16::MAX)) as u16)
+        Count((((x.to_bits() + (1 << (Self::CUT - 1))) >> Self::CUT) - Self::BIAS).min(u32::from(u16::MAX)) as u16)
     }
     #[inline]
     fn number(self) -> f32 {
