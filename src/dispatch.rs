@@ -51,13 +51,17 @@ pub trait Outbox: Send + Sync {
     /// Incidents that are no longer live and were so at `t` or later.
     fn resolved_since(&self, t: Time) -> Result<Vec<Incident>, String>;
     fn incident(&self, id: &str) -> Result<Option<Incident>, String>;
-    /// Adds a delivery; one whose id is known already is left as it is.
-    fn add(&self, delivery: Delivery) -> Result<(), String>;
+    /// Adds a delivery; one whose id is known already is left as it is, and the answer is `false`.
+    fn add(&self, delivery: Delivery) -> Result<bool, String>;
+    /// Was anything of this incident handed on to `receiver` instead of `other`?
+    fn stood_in(&self, incident: &str, receiver: &str, other: &str) -> Result<bool, String>;
 }
 
 pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
 /// Told of every attempt: receiver, what came of it, how long it took.
 pub type Observer = Arc<dyn Fn(&str, &Outcome, Duration) + Send + Sync>;
+/// Told of every message that is handed on: from whom, and to whom if anybody is left.
+pub type HandedOn = Arc<dyn Fn(&str, Option<&str>) + Send + Sync>;
 
 /// Numbers of the worker.
 #[derive(Clone, Copy, Debug)]
@@ -187,6 +191,7 @@ pub fn after_sending(claimed: &Claimed, manner: &Manner, outcome: &Outcome, trie
         Outcome::Refused { .. } => again(false, None),
         Outcome::Retry { after_ms, .. } => again(false, *after_ms),
         Outcome::Uncertain { .. } => again(true, None),
+        Outcome::Untrusted { .. } => After { fall_back: true, ..again(false, None) },
     }
 }
 
@@ -213,10 +218,10 @@ fn is_overtaken(claimed: &Claimed, behind: &VecDeque<Job>) -> bool {
         && behind.iter().any(|j| j.claimed.delivery.message.incident.revision > claimed.delivery.message.incident.revision)
 }
 
-/// Who hears what `receiver` would not: the next in the order, or its first.
-fn fallback_of<'a>(order: &'a [String], receiver: &str) -> Option<&'a str> {
-    let next = order.iter().position(|r| r == receiver).map_or(0, |i| i + 1);
-    order.get(next).map(String::as_str)
+/// A call that has not got through for so long is told to the fallback as well, while it is tried on.
+fn is_overdue(claimed: &Claimed, is_live: bool, now: Time) -> bool {
+    let calls = matches!(claimed.delivery.message.notice, Notice::Opened | Notice::Escalated | Notice::Reopened);
+    calls && is_live && claimed.first_attempt_at.is_some_and(|first| now.since_ms(first) > TRIGGER_MS_MAX)
 }
 
 /// At most `per_minute` sends in a minute, with as many at once after a quiet minute. What finds no token is given a moment of
@@ -308,9 +313,11 @@ pub struct Dispatcher {
 struct Desk {
     outbox: Arc<dyn Outbox>,
     receivers: BTreeMap<String, Receiver>,
-    fallback: Vec<String>,
+    /// By receiver, who hears what it would not take. Leads nowhere in a circle.
+    fallbacks: BTreeMap<String, String>,
     clock: Clock,
     observer: Observer,
+    handed_on: HandedOn,
     tuning: Tuning,
     buckets: Mutex<HashMap<String, Bucket>>,
     /// By receiver.
@@ -331,14 +338,14 @@ impl Dispatcher {
     pub fn new(
         outbox: Arc<dyn Outbox>,
         receivers: BTreeMap<String, Receiver>,
-        fallback: Vec<String>,
+        fallbacks: BTreeMap<String, String>,
         clock: Clock,
-        observer: Observer,
+        (observer, handed_on): (Observer, HandedOn),
         tuning: Tuning,
     ) -> Dispatcher {
         let (buckets, tries) = Default::default();
         let doors = receivers.keys().map(|name| (name.clone(), Door::new(tuning.per_receiver_max))).collect();
-        Dispatcher { desk: Arc::new(Desk { outbox, receivers, fallback, clock, observer, tuning, buckets, doors, tries }) }
+        Dispatcher { desk: Arc::new(Desk { outbox, receivers, fallbacks, clock, observer, handed_on, tuning, buckets, doors, tries }) }
     }
 
     /// Works until `shutdown` turns true (or its sender is gone), then waits a little for what is in the air.
@@ -530,33 +537,75 @@ impl Desk {
                 state = state.as_str(), detail = %after.detail, "delivery failed"
             ),
         }
-        self.finish(claimed, after.state, &after.detail, after.next_at, after.fall_back).await
+        let is_overdue = !after.state.is_final() && is_overdue(claimed, is_live, now);
+        self.finish(claimed, after.state, &after.detail, after.next_at, after.fall_back || is_overdue).await
     }
 
     /// Writes the end of an attempt down. The fallback's message is written first: a kill in between makes it twice the same row.
     async fn finish(self: &Arc<Desk>, claimed: &Claimed, state: DeliveryState, detail: &str, next_at: Option<Time>, fall_back: bool) -> Option<Time> {
         let mut detail = detail.to_owned();
-        let message = &claimed.delivery.message;
-        if fall_back && is_worth_a_fallback(message) {
-            match fallback_of(&self.fallback, &claimed.delivery.receiver) {
-                Some(other) => {
-                    let substitute = Delivery::new(other, message.clone());
-                    match self.ask(move |o| o.add(substitute)).await {
-                        Ok(()) => detail = format!("{detail}; sent to {other} instead"),
-                        Err(error) => {
-                            warn!(error, "the fallback cannot be written down; the delivery stays");
-                            let at = (self.clock)().plus_ms(SECOND_MS);
-                            return self.settle(claimed, stays(claimed), &format!("{detail}; fallback: {error}"), Some(at)).await;
-                        }
-                    }
-                }
-                None => detail = format!("{detail}; no fallback is left"),
+        match self.hand_on(claimed, state, fall_back).await {
+            Ok(words) => detail.push_str(&words),
+            Err(error) => {
+                warn!(error, "the fallback cannot be written down; the delivery stays");
+                let at = (self.clock)().plus_ms(SECOND_MS);
+                return self.settle(claimed, stays(claimed), &format!("{detail}; fallback: {error}"), Some(at)).await;
             }
         }
         if state.is_final() {
             self.tries.lock().unwrap_or_else(PoisonError::into_inner).remove(&claimed.delivery.id);
         }
         self.settle(claimed, state, &detail, next_at).await
+    }
+
+    /// Hands a message on to the fallback, if it is one that others must hear. Answers what is added to the outcome's words.
+    ///
+    /// Whoever was told in place of another hears what follows as well, whichever of the two takes it: nobody is left with a
+    /// telephone that rings on after the end.
+    async fn hand_on(self: &Arc<Desk>, claimed: &Claimed, state: DeliveryState, fall_back: bool) -> Result<String, String> {
+        let (delivery, message) = (&claimed.delivery, &claimed.delivery.message);
+        let follows = match state {
+            DeliveryState::Accepted => matches!(Act::of(message), Act::Acknowledge | Act::Resolve),
+            DeliveryState::Refused | DeliveryState::Expired => Act::of(message) != Act::Trigger,
+            DeliveryState::Waiting | DeliveryState::Sending | DeliveryState::Uncertain | DeliveryState::Superseded => false,
+        };
+        let calls = fall_back && is_worth_a_fallback(message);
+        if !calls && !follows {
+            return Ok(String::new());
+        }
+        let from = delivery.receiver.as_str();
+        let Some(other) = self.fallback_of(from) else {
+            if calls && state.is_final() {
+                (self.handed_on)(from, None);
+                return Ok("; no fallback is left".to_owned());
+            }
+            return Ok(String::new());
+        };
+        if !calls {
+            let (incident, receiver, instead_of) = (message.incident.id.clone(), other.to_owned(), from.to_owned());
+            if !self.ask(move |o| o.stood_in(&incident, &receiver, &instead_of)).await? {
+                return Ok(String::new());
+            }
+        }
+        let substitute = Delivery::instead_of(other, delivery);
+        if self.ask(move |o| o.add(substitute)).await? {
+            (self.handed_on)(from, Some(other));
+        }
+        Ok(match state {
+            DeliveryState::Refused | DeliveryState::Expired => format!("; sent to {other} instead"),
+            DeliveryState::Accepted | DeliveryState::Waiting | DeliveryState::Sending | DeliveryState::Uncertain | DeliveryState::Superseded => {
+                format!("; sent to {other} as well")
+            }
+        })
+    }
+
+    /// Who hears what `receiver` would not. What is addressed to nobody in the configuration goes to the first who takes messages.
+    fn fallback_of(&self, receiver: &str) -> Option<&str> {
+        let first = || self.receivers.iter().find(|(_, r)| matches!(r, Receiver::Messages(_))).map(|(name, _)| name.as_str());
+        match self.receivers.contains_key(receiver) {
+            true => self.fallbacks.get(receiver).map(String::as_str),
+            false => first(),
+        }
     }
 
     async fn put_back(self: &Arc<Desk>, job: &Job, why: &str, at: Time) -> Option<Time> {
@@ -639,7 +688,7 @@ fn stays(claimed: &Claimed) -> DeliveryState {
 /// Small news is not worth waking a second receiver, which does not know the first part of the story.
 fn is_worth_a_fallback(message: &Message) -> bool {
     match message.notice {
-        Notice::Opened | Notice::Escalated | Notice::Reopened | Notice::Resolved | Notice::Merged | Notice::Suppressed => true,
+        Notice::Opened | Notice::Escalated | Notice::Reopened | Notice::Resolved | Notice::Merged | Notice::Suppressed | Notice::Reminder => true,
         Notice::Updated | Notice::Acknowledged | Notice::Mitigated | Notice::Recovering => false,
     }
 }
@@ -806,11 +855,12 @@ mod tests {
     }
 
     #[test]
-    fn the_fallback_is_the_next_in_the_order() {
-        let order = ["a".to_owned(), "b".to_owned()];
-        assert_eq!(fallback_of(&order, "x"), Some("a"));
-        assert_eq!(fallback_of(&order, "a"), Some("b"));
-        assert_eq!(fallback_of(&order, "b"), None);
+    fn a_call_that_does_not_get_through_is_overdue_after_a_quarter_of_an_hour() {
+        let tried = |notice| Claimed { first_attempt_at: Some(NOW), ..claimed(notice) };
+        let at = |notice, minutes, is_live| is_overdue(&tried(notice), is_live, NOW.plus_ms(minutes * MINUTE_MS));
+        assert!(!at(Notice::Opened, 15, true) && at(Notice::Opened, 16, true) && at(Notice::Escalated, 16, true));
+        assert!(!at(Notice::Opened, 16, false) && !at(Notice::Resolved, 16, true) && !at(Notice::Updated, 16, true));
+        assert!(!is_overdue(&claimed(Notice::Opened), true, NOW.plus_ms(DAY_MS)), "the first attempt");
     }
 
     #[test]

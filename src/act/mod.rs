@@ -16,7 +16,7 @@ use crate::domain::Time;
 use crate::domain::incident::Incident;
 use crate::domain::response::{Action, Errand, Job, Plan, Receipt};
 use crate::notify::http::{self, Answer, Client, Failure};
-use crate::notify::{Common, Knob, Table};
+use crate::notify::{CA, Common, Knob, Table};
 
 pub mod flagd;
 #[cfg(feature = "kubernetes")]
@@ -79,6 +79,18 @@ pub struct Sight {
     pub can_undo: bool,
 }
 
+/// What somebody brings who was asked to change something and has done it by now. Nothing of it is believed before its signature is.
+#[derive(Clone, Copy, Debug)]
+pub struct Told<'a> {
+    /// Of the call: its idempotency key.
+    pub id: &'a str,
+    /// The headers of Standard Webhooks.
+    pub message: &'a str,
+    pub timestamp: &'a str,
+    pub signature: &'a str,
+    pub body: &'a [u8],
+}
+
 #[async_trait]
 pub trait Provider: Send + Sync {
     /// Looks, and says what would be done.
@@ -95,6 +107,10 @@ pub trait Provider: Send + Sync {
     async fn read(&self, call: &Call<'_>, plan: &Plan, undone: bool, now: Time) -> Result<(bool, String), String>;
     /// Brings back what the plan found, unless somebody else has changed it since.
     async fn undo(&self, call: &Call<'_>, plan: &Plan, now: Time) -> Receipt;
+    /// The result of a call that was accepted. False if nobody waits for it or the signature is not the other side's.
+    fn hear(&self, _told: &Told<'_>, _now: Time) -> bool {
+        false
+    }
 }
 
 /// An action of the configuration: a provider with the targets that it may touch.
@@ -201,7 +217,8 @@ impl<'a> Reader<'a> {
     }
 
     fn client(&mut self, common: &Common, secrets: Vec<SecretString>) -> Option<Client> {
-        match Client::new(&common.version, false, false, secrets) {
+        let pem = self.secret(CA.name);
+        match Client::with_authority(&common.version, false, false, secrets, pem.as_ref().map(|p| p.expose_secret().as_bytes())) {
             Ok(client) => Some(client),
             Err(why) => {
                 self.problems.push(("url".to_owned(), why));
@@ -236,7 +253,7 @@ fn judged(answer: Result<Answer, Failure>) -> Result<Answer, Receipt> {
             _ => Receipt::Unknown(answer.detail()),
         }),
         Err(failure) => Err(match failure {
-            Failure::NotSent(_) => Receipt::NotSent(failure.to_string()),
+            Failure::NotSent(_) | Failure::Untrusted(_) => Receipt::NotSent(failure.to_string()),
             Failure::Unfit(_) => Receipt::Refused(failure.to_string()),
             Failure::Lost(_) => Receipt::Unknown(failure.to_string()),
         }),

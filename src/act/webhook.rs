@@ -3,6 +3,14 @@
 //! The endpoint is asked in three modes: `dry_run` changes nothing and says what it sees (`noop`: it is as wanted already), `apply`
 //! changes, `undo` brings back what `undo` of the answer said. It must answer `{"status": "done|noop|accepted|failed", "observed":
 //! {...}, "undo": ..., "message": "..."}`; 409 says that the world has moved since the plan. The id of the message is the idempotency key.
+//!
+//! `accepted` is a promise, and a promise is not a deed: the endpoint is asked at its `status_url`, or says so by itself (`POST
+//! /api/v1/actions/<id>/result`, signed with the same secret), or shows it when it is looked at. What is not heard of within a few
+//! minutes is unknown.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use reqwest::Url;
@@ -10,12 +18,15 @@ use reqwest::header::{HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
-use super::{Call, Kind, Provider, Reader, Sight, headers, judged, looked};
+use tokio::sync::watch;
+
+use super::{Call, Kind, Provider, Reader, Sight, Told, headers, judged, looked};
 use crate::domain::Time;
 use crate::domain::response::{Plan, Receipt};
+use crate::domain::time::{MINUTE_MS, SECOND_MS};
 use crate::notify::http::{Answer, Client, Failure};
 use crate::notify::webhook::Key;
-use crate::notify::{Common, Form, Knob, Table};
+use crate::notify::{CA, Common, Form, Knob, Table};
 
 pub const KIND: Kind = Kind {
     name: "webhook",
@@ -23,12 +34,22 @@ pub const KIND: Kind = Kind {
     knobs: &[
         Knob { name: "url", about: "where it is asked", form: Form::Url, required: true },
         Knob { name: "secret", about: "signs every request; whsec_ and Base64, or any text", form: Form::Secret, required: true },
+        CA,
     ],
     sets: &[],
     build,
 };
 
+/// For what was accepted: so long it may take.
+const ACCEPTED_MAX: Duration = Duration::from_secs(180);
+/// Waits between two questions; `Retry-After` may make them longer.
+const ASK_AGAIN_MS: &[u64] = &[500, 1_000, 2_000, 4_000, 8_000, 15_000];
+/// How far the clock of whoever brings a result may be from ours, milliseconds.
+const RESULT_MS_MAX: i64 = 5 * MINUTE_MS;
+
 struct Webhook {
+    /// Calls whose result is awaited, by their ids, with where it is put.
+    awaited: Mutex<HashMap<String, watch::Sender<Option<Value>>>>,
     url: Url,
     keys: Vec<Key>,
     name: String,
@@ -55,7 +76,7 @@ fn build(name: &str, common: &Common, table: &Table) -> Result<Box<dyn Provider>
     }
     match (url, r.client(common, secrets)) {
         (Some(url), Some(client)) if r.problems.is_empty() => {
-            Ok(Box::new(Webhook { url, keys, name: name.to_owned(), common: common.clone(), client }))
+            Ok(Box::new(Webhook { awaited: Mutex::default(), url, keys, name: name.to_owned(), common: common.clone(), client }))
         }
         _ => Err(r.problems),
     }
@@ -88,9 +109,14 @@ impl Webhook {
 
     async fn post(&self, call: &Call<'_>, mode: &str, undo: Option<Value>, now: Time) -> Result<Answer, Failure> {
         let body = self.body(call, mode, undo).to_string().into_bytes();
+        let headers = self.signed(call, &body, now);
+        self.client.post(&self.url, headers, body, now).await
+    }
+
+    fn signed(&self, call: &Call<'_>, body: &[u8], now: Time) -> reqwest::header::HeaderMap {
         let id: String = format!("msg_{}", call.id).chars().map(|c| if c.is_ascii_alphanumeric() || "-_".contains(c) { c } else { '_' }).collect();
         let seconds = now.0.div_euclid(1_000).to_string();
-        let signatures: Vec<String> = self.keys.iter().map(|k| k.sign(&id, &seconds, &body)).collect();
+        let signatures: Vec<String> = self.keys.iter().map(|k| k.sign(&id, &seconds, body)).collect();
         let pair = |name: &'static str, value: &str| HeaderValue::from_str(value).ok().map(|v| (HeaderName::from_static(name), v));
         let pairs = [
             pair("webhook-id", &id),
@@ -99,12 +125,99 @@ impl Webhook {
             pair("idempotency-key", call.id),
         ];
         let pairs: Vec<_> = pairs.into_iter().flatten().collect();
-        self.client.post(&self.url, headers(&pairs, "application/json; charset=utf-8"), body, now).await
+        headers(&pairs, "application/json; charset=utf-8")
+    }
+
+    /// What became of a change that was accepted.
+    async fn settled(&self, call: &Call<'_>, mode: &str, first: Value, undone: Option<&Plan>, now: Time) -> Receipt {
+        let began = Instant::now();
+        let clock = || now.plus_ms(began.elapsed().as_millis() as i64);
+        let status_url = match first["status_url"].as_str().map(|text| self.beside(text)).transpose() {
+            Ok(url) => url,
+            Err(why) => return Receipt::Unknown(format!("{}; accepted, but {why}", said(&first))),
+        };
+        let (put, mut result) = watch::channel(None);
+        let _awaiting = Awaiting::new(&self.awaited, call.id, put);
+        let mut asked = 0;
+        let mut last = said(&first);
+        while began.elapsed() < ACCEPTED_MAX {
+            let wait = ASK_AGAIN_MS.get(asked).or(ASK_AGAIN_MS.last()).copied().unwrap_or(15_000);
+            asked += 1;
+            let told = match tokio::time::timeout(Duration::from_millis(wait), result.wait_for(Option::is_some)).await {
+                Ok(Ok(told)) => told.clone(),
+                Ok(Err(_)) | Err(_) => None,
+            };
+            let answer = match (told, &status_url) {
+                (Some(told), _) => told,
+                (None, Some(url)) => {
+                    let found = self.client.request(reqwest::Method::GET, url, self.signed(call, b"", clock()), Vec::new(), clock()).await;
+                    match looked(found) {
+                        Ok(answer) => answer,
+                        Err(why) => {
+                            last = why;
+                            continue;
+                        }
+                    }
+                }
+                // Nobody says: it can still be seen.
+                (None, None) => match looked(self.post(call, "dry_run", None, clock()).await) {
+                    Ok(answer) => {
+                        let as_wanted = undone.map_or_else(|| is_as_wanted(call, &answer), |plan| answer["observed"] == before(plan)["observed"]);
+                        if as_wanted {
+                            return Receipt::Done(format!("accepted, and it is so now: {}", said(&answer)));
+                        }
+                        last = said(&answer);
+                        continue;
+                    }
+                    Err(why) => {
+                        last = why;
+                        continue;
+                    }
+                },
+            };
+            match answer["status"].as_str() {
+                Some("done" | "noop") => return Receipt::Done(format!("accepted, then done: {}", said(&answer))),
+                // It had begun: nobody can say that nothing was changed.
+                Some("failed") => return Receipt::Unknown(format!("accepted, then failed: {}", said(&answer))),
+                Some("accepted") => last = said(&answer),
+                _ => last = format!("{}, which says neither done nor failed", said(&answer)),
+            }
+        }
+        Receipt::Unknown(format!("the {mode} was accepted, and nothing more was heard of it within {} s ({last})", ACCEPTED_MAX.as_secs()))
+    }
+
+    /// An address of the endpoint's own: what it names elsewhere is not asked, since the signature would go there.
+    fn beside(&self, text: &str) -> Result<Url, String> {
+        let url = self.url.join(text).map_err(|e| format!("its status_url is no url: {e}"))?;
+        if url.origin() == self.url.origin() {
+            Ok(url)
+        } else {
+            Err("its status_url leads to another place than its url, and is not asked".to_owned())
+        }
     }
 
     /// Where it goes, without what may be secret of it.
     fn place(&self) -> String {
         self.url.origin().ascii_serialization()
+    }
+}
+
+/// Somebody waits for a result; no longer once this is dropped.
+struct Awaiting<'a> {
+    all: &'a Mutex<HashMap<String, watch::Sender<Option<Value>>>>,
+    id: &'a str,
+}
+
+impl<'a> Awaiting<'a> {
+    fn new(all: &'a Mutex<HashMap<String, watch::Sender<Option<Value>>>>, id: &'a str, put: watch::Sender<Option<Value>>) -> Awaiting<'a> {
+        all.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned(), put);
+        Awaiting { all, id }
+    }
+}
+
+impl Drop for Awaiting<'_> {
+    fn drop(&mut self) {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(self.id);
     }
 }
 
@@ -156,7 +269,8 @@ impl Provider for Webhook {
         match judged(self.post(call, "apply", None, now).await) {
             Ok(answer) => match serde_json::from_slice::<Value>(&answer.body) {
                 Ok(v) if v["status"] == "failed" => Receipt::Refused(said(&v)),
-                Ok(v) if v["status"] == "done" || v["status"] == "noop" || v["status"] == "accepted" => Receipt::Done(said(&v)),
+                Ok(v) if v["status"] == "done" || v["status"] == "noop" => Receipt::Done(said(&v)),
+                Ok(v) if v["status"] == "accepted" => self.settled(call, "change", v, None, now).await,
                 _ => Receipt::Unknown(format!("{}, which says neither done nor failed", answer.detail())),
             },
             Err(receipt) => receipt,
@@ -173,10 +287,40 @@ impl Provider for Webhook {
         match judged(self.post(call, "undo", Some(before(plan)["undo"].clone()), now).await) {
             Ok(answer) => match serde_json::from_slice::<Value>(&answer.body) {
                 Ok(v) if v["status"] == "failed" => Receipt::Refused(said(&v)),
+                Ok(v) if v["status"] == "accepted" => self.settled(call, "undoing", v, Some(plan), now).await,
                 Ok(v) if v["status"].is_string() => Receipt::Done(said(&v)),
                 _ => Receipt::Unknown(format!("{}, which says neither done nor failed", answer.detail())),
             },
             Err(receipt) => receipt,
         }
+    }
+
+    fn hear(&self, result: &Told<'_>, now: Time) -> bool {
+        let mut all = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(put) = all.get_mut(result.id) else { return false };
+        let seconds = result.timestamp.parse::<i64>().unwrap_or(i64::MIN / SECOND_MS);
+        let is_now = now.since_ms(Time(seconds.saturating_mul(SECOND_MS))).abs() <= RESULT_MS_MAX;
+        let mut is_ours = subtle::Choice::from(0);
+        for key in &self.keys {
+            let ours = key.sign(result.message, result.timestamp, result.body);
+            for theirs in result.signature.split_whitespace() {
+                is_ours |= subtle::ConstantTimeEq::ct_eq(ours.as_bytes(), theirs.as_bytes());
+            }
+        }
+        if !is_now || !bool::from(is_ours) {
+            return false;
+        }
+        let told = serde_json::from_slice::<Value>(result.body).unwrap_or_default();
+        // In an envelope, as everything of ours is, or bare.
+        let told = if told["data"].is_object() { told["data"].clone() } else { told };
+        // The first one counts: the same may come again.
+        put.send_if_modified(|at| {
+            let is_first = at.is_none();
+            if is_first {
+                *at = Some(told);
+            }
+            is_first
+        });
+        true
     }
 }

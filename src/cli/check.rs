@@ -3,7 +3,7 @@
 //! With `--online` it also looks whether the other ends are there. It never sends anything that could page: a receiver is only
 //! asked whether its host answers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use super::signals::{RULES, Watched, rounded, watched};
 use super::{Global, nearest, runtime};
 use crate::daemon::load;
 use crate::domain::time::{DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS};
+use crate::notify::http;
 use crate::settings::{self, Kafka, Loaded, Route, Settings};
 use crate::{daemon, judge};
 
@@ -100,6 +101,10 @@ struct Watch {
     runbooks: usize,
     actions: Vec<String>,
     escalation: Vec<String>,
+    /// Who hears what a receiver does not take.
+    fallbacks: BTreeMap<String, String>,
+    /// Work that comes again and again, with the next time.
+    maintenance: Vec<String>,
     tokens: Vec<String>,
     heartbeat: bool,
     listen: String,
@@ -223,6 +228,8 @@ impl Watch {
                     format!("after {}{only}: {}", duration(l.after_ms), l.to.join(", "))
                 })
                 .collect(),
+            fallbacks: s.fallbacks(),
+            maintenance: s.maintenance.iter().map(maintenance).collect(),
             tokens: s.tokens.iter().map(|t| format!("{} ({})", t.name, t.role)).collect(),
             heartbeat: s.heartbeat_url.is_some(),
             listen: s.listen.clone(),
@@ -243,6 +250,16 @@ impl Budget {
             if pages == 1.0 { "" } else { "s" }
         );
         Budget { false_pages_in_30_days: pages, series: SERIES_EXAMPLE, nats, words }
+    }
+}
+
+/// `model=ranker: Sun 02:00-04:00 Europe/Berlin, next 2026-11-29T01:00:00Z to 2026-11-29T03:00:00Z`.
+fn maintenance(window: &settings::Window) -> String {
+    let now = daemon::now();
+    match window.within(now, now.plus_ms(9 * DAY_MS)).first() {
+        Some((from, until)) if *from <= now => format!("{}, on until {}", window.words(), until.rfc3339()),
+        Some((from, until)) => format!("{}, next {} to {}", window.words(), from.rfc3339(), until.rfc3339()),
+        None => window.words(),
     }
 }
 
@@ -313,6 +330,13 @@ impl Report {
             let all: Vec<String> = w.receivers.iter().map(|r| format!("{} ({})", r.name, r.kind)).collect();
             put("receivers", all.join(", "));
         }
+        if !w.fallbacks.is_empty() {
+            let all: Vec<String> = w.fallbacks.iter().map(|(name, to)| format!("{name} -> {to}")).collect();
+            put("refused", format!("goes on: {}", all.join(", ")));
+        }
+        for (i, window) in w.maintenance.iter().enumerate() {
+            put(if i == 0 { "holds" } else { "" }, window.clone());
+        }
         put(
             "runbooks",
             match w.runbooks {
@@ -381,9 +405,12 @@ async fn probe(settings: &Settings) -> Vec<Probe> {
             (None, _) => continue,
         };
         let proxy = receiver.table.get("proxy_from_env").is_some_and(|p| p.as_bool() == Some(true));
+        // The check of the configuration has read it.
+        let pem = receiver.table.get("ca").and_then(|c| c.as_str()).map(|c| c.as_bytes().to_vec());
+        let pem = pem.or_else(|| receiver.table.get("ca_file").and_then(|f| f.as_str()).and_then(|f| std::fs::read(f).ok()));
         // A cluster of Alertmanagers is several.
         for member in url.split(',').map(str::trim).filter(|u| !u.is_empty()) {
-            probes.push(Probe::of(format!("receiver {name}"), reach(member, proxy).await));
+            probes.push(Probe::of(format!("receiver {name}"), reach(member, proxy, pem.as_deref()).await));
         }
     }
     if let Some(url) = &settings.heartbeat_url {
@@ -437,7 +464,7 @@ fn ask_brokers(kafka: &Kafka) -> Vec<Probe> {
 }
 
 /// Does somebody answer there? Over TLS the handshake is asked for by the mildest request there is, and to no path of a hook's.
-async fn reach(url: &str, proxy_from_env: bool) -> Result<String, String> {
+async fn reach(url: &str, proxy_from_env: bool, authority: Option<&[u8]>) -> Result<String, String> {
     let (host, port) = host_of(url)?;
     if !url.starts_with("https:") {
         let addresses = resolve(&host, port).await?;
@@ -449,11 +476,17 @@ async fn reach(url: &str, proxy_from_env: bool) -> Result<String, String> {
         };
     }
     let builder = reqwest::Client::builder().timeout(PATIENCE).redirect(reqwest::redirect::Policy::none());
-    let builder = if proxy_from_env { builder } else { builder.no_proxy() };
+    let mut builder = if proxy_from_env { builder } else { builder.no_proxy() };
+    for certificate in authority.map(reqwest::Certificate::from_pem_bundle).transpose().map_err(|e| chain(&e))?.unwrap_or_default() {
+        builder = builder.add_root_certificate(certificate);
+    }
     let client = builder.build().map_err(|e| chain(&e))?;
     match client.head(format!("https://{host}:{port}/")).send().await {
         Ok(_) => Ok(format!("{host}:{port} answers over TLS")),
-        Err(why) => Err(format!("{host}:{port}: {}", chain(&why.without_url()))),
+        Err(why) => {
+            let why = why.without_url();
+            Err(format!("{host}:{port}: {}", http::distrust(&why, &host).unwrap_or_else(|| chain(&why))))
+        }
     }
 }
 

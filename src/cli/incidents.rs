@@ -16,6 +16,8 @@ use super::{Global, runtime};
 use crate::domain::incident::{Finding, Incident, TimelineEntry};
 use crate::domain::{Category, ClosedAs, IncidentState, Time};
 use crate::engine::view::{BaselineView, SeriesView};
+use crate::respond::duties::span;
+use crate::serve::ClockRow;
 use crate::settings::duration_ms;
 use crate::store::{Filter, Store};
 
@@ -31,6 +33,9 @@ Examples:
   bellwether incidents severity inc-PC7V6D2MNF8B 3 --why 'only the probes are hit'
   bellwether incidents merge inc-PC7V6D2MNF8B --into inc-0D74Y56B3J2W
   bellwether incidents suppress inc-PC7V6D2MNF8B --for 2h --why 'vendor is on it'
+  bellwether incidents draft inc-PC7V6D2MNF8B > text; $EDITOR text; bellwether incidents draft inc-PC7V6D2MNF8B --file text
+  bellwether incidents sent inc-PC7V6D2MNF8B --to 'users of the assistant, by mail'
+  bellwether incidents clock inc-PC7V6D2MNF8B gdpr_72h --waived --why 'no personal data'
 
 list, show and explain also read the store of a daemon that does not run (--data-dir). An id may be given without inc-.";
 
@@ -202,6 +207,66 @@ pub enum Incidents {
         #[command(flatten)]
         at: At,
     },
+    /// Show a text for users, or change it with --text or --file
+    #[command(after_help = EXAMPLES)]
+    Draft {
+        id: String,
+        /// Which, where there are several
+        #[arg(value_name = "DRAFT", default_value = "")]
+        draft: String,
+        /// The text as it shall be
+        #[arg(long, value_name = "TEXT")]
+        text: Option<String>,
+        /// A file with the text as it shall be; - is the standard input
+        #[arg(long, value_name = "F", conflicts_with = "text")]
+        file: Option<PathBuf>,
+        /// Who changes it
+        #[arg(long, value_name = "NAME", env = "USER", hide_env_values = true)]
+        by: String,
+        #[command(flatten)]
+        at: At,
+    },
+    /// A text for users was sent, by you; nothing is sent from here
+    #[command(after_help = EXAMPLES)]
+    Sent {
+        id: String,
+        /// Which, where there are several
+        #[arg(value_name = "DRAFT", default_value = "")]
+        draft: String,
+        /// To whom, and on which way
+        #[arg(long, value_name = "TEXT")]
+        to: String,
+        /// Who sent it
+        #[arg(long, value_name = "NAME", env = "USER", hide_env_values = true)]
+        by: String,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Show duties to report with their time, or say that one is started, met or waived
+    #[command(after_help = EXAMPLES)]
+    #[command(group(clap::ArgGroup::new("word").args(["started", "met", "waived"])))]
+    Clock {
+        id: String,
+        /// Which, where there are several
+        #[arg(value_name = "CLOCK", default_value = "")]
+        clock: String,
+        /// It applies; its time runs since the incident was found, or --from
+        #[arg(long)]
+        started: bool,
+        /// It has been reported
+        #[arg(long)]
+        met: bool,
+        /// It does not apply
+        #[arg(long)]
+        waived: bool,
+        /// Since when it is known, as 2026-12-01T20:00:00Z
+        #[arg(long, value_name = "TIME", requires = "started", value_parser = |text: &str| Time::parse_rfc3339(text).ok_or("no time such as 2026-12-01T20:00:00Z"))]
+        from: Option<Time>,
+        #[command(flatten)]
+        who: Who,
+        #[command(flatten)]
+        at: At,
+    },
     /// It is not over after all
     #[command(after_help = EXAMPLES)]
     Reopen {
@@ -319,6 +384,31 @@ impl Incidents {
                     body["until"] = json!(crate::daemon::now().plus_ms(*lasts_ms));
                     desk.act(id, "suppress", body, at.output).await
                 }
+                Incidents::Draft { id, draft, text, file, by, at } => {
+                    let text = match (text, file) {
+                        (Some(text), _) => Some(text.clone()),
+                        (None, Some(file)) => Some(read_text(file)?),
+                        (None, None) => None,
+                    };
+                    match text {
+                        Some(text) => desk.act(id, "draft", json!({"by": by, "draft": draft, "text": text}), at.output).await,
+                        None => desk.draft(id, draft, at.output).await,
+                    }
+                }
+                Incidents::Sent { id, draft, to, by, at } => desk.act(id, "sent", json!({"by": by, "draft": draft, "to": to}), at.output).await,
+                Incidents::Clock { id, clock, started, met, waived, from, who, at } => {
+                    let said = [(started, "started"), (met, "met"), (waived, "waived")].into_iter().find(|(is, _)| **is);
+                    match said {
+                        None => desk.clocks(id, at.output).await,
+                        Some((_, state)) => {
+                            let mut body = who.body();
+                            body["clock"] = json!(clock);
+                            body["state"] = json!(state);
+                            body["from"] = json!(from);
+                            desk.act(id, "clock", body, at.output).await
+                        }
+                    }
+                }
                 Incidents::Reopen { id, who, at } => desk.act(id, "reopen", who.body(), at.output).await,
                 Incidents::Resolve { id, closed_as, who, at } => {
                     let mut body = who.body();
@@ -362,6 +452,9 @@ impl Incidents {
             | Incidents::Merge { at, .. }
             | Incidents::Split { at, .. }
             | Incidents::Suppress { at, .. }
+            | Incidents::Draft { at, .. }
+            | Incidents::Sent { at, .. }
+            | Incidents::Clock { at, .. }
             | Incidents::Reopen { at, .. } => at,
         }
     }
@@ -522,6 +615,7 @@ impl Desk {
                 let found = self.stored(away, |store| {
                     let Some(incident) = store.incident(id)? else { return Ok(None) };
                     let told = store.deliveries_of(id)?.into_iter().map(|d| Told {
+                        detail: d.delivery.told(&d.detail),
                         id: d.delivery.id,
                         receiver: d.delivery.receiver,
                         notice: d.delivery.message.notice.as_str().to_owned(),
@@ -529,7 +623,6 @@ impl Desk {
                         attempts: d.attempts,
                         created_at: d.created_at,
                         last_attempt_at: d.last_attempt_at,
-                        detail: d.detail,
                     });
                     Ok(Some(Page { incident, deliveries: told.collect(), timeline: store.timeline(id)? }))
                 })?;
@@ -544,6 +637,38 @@ impl Desk {
         let url = self.url(&format!("/api/v1/incidents/{id}/{verb}"))?;
         let incident: Incident = self.read(self.answer(self.client.post(url).json(&body)).await?)?;
         output.one(&incident, || format!("{}: {}, revision {}\n", incident.id, incident.state, incident.revision))
+    }
+
+    /// A text for users as it stands.
+    async fn draft(&self, id: &str, name: &str, output: Output) -> Result<(), Failure> {
+        let page = self.page(&id_of(id)?).await?;
+        let all = &page.incident.response.drafts;
+        let found = match (name, all.as_slice()) {
+            ("", [only]) => Some(only),
+            (name, all) => all.iter().find(|d| d.name == name),
+        };
+        match found {
+            Some(draft) => output.one(draft, || format!("{}\n", lines(&draft.text))),
+            None if all.is_empty() => Err(Failure::new(format!("incident {} has no draft", page.incident.id))),
+            None => {
+                let known: Vec<&str> = all.iter().map(|d| d.name.as_str()).collect();
+                Err(Failure::new(format!("which draft of incident {}?", page.incident.id)).hint(format!("its drafts: {}", known.join(", "))))
+            }
+        }
+    }
+
+    /// Duties to report, and what is left of their time.
+    async fn clocks(&self, id: &str, output: Output) -> Result<(), Failure> {
+        let page = self.page(&id_of(id)?).await?;
+        let now = crate::daemon::now();
+        let rows = ClockRow::of(&page.incident, now);
+        output.list(&rows, || {
+            if rows.is_empty() {
+                return "none\n".to_owned();
+            }
+            let rows = rows.iter().map(|c| vec![c.name.clone(), c.state.to_string(), left(c), inert(&c.words), said(c)]);
+            table(&["CLOCK", "STATE", "TIME", "WHAT", "SAID"], &rows.collect::<Vec<_>>())
+        })
     }
 
     /// What is normal.
@@ -641,6 +766,30 @@ impl Desk {
             }
         }
     }
+}
+
+/// Several lines of somebody's text, each harmless on a terminal.
+fn lines(text: &str) -> String {
+    text.lines().map(inert).collect::<Vec<_>>().join("\n")
+}
+
+fn read_text(file: &Path) -> Result<String, Failure> {
+    let read = if file == Path::new("-") { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(file) };
+    read.map_err(|e| Failure::usage(format!("{}: {e}", file.display())))
+}
+
+/// What is left of a clock.
+fn left(clock: &ClockRow) -> String {
+    match (clock.seconds_left, clock.due) {
+        (Some(s), Some(due)) if s >= 0 => format!("{} left, until {due}", span(s * 1_000)),
+        (Some(_), Some(due)) => format!("over since {due}"),
+        (Some(_) | None, _) => "-".to_owned(),
+    }
+}
+
+/// Who decided what of a clock.
+fn said(clock: &ClockRow) -> String {
+    clock.decided.as_ref().map_or_else(String::new, |d| format!("{} at {}: {}", inert(&d.by), d.at, inert(&d.why)))
 }
 
 /// What shows who is asking.
@@ -741,6 +890,14 @@ fn shown(page: &Page) -> String {
             put("", &format!("[{}] {}: {}{words}", s.state, s.id, s.say));
         }
         put("fallback", &r.fallback);
+    }
+    for draft in &r.drafts {
+        let edited = draft.edited.as_ref().map(|e| format!(", changed by {}", e.by)).unwrap_or_default();
+        let sent = draft.sent.last().map_or_else(|| ", not sent".to_owned(), |s| format!(", sent by {} to {}", s.by, s.to));
+        put("draft", &format!("{}{edited}{sent}", draft.name));
+    }
+    for clock in ClockRow::of(i, crate::daemon::now()) {
+        put("clock", &format!("{} is {}: {}; {} {}", clock.name, clock.state, clock.words, left(&clock), said(&clock)));
     }
     for finding in &i.findings {
         let over = finding.recovered_at.map(|at| format!(", recovered {at}")).unwrap_or_default();

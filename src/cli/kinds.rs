@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::output::Output;
 use super::signals::RULES;
 use crate::notify::Form;
-use crate::{act, decode, notify};
+use crate::{act, decode, notify, settings};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -133,6 +133,7 @@ fn all() -> All {
         about: kind.about.to_owned(),
         knobs: (kind.knobs.iter())
             .map(|k| Knob { name: k.name.to_owned(), about: k.about.to_owned(), required: k.required, form: Some(form(k.form)) })
+            .chain([Knob { name: settings::FALLBACK.to_owned(), about: settings::FALLBACK_ABOUT.to_owned(), required: false, form: Some("text") }])
             .collect(),
     });
     let actions = act::KINDS.iter().map(|kind| {

@@ -70,7 +70,7 @@ impl Notify {
         let status = match &outcome {
             Outcome::Accepted { status, .. } => Some(*status).filter(|s| *s > 0),
             Outcome::Refused { status, .. } | Outcome::Retry { status, .. } => *status,
-            Outcome::Uncertain { .. } => None,
+            Outcome::Uncertain { .. } | Outcome::Untrusted { .. } => None,
         };
         let answer = Answer { receiver: name, kind: kind.name, outcome: outcome.as_str(), status, detail: outcome.detail() };
         output.one(&answer, || {
@@ -79,7 +79,7 @@ impl Notify {
         })?;
         match outcome {
             Outcome::Accepted { .. } => Ok(()),
-            Outcome::Refused { .. } | Outcome::Retry { .. } | Outcome::Uncertain { .. } => {
+            Outcome::Refused { .. } | Outcome::Retry { .. } | Outcome::Uncertain { .. } | Outcome::Untrusted { .. } => {
                 Err(Failure::new(format!("the test did not reach {name}: {}", inert(outcome.detail()))))
             }
         }

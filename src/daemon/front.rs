@@ -1,5 +1,6 @@
 //! What the pages and the API ask, answered by the store and the keeper.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
@@ -10,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::keeper::{Ask, Status, WRITTEN_DOWN, chain, lock};
 use super::{Reloader, now};
+use crate::act::{Actor, Told};
 use crate::domain::Hold;
 use crate::domain::incident::Incident;
 use crate::engine::Control;
@@ -18,8 +20,8 @@ use crate::incident::Command;
 use crate::notify::pagerduty;
 use crate::respond::StepCommand;
 use crate::serve::{
-    Audited, Backend, BaselineCommand, CommandError, DeliveryRow, FaultButton, HealthView, HearError, Holder, IncidentFilter, IncidentPage, NewHold,
-    OutboxRow, PersonCommand, Readiness,
+    ActionResult, Audited, Backend, BaselineCommand, ClockRow, CommandError, DeliveryRow, FaultButton, HealthView, HearError, Holder, IncidentFilter,
+    IncidentPage, NewHold, OutboxRow, PersonCommand, Readiness,
 };
 use crate::settings::{self, Settings};
 use crate::store::{AuditEntry, Filter, Store};
@@ -42,6 +44,8 @@ pub struct Front {
     pub settings: Arc<ArcSwap<Settings>>,
     pub reloader: Reloader,
     pub faults: Option<Arc<dyn Faults>>,
+    /// Those of the configuration in force.
+    pub actors: Arc<ArcSwap<BTreeMap<String, Actor>>>,
 }
 
 impl Front {
@@ -83,6 +87,7 @@ impl Backend for Front {
                 let Some(incident) = s.incident(&wanted)? else { return Ok(None) };
                 let deliveries = (s.deliveries_of(&wanted)?.into_iter())
                     .map(|d| DeliveryRow {
+                        detail: d.delivery.told(&d.detail),
                         id: d.delivery.id,
                         receiver: d.delivery.receiver,
                         notice: d.delivery.message.notice.as_str().to_owned(),
@@ -90,10 +95,9 @@ impl Backend for Front {
                         attempts: d.attempts,
                         created_at: d.created_at,
                         last_attempt_at: d.last_attempt_at,
-                        detail: d.detail,
                     })
                     .collect();
-                Ok(Some(IncidentPage { incident, timeline: s.timeline(&wanted)?, deliveries }))
+                Ok(Some(IncidentPage { clocks: ClockRow::of(&incident, now()), incident, timeline: s.timeline(&wanted)?, deliveries }))
             })
             .await?;
         page.ok_or_else(|| CommandError::NotFound(id.to_owned()))
@@ -110,6 +114,7 @@ impl Backend for Front {
             PersonCommand::Approve { by, role, step, plan } => Command::Step(StepCommand::Approve { by, role, step, plan }),
             PersonCommand::Undo { by, role, step } => Command::Step(StepCommand::Undo { by, role, step }),
             PersonCommand::Done { by, step, why } => Command::Step(StepCommand::Settle { by, step, why }),
+            PersonCommand::Duty(duty) => Command::Duty(duty),
             PersonCommand::SetSeverity { by, severity, why } => Command::SetSeverity { by, severity, why },
             PersonCommand::Merge { into, by, why } => Command::Merge { into, by, why },
             PersonCommand::Split { by, why } => Command::Split { by, why },
@@ -143,6 +148,13 @@ impl Backend for Front {
             Err(CommandError::Unavailable(why) | CommandError::Refused(why)) => Ok(why),
             Err(other @ (CommandError::NotFound(_) | CommandError::Conflict { .. })) => Ok(other.to_string()),
         }
+    }
+
+    async fn result(&self, told: ActionResult) -> Result<(), HearError> {
+        let ActionResult { id, message, timestamp, signature, body } = &told;
+        let told = Told { id, message, timestamp, signature, body };
+        let is_heard = self.actors.load().values().any(|a| a.provider.hear(&told, now()));
+        if is_heard { Ok(()) } else { Err(HearError::Unsigned) }
     }
 
     fn holders(&self) -> Vec<Holder> {

@@ -20,7 +20,8 @@ use super::now;
 use crate::domain::incident::Incident;
 use crate::domain::observation::Body;
 use crate::domain::response::{Job, Receipt};
-use crate::domain::{Decision, Hold, SeriesId, Time};
+use crate::domain::time::DAY_MS;
+use crate::domain::{BY_CONFIGURATION, Decision, Hold, HoldKind, SeriesId, Time};
 use crate::engine::view::{BaselineView, EngineView, ModelView, SeriesPage, SeriesView};
 use crate::engine::{Control, Engine, Entry, ModelSettings, Outcome, Route, STATE_VERSION};
 use crate::incident::Command;
@@ -28,6 +29,7 @@ use crate::pane::PartitionId;
 use crate::reference;
 use crate::respond::{self, StepCommand};
 use crate::serve::{CommandError, LagRow};
+use crate::settings::Window;
 use crate::source::dead_letters::{DeadLetters, Letter};
 use crate::source::{self, Batch, Message, Place};
 use crate::store::{Commit, Snapshot, Store};
@@ -47,6 +49,10 @@ const LISTEN_EVERY: Duration = Duration::from_secs(5);
 pub const WRITTEN_DOWN: &str = "it is written down and will be applied when the panes before it are judged";
 /// How often it is asked whether something is due.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often it is asked which windows of the configuration come next.
+const ANNOUNCE_EVERY: Duration = Duration::from_secs(60);
+/// A window of the week comes again within this, milliseconds.
+const WINDOW_COMES_MS: i64 = 9 * DAY_MS;
 /// Named in the store's table of facts.
 const META_ORIGIN: &str = "origin";
 
@@ -102,6 +108,7 @@ pub enum Ask {
         models: BTreeMap<String, ModelSettings>,
         routes: Vec<Route>,
         respond: Box<respond::Settings>,
+        windows: Vec<Window>,
         to: oneshot::Sender<()>,
     },
     Stop,
@@ -133,6 +140,8 @@ pub struct Keeper {
     pub dead_letters: Option<DeadLetters>,
     pub steering: Option<Steering>,
     pub snapshot_every: Duration,
+    /// Of the configuration.
+    pub windows: Vec<Window>,
     /// Told once when history has been read and what comes pages.
     pub on_live: Option<Box<dyn FnOnce() + Send>>,
     /// Told of everything that was written, after it was.
@@ -168,6 +177,7 @@ pub struct Turning {
     last_progress: Option<Instant>,
     last_listen: Option<Instant>,
     last_look: Option<Instant>,
+    last_announced: Option<Instant>,
     /// A moment of the clock that only runs forward, and what the wall said then.
     clock: Option<(Instant, Time)>,
     counted: Counted,
@@ -245,6 +255,7 @@ impl Keeper {
                 std::thread::sleep(Duration::from_millis(10));
             }
             self.settle()?;
+            self.announce()?;
             self.go_live()?;
             self.listen()?;
             self.look_at_the_clock()?;
@@ -585,6 +596,46 @@ impl Keeper {
         }
     }
 
+    /// Writes the windows of the configuration that are on or come next into the journal, where they are holds like any other, and
+    /// ends those of which the configuration no longer speaks. A person may have ended one before its time: it stays ended.
+    fn announce(&mut self) -> Result<(), Error> {
+        let is_fresh = self.state.last_announced.is_some_and(|t| t.elapsed() < ANNOUNCE_EVERY);
+        let may = self.status.is_assigned.load(Ordering::Relaxed) && self.state.behind.is_empty() && !self.engine.awaits_acts();
+        if is_fresh || !may {
+            return Ok(());
+        }
+        self.state.last_announced = Some(Instant::now());
+        let wall = now();
+        let ours = |h: &&Hold| h.kind == HoldKind::Maintenance && h.by == BY_CONFIGURATION;
+        let is_of = |h: &Hold, w: &Window| h.matcher == w.matcher && h.why == w.why && h.harm == w.harm;
+        let known: Vec<Hold> = self.engine.holds().filter(ours).cloned().collect();
+        let mut due: Vec<Control> = Vec::new();
+        for window in &self.windows {
+            let all = window.within(wall, wall.plus_ms(WINDOW_COMES_MS));
+            let next = all.iter().position(|(from, _)| *from > wall).map_or(all.len(), |at| at + 1);
+            for (from, until) in &all[..next] {
+                let same = |h: &&Hold| is_of(h, window) && (h.from, h.until) == (*from, *until);
+                let is_known = known.iter().filter(same).any(|h| h.ended.as_ref().is_none_or(|(_, by)| by != BY_CONFIGURATION));
+                if !is_known {
+                    let (matcher, why, harm, by) = (window.matcher.clone(), window.why.clone(), window.harm, BY_CONFIGURATION.to_owned());
+                    due.push(Control::Hold { kind: HoldKind::Maintenance, matcher, from: *from, until: *until, by, why, harm });
+                }
+            }
+        }
+        for hold in known.iter().filter(|h| h.ended.is_none() && h.until > wall) {
+            let still = |w: &Window| is_of(hold, w) && w.within(hold.from, hold.until).contains(&(hold.from, hold.until));
+            if !self.windows.iter().any(still) {
+                due.push(Control::EndHold { id: hold.id.clone(), by: BY_CONFIGURATION.to_owned(), wall });
+            }
+        }
+        for control in due {
+            if let Err(why) = self.put(control, None)? {
+                warn!(why = %why, "a maintenance window of the configuration");
+            }
+        }
+        Ok(())
+    }
+
     /// What waits for people runs in wall time: escalation, duties to report. A clock that is put forward while this runs moves
     /// nobody: the time since the start is counted by another one.
     fn look_at_the_clock(&mut self) -> Result<(), Error> {
@@ -655,8 +706,11 @@ impl Keeper {
                 let result = self.hold(control, id)?;
                 let _ = to.send(result);
             }
-            Ask::Reroute { models, routes, respond, to } => {
+            Ask::Reroute { models, routes, respond, windows, to } => {
                 self.engine.reroute(models, routes, *respond);
+                self.windows = windows;
+                self.state.last_announced = None;
+                self.announce()?;
                 let _ = to.send(());
             }
             Ask::Stop => {}

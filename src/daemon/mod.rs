@@ -224,6 +224,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         decoders,
         dead_letters,
         steering: Some(steering),
+        windows: settings.maintenance.clone(),
         snapshot_every: snapshot_every.or_else(snapshot_every_of_environment).unwrap_or(SNAPSHOT_EVERY),
         on_live,
         on_outcome,
@@ -240,7 +241,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
     // Who tells people, and who shows.
     let (shutdown_tx, shutdown) = watch::channel(false);
     let telling = Arc::new(Mutex::new(Some(tell(&store, receivers, &settings, &metrics, &wake))));
-    let errands = Workshop { store: store.clone(), asks: asks.clone(), status: status.clone(), wake: wake_errands };
+    let in_force = Arc::new(ArcSwap::from_pointee(BTreeMap::new()));
+    let errands = Workshop { store: store.clone(), asks: asks.clone(), status: status.clone(), wake: wake_errands, in_force: in_force.clone() };
     let acting = Arc::new(Mutex::new(Some(errands.open(actors, true))));
     let current = Arc::new(ArcSwap::from(settings.clone()));
     let reloader = Reloader {
@@ -263,6 +265,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         settings: current,
         reloader: reloader.clone(),
         faults,
+        actors: in_force,
     });
     let served = serve::start(listen, front.clone(), shutdown.clone()).await;
     let (address, pages) = match served {
@@ -431,16 +434,20 @@ struct Workshop {
     asks: Sender<Ask>,
     status: Arc<Status>,
     wake: Arc<Notify>,
+    /// Where results are brought that are awaited.
+    in_force: Arc<ArcSwap<BTreeMap<String, crate::act::Actor>>>,
 }
 
 impl Workshop {
     fn open(&self, actors: BTreeMap<String, crate::act::Actor>, is_first: bool) -> Telling {
         let (stop, shutdown) = watch::channel(false);
+        let actors = Arc::new(actors);
+        self.in_force.store(actors.clone());
         let errands = errands::Errands {
             store: self.store.clone(),
             asks: self.asks.clone(),
             status: self.status.clone(),
-            actors: Arc::new(actors),
+            actors,
             wake: self.wake.clone(),
             is_first,
         };
@@ -456,13 +463,15 @@ struct Telling {
 
 fn tell(store: &Store, receivers: BTreeMap<String, notify::Receiver>, settings: &Settings, metrics: &Arc<Metrics>, wake: &Arc<Notify>) -> Telling {
     let (stop, shutdown) = watch::channel(false);
-    let fallback = settings.receivers.keys().cloned().collect();
+    let fallbacks = settings.fallbacks();
     let told = metrics.clone();
     let observer = Arc::new(move |receiver: &str, outcome: &crate::domain::delivery::Outcome, took: Duration| {
         told.notification(receiver, outcome.as_str(), took.as_secs_f64());
     });
     let tuning = Tuning { seed: now().0 as u64, ..Tuning::default() };
-    let dispatcher = Dispatcher::new(Arc::new(StoreOutbox(store.clone())), receivers, fallback, Arc::new(now), observer, tuning);
+    let counted = metrics.clone();
+    let handed_on = Arc::new(move |from: &str, to: Option<&str>| counted.handed_on(from, to));
+    let dispatcher = Dispatcher::new(Arc::new(StoreOutbox(store.clone())), receivers, fallbacks, Arc::new(now), (observer, handed_on), tuning);
     Telling { stop, task: tokio::spawn(dispatcher.run(shutdown, wake.clone())) }
 }
 
@@ -506,7 +515,13 @@ impl Reloader {
         let engine = build::engine_settings(&new);
         let (to, done) = oneshot::channel();
         self.asks
-            .send(Ask::Reroute { models: engine.models, routes: engine.routes, respond: Box::new(engine.respond), to })
+            .send(Ask::Reroute {
+                models: engine.models,
+                routes: engine.routes,
+                respond: Box::new(engine.respond),
+                windows: new.maintenance.clone(),
+                to,
+            })
             .map_err(|_| "the engine is not running")?;
         done.await.map_err(|_| "the engine is not running")?;
         let before = lock(&self.telling).take();

@@ -49,7 +49,12 @@ impl Outbox for StoreOutbox {
         self.0.incident(id).map_err(words)
     }
 
-    fn add(&self, delivery: Delivery) -> Result<(), String> {
-        self.0.add_delivery(&delivery, now()).map(drop).map_err(words)
+    fn add(&self, delivery: Delivery) -> Result<bool, String> {
+        self.0.add_delivery(&delivery, now()).map_err(words)
+    }
+
+    fn stood_in(&self, incident: &str, receiver: &str, other: &str) -> Result<bool, String> {
+        let all = self.0.deliveries_of(incident).map_err(words)?;
+        Ok(all.iter().any(|d| d.delivery.receiver == receiver && d.delivery.instead_of.as_deref() == Some(other)))
     }
 }

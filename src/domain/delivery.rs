@@ -20,6 +20,8 @@ pub enum Notice {
     Reopened,
     Merged,
     Suppressed,
+    /// The time for a report to an authority runs out, or has.
+    Reminder,
 }
 
 impl Notice {
@@ -35,6 +37,7 @@ impl Notice {
             Notice::Reopened => "reopened",
             Notice::Merged => "merged",
             Notice::Suppressed => "suppressed",
+            Notice::Reminder => "reminder",
         }
     }
 
@@ -42,7 +45,9 @@ impl Notice {
     pub fn may_be_superseded(self) -> bool {
         match self {
             Notice::Updated | Notice::Mitigated | Notice::Recovering | Notice::Acknowledged => true,
-            Notice::Opened | Notice::Escalated | Notice::Resolved | Notice::Reopened | Notice::Merged | Notice::Suppressed => false,
+            Notice::Opened | Notice::Escalated | Notice::Resolved | Notice::Reopened | Notice::Merged | Notice::Suppressed | Notice::Reminder => {
+                false
+            }
         }
     }
 }
@@ -62,12 +67,29 @@ pub struct Delivery {
     pub id: String,
     pub receiver: String,
     pub message: Message,
+    /// The receiver that would not take it, whose fallback this one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instead_of: Option<String>,
 }
 
 impl Delivery {
     pub fn new(receiver: &str, message: Message) -> Delivery {
         let id = format!("{}-{}-{}-{receiver}", message.incident.id, message.incident.revision, message.notice.as_str());
-        Delivery { id, receiver: receiver.to_owned(), message }
+        Delivery { id, receiver: receiver.to_owned(), message, instead_of: None }
+    }
+
+    /// The same message, handed on to the fallback of whoever would not take it.
+    pub fn instead_of(receiver: &str, of: &Delivery) -> Delivery {
+        Delivery { instead_of: Some(of.receiver.clone()), ..Delivery::new(receiver, of.message.clone()) }
+    }
+
+    /// What came of it, for people.
+    pub fn told(&self, detail: &str) -> String {
+        match &self.instead_of {
+            Some(of) if detail.is_empty() => format!("instead of {of}"),
+            Some(of) => format!("instead of {of}; {detail}"),
+            None => detail.to_owned(),
+        }
     }
 }
 
@@ -129,6 +151,11 @@ pub enum Outcome {
     Uncertain {
         detail: String,
     },
+    /// Not sent: who answered there could not show that he is the one who is meant. Only people can mend that, so another is told
+    /// at once; and since it may be this machine that is wrong (its clock, its authorities), it is tried on.
+    Untrusted {
+        detail: String,
+    },
 }
 
 /// What an attempt brings home: what came of it, and what the receiver gave us to find its ticket or message again.
@@ -153,13 +180,16 @@ impl Outcome {
             Outcome::Refused { .. } => "refused",
             Outcome::Retry { .. } => "retry",
             Outcome::Uncertain { .. } => "uncertain",
+            Outcome::Untrusted { .. } => "untrusted",
         }
     }
     pub fn detail(&self) -> &str {
         match self {
-            Outcome::Accepted { detail, .. } | Outcome::Refused { detail, .. } | Outcome::Retry { detail, .. } | Outcome::Uncertain { detail } => {
-                detail
-            }
+            Outcome::Accepted { detail, .. }
+            | Outcome::Refused { detail, .. }
+            | Outcome::Retry { detail, .. }
+            | Outcome::Uncertain { detail }
+            | Outcome::Untrusted { detail } => detail,
         }
     }
 }

@@ -36,6 +36,9 @@ impl fmt::Display for HoldKind {
     }
 }
 
+/// Who stands on a window of the configuration, in place of a person.
+pub const BY_CONFIGURATION: &str = "the configuration";
+
 /// Which incidents are held. What is not said fits all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

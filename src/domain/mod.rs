@@ -11,8 +11,8 @@ pub mod time;
 pub mod words;
 
 pub use alarm::{Alarm, Change, Onset};
-pub use hold::{Hold, HoldKind, Matcher};
+pub use hold::{BY_CONFIGURATION, Hold, HoldKind, Matcher};
 pub use observation::{Body, Envelope, Observation};
 pub use series::{GroupKey, Segment, SeriesId, SeriesKey};
 pub use time::Time;
-pub use words::{Category, Cause, ClosedAs, Decision, DetectorState, IncidentState, Role, Severity, Signal, StepKind, StepState};
+pub use words::{Category, Cause, ClockState, ClosedAs, Decision, DetectorState, IncidentState, Role, Severity, Signal, StepKind, StepState};

@@ -11,7 +11,7 @@ use sha2::Digest;
 
 use super::incident::Incident;
 use super::time::Time;
-use super::words::{Role, StepKind, StepState};
+use super::words::{ClockState, Role, StepKind, StepState};
 
 /// The runbook of an incident as it stood when it was needed, and what became of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -144,6 +144,50 @@ pub struct Timer {
     pub after_ms: i64,
     /// None until somebody with a clock has looked: incidents open in event time, people wait in wall time.
     pub due: Option<Time>,
+    /// Of a duty to report: how it stands.
+    #[serde(default)]
+    pub standing: Standing,
+}
+
+impl Timer {
+    /// The name of the duty to report, if it is one.
+    pub fn clock(&self) -> Option<&str> {
+        match &self.what {
+            TimerKind::Legal { name, .. } => Some(name),
+            TimerKind::Escalate { .. } => None,
+        }
+    }
+
+    /// Receivers that are told when it speaks; whoever the routes name if there are none.
+    pub fn tells(&self) -> Vec<String> {
+        match &self.what {
+            TimerKind::Legal { to, .. } | TimerKind::Escalate { to } => to.clone(),
+        }
+    }
+}
+
+/// How a duty to report stands, and who said so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    pub state: ClockState,
+    /// Of the moments at which it speaks, how many are past.
+    pub reminded: u32,
+    pub decided: Option<Decided>,
+    /// The incident that it began with, where that has made room for a newer one.
+    pub begun_with: Option<String>,
+}
+
+impl Default for Standing {
+    fn default() -> Standing {
+        Standing { state: ClockState::Suggested, reminded: 0, decided: None, begun_with: None }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decided {
+    pub by: String,
+    pub at: Time,
+    pub why: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,13 +196,36 @@ pub enum TimerKind {
     /// Nobody has acknowledged: these are told.
     Escalate { to: Vec<String> },
     /// A duty towards an authority, which a person starts and meets.
-    Legal { name: String, words: String, checked_on: String },
+    Legal {
+        name: String,
+        words: String,
+        checked_on: String,
+        /// Receivers that are reminded.
+        #[serde(default)]
+        to: Vec<String>,
+    },
 }
 
 /// A text for users, from a template.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Draft {
     pub name: String,
+    pub text: String,
+    /// Who changed it last.
+    #[serde(default)]
+    pub edited: Option<Approval>,
+    /// Where it went, as told by whoever sent it.
+    #[serde(default)]
+    pub sent: Vec<Sent>,
+}
+
+/// A text that a person has sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sent {
+    pub by: String,
+    pub at: Time,
+    pub to: String,
+    /// As it was then.
     pub text: String,
 }
 

@@ -85,6 +85,21 @@ impl IncidentState {
 }
 
 closed_set!(
+    /// How a duty to report stands. Nothing but a person's word moves it.
+    ClockState { Suggested = "suggested", Started = "started", Met = "met", Waived = "waived" }
+);
+
+impl ClockState {
+    /// Its time is counted.
+    pub fn runs(self) -> bool {
+        match self {
+            ClockState::Suggested | ClockState::Started => true,
+            ClockState::Met | ClockState::Waived => false,
+        }
+    }
+}
+
+closed_set!(
     /// How an incident was closed, which decides what its series learn.
     ClosedAs { Fixed = "fixed", NewNormal = "new_normal", FalseAlarm = "false_alarm", Expected = "expected" }
 );

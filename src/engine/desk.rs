@@ -785,8 +785,13 @@ impl Desk {
         let events = decide(state.as_ref(), command, now)?;
         for (ordinal, event) in events.iter().enumerate() {
             // A new incident of an old key begins a life of its own.
-            let before = if matches!(event, Event::Opened(_) | Event::OpenedUnder { .. }) { None } else { state.take() };
+            let is_new = matches!(event, Event::Opened(_) | Event::OpenedUnder { .. });
+            let clocks = state.as_ref().filter(|_| is_new).map(respond::duties::carried).unwrap_or_default();
+            let before = if is_new { None } else { state.take() };
             let Some(mut after) = evolve(before.clone(), event, now) else { continue };
+            // Duties to report that began with the one before go on.
+            after.response.timers.retain(|t| t.clock().is_none() || !clocks.iter().any(|c| c.clock() == t.clock()));
+            after.response.timers.extend(clocks);
             out.timeline.push(timeline_of(&after, event, ordinal as u32, now));
             for effect in effects(before.as_ref(), &after, event) {
                 match effect {

@@ -8,7 +8,7 @@ use crate::domain::incident::{
 };
 use crate::domain::response::{Job, Response, Timer, TimerKind};
 use crate::domain::{ClosedAs, IncidentState, Onset, Segment, SeriesId, Severity, StepState, Time};
-use crate::respond::{self, StepCommand, Stepped};
+use crate::respond::{self, Dutied, DutyCommand, StepCommand, Stepped};
 use crate::triage::category_of;
 
 /// The same key within this time of `resolved` is the same incident again.
@@ -57,6 +57,8 @@ pub enum Command {
     },
     /// Of a step of the runbook.
     Step(StepCommand),
+    /// Of a draft or a duty to report.
+    Duty(DutyCommand),
     /// Somebody with a clock has looked at it.
     Tick,
     /// A person says how bad it is, and why.
@@ -184,6 +186,8 @@ pub enum Event {
         text: String,
     },
     Stepped(Box<Stepped>),
+    /// A draft or a duty to report, as it is from now on.
+    Duty(Box<Dutied>),
     /// The first look at the clock: from now on the timers run.
     Timed {
         timers: Vec<Timer>,
@@ -266,6 +270,7 @@ impl Event {
             Event::Resolved { .. } => "resolved",
             Event::Noted { .. } => "noted",
             Event::Stepped(_) => "stepped",
+            Event::Duty(_) => "duty",
             Event::Timed { .. } => "timed",
             Event::Climbed { .. } => "climbed",
             Event::SeveritySet { .. } => "severity",
@@ -317,6 +322,7 @@ pub fn decide(state: Option<&Incident>, command: Command, now: Time) -> Result<V
             | Command::Reopen { .. }
             | Command::Note { .. }
             | Command::Step(_)
+            | Command::Duty(_)
             | Command::Tick
             | Command::SetSeverity { .. }
             | Command::Reassess(_)
@@ -418,6 +424,7 @@ pub fn decide(state: Option<&Incident>, command: Command, now: Time) -> Result<V
             let steps = respond::steps::decide(incident, command, now).map_err(Refusal)?;
             Ok(steps.into_iter().map(|s| Event::Stepped(Box::new(s))).collect())
         }
+        Command::Duty(command) => Ok(vec![Event::Duty(Box::new(respond::duties::decide(incident, command, now).map_err(Refusal)?))]),
         Command::Tick => Ok(ticked(incident, now)),
         Command::SetSeverity { .. } if !live => Err(not_live("given another severity")),
         Command::SetSeverity { why, .. } if why.trim().is_empty() => Err(Refusal("another severity needs a reason".to_owned())),
@@ -468,8 +475,14 @@ pub fn decide(state: Option<&Incident>, command: Command, now: Time) -> Result<V
     }
 }
 
-/// What a look at the clock shows.
+/// What a look at the clock shows. Duties to report go on when the incident is over.
 fn ticked(incident: &Incident, now: Time) -> Vec<Event> {
+    let reminders = respond::duties::remind(incident, now).into_iter().map(|d| Event::Duty(Box::new(d)));
+    reminders.chain(waited(incident, now)).collect()
+}
+
+/// What waits for people.
+fn waited(incident: &Incident, now: Time) -> Vec<Event> {
     let timers = &incident.response.timers;
     if !incident.state.is_live() || !incident.state.is_audible() {
         return vec![];
@@ -578,6 +591,7 @@ pub fn evolve(state: Option<Incident>, event: &Event, now: Time) -> Option<Incid
         | Event::Settling { .. }
         | Event::Stepped(_)
         | Event::Timed { .. }
+        | Event::Duty(_)
         | Event::Climbed { .. } => {}
     }
     let mut incident = state?;
@@ -666,6 +680,7 @@ pub fn evolve(state: Option<Incident>, event: &Event, now: Time) -> Option<Incid
                 stepped.apply(step, now);
             }
         }
+        Event::Duty(duty) => duty.apply(&mut incident.response),
         Event::Timed { timers } => incident.response.timers = timers.clone(),
         Event::Climbed { level, words, .. } => {
             incident.response.level = *level;
@@ -908,6 +923,13 @@ fn begun(before: Option<&Incident>, after: &Incident, event: &Event) -> Vec<Effe
             return step.map(|(step, errand)| Effect::Do(Box::new(Job::new(after, step, errand)))).into_iter().collect();
         }
         Event::Climbed { to, .. } => return vec![Effect::TellAlso(Notice::Escalated, to.clone())],
+        Event::Duty(duty) => {
+            return match &duty.tells {
+                None => vec![],
+                Some((notice, to)) if to.is_empty() => tell(after, *notice),
+                Some((notice, to)) => vec![Effect::TellAlso(*notice, to.clone())],
+            };
+        }
         Event::Updated(_)
         | Event::SeriesRecovered { .. }
         | Event::RecoveryBegan { .. }
@@ -961,7 +983,7 @@ fn said(before: Option<&Incident>, after: &Incident, event: &Event) -> Vec<Effec
             }
             out
         }
-        Event::Noted { .. } | Event::Settling { .. } | Event::Timed { .. } | Event::Climbed { .. } => vec![],
+        Event::Noted { .. } | Event::Settling { .. } | Event::Timed { .. } | Event::Climbed { .. } | Event::Duty(_) => vec![],
         Event::Stepped(stepped) => match stepped.to {
             StepState::Done | StepState::Unknown | StepState::Undone | StepState::UndoUnknown => tell(after, Notice::Updated),
             StepState::Idle
@@ -1017,6 +1039,10 @@ pub fn timeline_of(after: &Incident, event: &Event, ordinal: u32, at: Time) -> T
         Event::Resolved { by, closed_as, why } => (by.clone(), "resolved", format!("as {closed_as}: {why}")),
         Event::Noted { by, text } => (person(by), "note", text.clone()),
         Event::Stepped(s) => return stepped_line(after, s, ordinal, at),
+        Event::Duty(d) => {
+            let (who, what, why) = (d.by.clone(), d.what.clone(), d.words.clone());
+            return TimelineEntry { incident_id: after.id.clone(), revision: after.revision, ordinal, at, who, what, why };
+        }
         Event::Timed { timers } => (us, "waiting", waits(timers)),
         Event::Climbed { words, .. } => (us, "escalated", words.clone()),
         Event::SeveritySet { by, severity, why } => (person(by), "severity", format!("now severity {severity}: {why}")),
@@ -1058,7 +1084,7 @@ fn waits(timers: &[Timer]) -> String {
         let due = t.due.map(|d| d.to_string()).unwrap_or_default();
         match &t.what {
             TimerKind::Escalate { to } => format!("if nobody acknowledges by {due}, {} is told", to.join(", ")),
-            TimerKind::Legal { name, words, checked_on } => {
+            TimerKind::Legal { name, words, checked_on, .. } => {
                 format!("{name}: {words}, by {due} if it began now; a person decides whether it applies (checked on {checked_on}; no legal advice)")
             }
         }

@@ -18,7 +18,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
 use super::http::{self, Client};
-use super::{Common, Form, Kind, Knob, PROXY_FROM_ENV, PUBLIC_ONLY, Publisher, Reader, Receiver, Table, cut, nothing_to_say};
+use super::{CA, Common, Form, Kind, Knob, PROXY_FROM_ENV, PUBLIC_ONLY, Publisher, Reader, Receiver, Table, cut, nothing_to_say};
 use crate::domain::delivery::Outcome;
 use crate::domain::incident::Incident;
 use crate::domain::time::MINUTE_MS;
@@ -33,6 +33,7 @@ pub const KIND: Kind = Kind {
         Knob { name: "username", about: "for basic authentication", form: Form::Text, required: false },
         Knob { name: "password", about: "for basic authentication", form: Form::Secret, required: false },
         Knob { name: "bearer_token", about: "for bearer authentication", form: Form::Secret, required: false },
+        CA,
         PROXY_FROM_ENV,
         PUBLIC_ONLY,
     ],
@@ -180,7 +181,7 @@ impl Alertmanager {
         let best = outcomes.into_iter().min_by_key(|o| match o {
             Outcome::Accepted { .. } => 0,
             Outcome::Uncertain { .. } => 1,
-            Outcome::Retry { .. } => 2,
+            Outcome::Retry { .. } | Outcome::Untrusted { .. } => 2,
             Outcome::Refused { .. } => 3,
         });
         match best {

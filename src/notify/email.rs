@@ -15,7 +15,7 @@ use lettre::address::Address;
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart, SinglePart};
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
-use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, TlsParameters};
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
 use reqwest::Url;
@@ -23,7 +23,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::http;
 use super::story::{Story, line};
-use super::{Common, Errand, Form, Kind, Knob, Manner, Notifier, PUBLIC_ONLY, Reader, Receiver, Repeat, Schedule, Table, cut};
+use super::{CA, Common, Errand, Form, Kind, Knob, Manner, Notifier, PUBLIC_ONLY, Reader, Receiver, Repeat, Schedule, Table, cut};
 use crate::domain::Time;
 use crate::domain::delivery::{Delivery, Outcome, Receipt};
 use crate::domain::time::MINUTE_MS;
@@ -45,6 +45,7 @@ pub const KIND: Kind = Kind {
         Knob { name: "password", about: "for servers that want to know who sends", form: Form::Secret, required: false },
         Knob { name: "helo", about: "how we name ourselves to the server; the address's domain if left out", form: Form::Text, required: false },
         Knob { name: "plain", about: "send without TLS, as to a relay on this machine; never with a password", form: Form::Bool, required: false },
+        CA,
         PUBLIC_ONLY,
     ],
     build,
@@ -66,6 +67,8 @@ struct Email {
     reply_to: Option<Mailbox>,
     helo: ClientId,
     is_public_only: bool,
+    /// One more that is trusted, in PEM.
+    authority: Option<Vec<u8>>,
     common: Common,
     words: http::Client,
 }
@@ -124,6 +127,7 @@ fn build(_name: &str, common: &Common, table: &Table) -> Result<Receiver, Vec<(S
     if helo.contains(|c: char| c.is_whitespace() || c.is_control()) {
         r.problem("helo", "helo holds a space");
     }
+    let authority = r.authority();
     let secrets = credentials.iter().map(|(_, password)| password.clone()).collect();
     // Only for making what servers say fit to be shown.
     let words = http::Client::new(&common.version, false, is_public_only, secrets).map_err(|why| vec![("url".to_owned(), why)])?;
@@ -138,6 +142,7 @@ fn build(_name: &str, common: &Common, table: &Table) -> Result<Receiver, Vec<(S
             reply_to: reply_to.pop(),
             helo: ClientId::Domain(helo),
             is_public_only,
+            authority,
             common: common.clone(),
             words,
         }))),
@@ -227,6 +232,9 @@ impl Email {
 
     /// 4yz is later, 5yz is no, silence behind the message is unknown.
     fn judge(&self, error: &lettre::transport::smtp::Error, is_behind: bool) -> Outcome {
+        if let Some(words) = http::distrust(error, &self.host) {
+            return Outcome::Untrusted { detail: format!("not sent: {}", self.words.plain(&words)) };
+        }
         let words = self.words.plain(&http::chain(error));
         let status = error.status().map(u16::from);
         if error.is_permanent() {
@@ -244,10 +252,9 @@ impl Email {
         let addresses = http::resolve(&self.host, self.port, self.is_public_only).await.map_err(Broken::Words)?;
         let began = Instant::now();
         let mut connection = self.connect(&addresses).await?;
-        let tls = || TlsParameters::new_rustls(self.host.clone()).map_err(Broken::Before);
         if self.security == Security::StartTls {
             // Without it nothing is said: a server that offers none may not be the one that is meant.
-            connection.starttls(tls()?, &self.helo).await.map_err(Broken::Before)?;
+            connection.starttls(self.tls()?, &self.helo).await.map_err(Broken::Before)?;
         }
         if let Some((user, password)) = &self.credentials {
             let credentials = Credentials::new(user.clone(), password.expose_secret().to_owned());
@@ -286,11 +293,19 @@ impl Email {
         Ok(cut(&detail, 400))
     }
 
+    fn tls(&self) -> Result<TlsParameters, Broken> {
+        let mut builder = TlsParameters::builder(self.host.clone());
+        if let Some(pem) = &self.authority {
+            builder = builder.add_root_certificate(Certificate::from_pem(pem).map_err(Broken::Before)?);
+        }
+        builder.build_rustls().map_err(Broken::Before)
+    }
+
     async fn connect(&self, addresses: &[SocketAddr]) -> Result<AsyncSmtpConnection, Broken> {
         let mut last = Broken::Words(format!("{} has no address", self.host));
         for address in addresses {
             let tls = match self.security {
-                Security::Tls => Some(TlsParameters::new_rustls(self.host.clone()).map_err(Broken::Before)?),
+                Security::Tls => Some(self.tls()?),
                 Security::StartTls | Security::Plain => None,
             };
             // The address that was checked, and no name that could lead elsewhere by now.

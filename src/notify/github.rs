@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::http::{self, Answer, Client, RETRY_AFTER_MS_MAX, RETRY_AFTER_MS_MIN, Round};
 use super::story::Story;
 use super::tickets::{self, Said, Ticket, Tracker, Turn};
-use super::{Common, Errand, Form, Kind, Knob, Manner, Notifier, PROXY_FROM_ENV, PUBLIC_ONLY, Reader, Receiver, Table, cut};
+use super::{CA, Common, Errand, Form, Kind, Knob, Manner, Notifier, PROXY_FROM_ENV, PUBLIC_ONLY, Reader, Receiver, Table, cut};
 use crate::domain::Time;
 use crate::domain::delivery::{Message, Notice, Outcome, Receipt};
 
@@ -35,6 +35,7 @@ pub const KIND: Kind = Kind {
             form: Form::Url,
             required: false,
         },
+        CA,
         PROXY_FROM_ENV,
         PUBLIC_ONLY,
     ],

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::http::{self, Client, Round};
 use super::story::Story;
 use super::tickets::{self, Said, Ticket, Tracker, Turn};
-use super::{Common, Errand, Form, Kind, Knob, Manner, Notifier, PROXY_FROM_ENV, PUBLIC_ONLY, Reader, Receiver, Table, cut};
+use super::{CA, Common, Errand, Form, Kind, Knob, Manner, Notifier, PROXY_FROM_ENV, PUBLIC_ONLY, Reader, Receiver, Table, cut};
 use crate::domain::Time;
 use crate::domain::delivery::{Message, Outcome, Receipt};
 
@@ -26,6 +26,7 @@ pub const KIND: Kind = Kind {
         Knob { name: "confidential", about: "false: everybody who sees the project reads the evidence", form: Form::Bool, required: false },
         Knob { name: "keep_open", about: "people close issues by hand", form: Form::Bool, required: false },
         Knob { name: "url", about: "https://gitlab.com if left out", form: Form::Url, required: false },
+        CA,
         PROXY_FROM_ENV,
         PUBLIC_ONLY,
     ],

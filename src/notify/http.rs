@@ -72,6 +72,9 @@ pub enum Failure {
     NotSent(String),
     #[error("sent, but the answer was lost: {0}")]
     Lost(String),
+    /// Who answered could not show that he is the one who is meant.
+    #[error("not sent: {0}")]
+    Untrusted(String),
     #[error("cannot be sent: {0}")]
     Unfit(String),
 }
@@ -178,7 +181,11 @@ impl Client {
     }
 
     fn failure(&self, error: reqwest::Error) -> Failure {
+        let host = error.url().and_then(|u| u.host_str().map(str::to_owned)).unwrap_or_default();
         let error = error.without_url();
+        if let Some(words) = distrust(&error, &host) {
+            return Failure::Untrusted(self.plain(&words));
+        }
         let words = self.plain(&chain(&error));
         if error.is_builder() {
             Failure::Unfit(words)
@@ -308,6 +315,7 @@ impl From<Failure> for Outcome {
             Failure::NotSent(_) => Outcome::Retry { status: None, detail, after_ms: None },
             Failure::Lost(_) => Outcome::Uncertain { detail },
             Failure::Unfit(_) => Outcome::Refused { status: None, detail },
+            Failure::Untrusted(_) => Outcome::Untrusted { detail },
         }
     }
 }
@@ -367,8 +375,58 @@ pub fn is_public(url: &Url) -> Result<(), String> {
     place(url.host_str().unwrap_or_default(), true)
 }
 
-// === resolution ===
+// === certificates ===
 
+/// Are these certificates in PEM?
+///
+/// # Errors
+/// In words that follow the key's name.
+pub fn certificates(pem: &[u8]) -> Result<(), String> {
+    match reqwest::Certificate::from_pem_bundle(pem) {
+        Ok(all) if !all.is_empty() => Ok(()),
+        Ok(_) => Err("holds no certificate in PEM".to_owned()),
+        Err(why) => Err(format!("holds no certificate in PEM: {}", chain(&why))),
+    }
+}
+
+/// Why the certificate of `host` was not taken, in words for whoever can mend it; `None` if that was not what went wrong.
+pub fn distrust(error: &(dyn std::error::Error + 'static), host: &str) -> Option<String> {
+    let mut at = Some(error);
+    while let Some(cause) = at {
+        if let Some(rustls::Error::InvalidCertificate(why)) = cause.downcast_ref::<rustls::Error>() {
+            return Some(distrust_words(why, host));
+        }
+        // An error of input or output hides what it was made from from those that only ask for its source; and one lies in another.
+        let inner = cause.downcast_ref::<std::io::Error>().and_then(|e| e.get_ref()).map(|e| e as &(dyn std::error::Error + 'static));
+        at = inner.or_else(|| cause.source());
+    }
+    None
+}
+
+fn distrust_words(why: &rustls::CertificateError, host: &str) -> String {
+    use rustls::CertificateError::{
+        Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet, NotValidYetContext, UnknownIssuer,
+    };
+    let day = |t: &rustls::pki_types::UnixTime| Time(i64::try_from(t.as_secs()).unwrap_or(i64::MAX / 1_000).saturating_mul(SECOND_MS)).rfc3339();
+    match why {
+        ExpiredContext { not_after, .. } => format!("the certificate of {host} was good until {} and is out of date", day(not_after)),
+        Expired => format!("the certificate of {host} is out of date"),
+        NotValidYetContext { time, not_before } => {
+            format!("the certificate of {host} is good from {} on only; by the clock of this machine it is {}", day(not_before), day(time))
+        }
+        NotValidYet => format!("the certificate of {host} is not good yet by the clock of this machine"),
+        NotValidForNameContext { presented, .. } if !presented.is_empty() => {
+            format!("the certificate is not for {host}, but for {}", presented.join(", "))
+        }
+        NotValidForName | NotValidForNameContext { .. } => format!("the certificate is not for {host}"),
+        UnknownIssuer => {
+            format!("the certificate of {host} is signed by nobody whom this machine trusts; a company's own authority is named by ca_file")
+        }
+        other => format!("the certificate of {host} is not taken: {other}"),
+    }
+}
+
+// === resolution ===
 /// The system's resolver, behind which metadata addresses do not exist, and private ones neither where only public are wanted.
 struct Guarded {
     is_public_only: bool,

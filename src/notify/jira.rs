@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use super::http::{self, Answer, Client, Round};
 use super::story::Story;
 use super::tickets::{self, Said, Ticket, Tracker, Turn};
-use super::{Common, Errand, Form, Kind, Knob, Manner, Notifier, PROXY_FROM_ENV, PUBLIC_ONLY, Reader, Receiver, Table, cut};
+use super::{CA, Common, Errand, Form, Kind, Knob, Manner, Notifier, PROXY_FROM_ENV, PUBLIC_ONLY, Reader, Receiver, Table, cut};
 use crate::domain::Time;
 use crate::domain::delivery::{Message, Outcome, Receipt};
 
@@ -41,6 +41,7 @@ pub const KIND: Kind = Kind {
         Knob { name: "reopen_transition", about: "name of the transition when an incident is back", form: Form::Text, required: false },
         Knob { name: "resolution", about: "name of the resolution that the transition at the end wants", form: Form::Text, required: false },
         Knob { name: "api", about: "3 (Cloud) or 2 (Data Center); told by the host if left out", form: Form::Text, required: false },
+        CA,
         PROXY_FROM_ENV,
         PUBLIC_ONLY,
     ],

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::http::{self, Client, Round};
 use super::story::{self, Story};
-use super::{Act, Common, Errand, Form, Kind, Knob, Manner, Notifier, PROXY_FROM_ENV, PUBLIC_ONLY, Reader, Receiver, Table, cut, nothing_to_say};
+use super::{Act, CA, Common, Errand, Form, Kind, Knob, Manner, Notifier, PROXY_FROM_ENV, PUBLIC_ONLY, Reader, Receiver, Table, cut, nothing_to_say};
 use crate::domain::Time;
 use crate::domain::delivery::{Message, Outcome, Receipt};
 
@@ -31,6 +31,7 @@ pub const KIND: Kind = Kind {
             form: Form::Url,
             required: false,
         },
+        CA,
         PROXY_FROM_ENV,
         PUBLIC_ONLY,
     ],

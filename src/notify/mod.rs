@@ -210,7 +210,8 @@ pub enum Act {
 impl Act {
     pub fn of(message: &Message) -> Act {
         match message.notice {
-            Notice::Opened | Notice::Escalated | Notice::Reopened => Act::Trigger,
+            // A deadline rings although the incident is over.
+            Notice::Opened | Notice::Escalated | Notice::Reopened | Notice::Reminder => Act::Trigger,
             // What is learned of an incident that is over must not open it again on somebody's telephone.
             Notice::Updated if message.incident.state.is_live() => Act::Trigger,
             Notice::Updated => Act::Nothing,
@@ -385,7 +386,8 @@ impl<'a> Reader<'a> {
 
     fn client(&mut self, common: &Common, secrets: Vec<SecretString>) -> Option<http::Client> {
         let (proxy_from_env, is_public_only) = (self.bool(PROXY_FROM_ENV.name), self.bool(PUBLIC_ONLY.name));
-        match http::Client::new(&common.version, proxy_from_env, is_public_only, secrets) {
+        let pem = self.authority();
+        match http::Client::with_authority(&common.version, proxy_from_env, is_public_only, secrets, pem.as_deref()) {
             Ok(client) => Some(client),
             Err(why) => {
                 self.problem("url", why);
@@ -393,7 +395,29 @@ impl<'a> Reader<'a> {
             }
         }
     }
+
+    /// One more certificate authority, in PEM; it is known to be one.
+    fn authority(&mut self) -> Option<Vec<u8>> {
+        use secrecy::ExposeSecret as _;
+        let pem = self.secret(CA.name)?.expose_secret().as_bytes().to_vec();
+        match http::certificates(&pem) {
+            Ok(()) => Some(pem),
+            Err(why) => {
+                let key = if self.table.contains_key(CA.name) { CA.name.to_owned() } else { format!("{}_file", CA.name) };
+                self.problem(&key, format!("{key} {why}"));
+                None
+            }
+        }
+    }
 }
+
+/// A knob that every kind which speaks TLS has. It is no secret, but is given in the same two ways.
+pub const CA: Knob = Knob {
+    name: "ca",
+    about: "a certificate authority that is trusted beside those of this machine, in PEM; usually ca_file",
+    form: Form::Secret,
+    required: false,
+};
 
 /// A knob that every kind which speaks HTTP has.
 const PROXY_FROM_ENV: Knob = Knob {

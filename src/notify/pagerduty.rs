@@ -14,8 +14,8 @@ use serde_json::{Map, Value, json};
 use sha2::Sha256;
 
 use super::http::{self, Answer, Client};
-use super::{Act, Common, Errand, Form, Kind, Knob, Manner, Notifier, PROXY_FROM_ENV, PUBLIC_ONLY, Reader, Receiver, Table, cut, nothing_to_say};
-use crate::domain::delivery::{Message, Outcome, Receipt};
+use super::{Act, CA, Common, Errand, Form, Kind, Knob, Manner, Notifier, PROXY_FROM_ENV, PUBLIC_ONLY, Reader, Receiver, Table, cut, nothing_to_say};
+use crate::domain::delivery::{Message, Notice, Outcome, Receipt};
 use crate::domain::{Severity, Time};
 
 pub const KIND: Kind = Kind {
@@ -35,6 +35,7 @@ pub const KIND: Kind = Kind {
             form: Form::Secret,
             required: false,
         },
+        CA,
         PROXY_FROM_ENV,
         PUBLIC_ONLY,
     ],
@@ -155,8 +156,12 @@ impl PagerDuty {
             body["links"] = json!([{"href": href, "text": "Evidence"}]);
         }
         if action == "trigger" {
+            let summary = match message.notice {
+                Notice::Reminder => format!("To be reported: {}; {}", crate::respond::duties::words(incident, message.at), incident.title),
+                _ => incident.title.clone(),
+            };
             let mut payload = json!({
-                "summary": cut(&incident.title, SUMMARY_CHARS_MAX),
+                "summary": cut(&summary, SUMMARY_CHARS_MAX),
                 "source": cut(&format!("{}/{}", incident.key.environment, incident.key.model), FIELD_CHARS_MAX),
                 "severity": severity(incident.severity),
                 "timestamp": incident.onset.at.rfc3339(),
@@ -305,7 +310,6 @@ fn shrink(body: &mut Value) {
 mod tests {
     use super::super::fixtures::{common, message};
     use super::*;
-    use crate::domain::delivery::Notice;
     use crate::domain::incident::Exemplar;
 
     const KEY: &str = "0123456789abcdef0123456789abcdef";

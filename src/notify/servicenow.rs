@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::http::{self, Client, Round};
 use super::story::Story;
 use super::tickets::{self, Said, Ticket, Tracker, Turn};
-use super::{Common, Errand, Form, Kind, Knob, Manner, Notifier, PROXY_FROM_ENV, PUBLIC_ONLY, Reader, Receiver, Table, cut};
+use super::{CA, Common, Errand, Form, Kind, Knob, Manner, Notifier, PROXY_FROM_ENV, PUBLIC_ONLY, Reader, Receiver, Table, cut};
 use crate::domain::Time;
 use crate::domain::delivery::{Message, Outcome, Receipt};
 
@@ -34,6 +34,7 @@ pub const KIND: Kind = Kind {
         },
         Knob { name: "close_code", about: "what the instance permits; Solution provided if left out", form: Form::Text, required: false },
         Knob { name: "keep_open", about: "people resolve records by hand", form: Form::Bool, required: false },
+        CA,
         PROXY_FROM_ENV,
         PUBLIC_ONLY,
     ],

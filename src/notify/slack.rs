@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::http::{self, Answer, Client, Round};
 use super::story::Story;
 use super::tickets::mark;
-use super::{Common, Errand, Form, Kind, Knob, Manner, Notifier, PROXY_FROM_ENV, PUBLIC_ONLY, Reader, Receiver, Repeat, Table, cut};
+use super::{CA, Common, Errand, Form, Kind, Knob, Manner, Notifier, PROXY_FROM_ENV, PUBLIC_ONLY, Reader, Receiver, Repeat, Table, cut};
 use crate::domain::Time;
 use crate::domain::delivery::{Message, Notice, Outcome, Receipt};
 
@@ -34,6 +34,7 @@ pub const KIND: Kind = Kind {
         },
         Knob { name: "webhook_url", about: "an incoming webhook in place of token and channel; cannot update", form: Form::Secret, required: false },
         Knob { name: "url", about: "the Web API; https://slack.com/api if left out", form: Form::Url, required: false },
+        CA,
         PROXY_FROM_ENV,
         PUBLIC_ONLY,
     ],
@@ -317,15 +318,20 @@ fn is_worth_a_line(message: &Message) -> bool {
     match message.notice {
         // The message itself says that it was opened.
         Notice::Opened | Notice::Updated | Notice::Recovering => false,
-        Notice::Acknowledged | Notice::Escalated | Notice::Mitigated | Notice::Resolved | Notice::Reopened | Notice::Merged | Notice::Suppressed => {
-            true
-        }
+        Notice::Acknowledged
+        | Notice::Escalated
+        | Notice::Mitigated
+        | Notice::Resolved
+        | Notice::Reopened
+        | Notice::Merged
+        | Notice::Suppressed
+        | Notice::Reminder => true,
     }
 }
 
 /// What calls people is shown in the channel as well.
 fn reply(post: &Post, story: &Story, message: &Message) -> Value {
-    let is_broadcast = matches!(message.notice, Notice::Escalated | Notice::Reopened);
+    let is_broadcast = matches!(message.notice, Notice::Escalated | Notice::Reopened | Notice::Reminder);
     let text = format!("*{}* {}\n_{}_", escape(&story.headline), escape(&story.news), escape(&mark(message)));
     json!({"channel": post.channel, "thread_ts": post.ts, "reply_broadcast": is_broadcast, "text": text, "unfurl_links": false})
 }

@@ -7,6 +7,7 @@
 use super::{Common, cut};
 use crate::domain::delivery::{Message, Notice};
 use crate::domain::incident::Incident;
+use crate::respond::duties;
 
 /// Characters of one fact.
 const FACT_CHARS_MAX: usize = 700;
@@ -110,6 +111,7 @@ fn news(message: &Message) -> String {
         Notice::Reopened => format!("It is back, {since}."),
         Notice::Merged => "Merged into another incident.".to_owned(),
         Notice::Suppressed => "Suppressed: it was no incident.".to_owned(),
+        Notice::Reminder => format!("To be reported: {}. No legal advice.", duties::words(incident, message.at)),
     }
 }
 

@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 
 use super::http::{self, Client};
 use super::story::Story;
-use super::{Common, Errand, Form, Kind, Knob, Manner, Notifier, PROXY_FROM_ENV, PUBLIC_ONLY, Reader, Receiver, Repeat, Table, cut};
+use super::{CA, Common, Errand, Form, Kind, Knob, Manner, Notifier, PROXY_FROM_ENV, PUBLIC_ONLY, Reader, Receiver, Repeat, Table, cut};
 use crate::domain::Time;
 use crate::domain::delivery::{Outcome, Receipt};
 
 pub const KIND: Kind = Kind {
     name: "teams",
     about: "Microsoft Teams, by the url of a workflow: a card for every news",
-    knobs: &[Knob { name: "url", about: "the workflow's url, with its sig", form: Form::Secret, required: true }, PROXY_FROM_ENV, PUBLIC_ONLY],
+    knobs: &[Knob { name: "url", about: "the workflow's url, with its sig", form: Form::Secret, required: true }, CA, PROXY_FROM_ENV, PUBLIC_ONLY],
     build,
 };
 

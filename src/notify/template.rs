@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::http::Client;
 use super::story::{Story, line};
 use super::webhook::{OWN_HEADERS, message_id, standard};
-use super::{Act, Common, Errand, Form, Kind, Knob, Manner, Notifier, PROXY_FROM_ENV, PUBLIC_ONLY, Reader, Receiver, Table, nothing_to_say};
+use super::{Act, CA, Common, Errand, Form, Kind, Knob, Manner, Notifier, PROXY_FROM_ENV, PUBLIC_ONLY, Reader, Receiver, Table, nothing_to_say};
 use crate::domain::Time;
 use crate::domain::alarm::Onset;
 use crate::domain::delivery::{Delivery, Message, Notice, Outcome, Receipt};
@@ -39,6 +39,7 @@ pub const KIND: Kind = Kind {
         Knob { name: "content_type", about: "application/json if left out; then the body must be JSON", form: Form::Text, required: false },
         Knob { name: "headers", about: "headers that are added to every request", form: Form::Map, required: false },
         Knob { name: "bearer_token", about: "for bearer authentication", form: Form::Secret, required: false },
+        CA,
         PROXY_FROM_ENV,
         PUBLIC_ONLY,
     ],

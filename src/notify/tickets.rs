@@ -127,7 +127,9 @@ async fn steps(
     let turn = match message.notice {
         Notice::Resolved | Notice::Merged | Notice::Suppressed => Some(Turn::Close),
         Notice::Reopened => Some(Turn::Reopen),
-        Notice::Opened | Notice::Updated | Notice::Acknowledged | Notice::Escalated | Notice::Mitigated | Notice::Recovering => None,
+        Notice::Opened | Notice::Updated | Notice::Acknowledged | Notice::Escalated | Notice::Mitigated | Notice::Recovering | Notice::Reminder => {
+            None
+        }
     };
     if let Some(turn) = turn {
         let story = Story::of(message, common, false);

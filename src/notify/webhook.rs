@@ -20,11 +20,11 @@ use sha2::Sha256;
 
 use super::http::Client;
 use super::{
-    Act, Common, Errand, Form, Kind, Knob, Manner, Notifier, PROXY_FROM_ENV, PUBLIC_ONLY, Reader, Receiver, Table, alertmanager, cut, kafka,
+    Act, CA, Common, Errand, Form, Kind, Knob, Manner, Notifier, PROXY_FROM_ENV, PUBLIC_ONLY, Reader, Receiver, Table, alertmanager, cut, kafka,
     nothing_to_say,
 };
 use crate::domain::Time;
-use crate::domain::delivery::{Message, Outcome, Receipt};
+use crate::domain::delivery::{Message, Notice, Outcome, Receipt};
 use crate::domain::series::StableHash;
 
 pub const KIND: Kind = Kind {
@@ -40,6 +40,7 @@ pub const KIND: Kind = Kind {
         },
         Knob { name: "headers", about: "headers that are added to every request", form: Form::Map, required: false },
         Knob { name: "format", about: "standard (the default), alertmanager or cloudevents (structured)", form: Form::Text, required: false },
+        CA,
         PROXY_FROM_ENV,
         PUBLIC_ONLY,
     ],
@@ -266,6 +267,9 @@ pub(super) fn standard(message: &Message, common: &Common) -> Value {
             "ci95": [change.low, change.high], "unit": finding.unit.as_str(),
         });
     }
+    if message.notice == Notice::Reminder {
+        doc["reminder"] = cut(&crate::respond::duties::words(incident, message.at), TEXT_CHARS_MAX).into();
+    }
     json!({
         "type": format!("incident.{}", message.notice.as_str()),
         "timestamp": message.at.rfc3339(),
@@ -313,7 +317,6 @@ fn alertmanager_body(message: &Message, receiver: &str, common: &Common) -> Opti
 mod tests {
     use super::super::fixtures::{common, message, table};
     use super::*;
-    use crate::domain::delivery::Notice;
 
     const SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 

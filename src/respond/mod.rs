@@ -8,12 +8,14 @@
 use std::collections::BTreeMap;
 
 use crate::domain::incident::IncidentKey;
-use crate::domain::response::{Action, Draft, Response, Step, Timer, TimerKind};
+use crate::domain::response::{Action, Draft, Response, Standing, Step, Timer, TimerKind};
 use crate::domain::time::{HOUR_MS, MINUTE_MS};
 use crate::domain::{Category, Role, Segment, Severity, StepKind, StepState, Time};
 
+pub mod duties;
 pub mod steps;
 
+pub use duties::{Dutied, DutyCommand};
 pub use steps::{StepCommand, Stepped, automatic, forbids, undone_at_recovery};
 
 /// How long a plan holds unless the runbook says otherwise: what was read a quarter of an hour ago may be so no longer.
@@ -53,7 +55,7 @@ pub struct Level {
 pub struct LegalClock {
     pub name: String,
     pub words: String,
-    pub hours: i64,
+    pub after_ms: i64,
     pub categories: Vec<Category>,
     pub checked_on: String,
 }
@@ -170,7 +172,7 @@ impl Settings {
                 words,
             });
             if let Some(draft) = &template.draft {
-                out.drafts.push(Draft { name: template.id.clone(), text: fill(draft).unwrap_or_else(|_| draft.clone()) });
+                out.drafts.push(Draft { name: template.id.clone(), text: fill(draft).unwrap_or_else(|_| draft.clone()), ..Draft::default() });
             }
         }
         out
@@ -181,13 +183,20 @@ impl Settings {
         let mut out = Vec::new();
         if scene.pages {
             let levels = self.escalation.iter().filter(fits);
-            out.extend(levels.map(|l| Timer { what: TimerKind::Escalate { to: l.to.clone() }, after_ms: l.after_ms, due: None }));
+            out.extend(levels.map(|l| Timer {
+                what: TimerKind::Escalate { to: l.to.clone() },
+                after_ms: l.after_ms,
+                due: None,
+                standing: Standing::default(),
+            }));
         }
+        let legal = self.people.get("legal").cloned().unwrap_or_default();
         let clocks = self.clocks.iter().filter(|c| scene.exposed && c.categories.contains(&scene.key.category));
         out.extend(clocks.map(|c| Timer {
-            what: TimerKind::Legal { name: c.name.clone(), words: c.words.clone(), checked_on: c.checked_on.clone() },
-            after_ms: c.hours * HOUR_MS,
+            what: TimerKind::Legal { name: c.name.clone(), words: c.words.clone(), checked_on: c.checked_on.clone(), to: legal.clone() },
+            after_ms: c.after_ms,
             due: None,
+            standing: Standing::default(),
         }));
         out
     }
@@ -238,11 +247,17 @@ pub fn joined(before: &Response, new: &Response) -> Response {
     let kept: Vec<&Step> = before.steps.iter().filter(|s| begun(s) || new.step(&s.id).is_none()).collect();
     let mut steps: Vec<Step> = new.steps.iter().filter(|s| !kept.iter().any(|k| k.id == s.id)).cloned().collect();
     steps.extend(kept.into_iter().cloned());
-    let mut timers = new.timers.clone();
-    timers.extend(
-        before.timers.iter().filter(|t| matches!(t.what, TimerKind::Legal { .. })).filter(|t| !new.timers.iter().any(|n| n.what == t.what)).cloned(),
-    );
-    Response { steps, timers, level: 0, ..new.clone() }
+    // A deadline does not move because things became worse.
+    let clocks: Vec<Timer> = before.timers.iter().filter(|t| t.clock().is_some()).cloned().collect();
+    let is_new = |t: &&Timer| t.clock().is_none() || !clocks.iter().any(|c| c.clock() == t.clock());
+    let mut timers: Vec<Timer> = new.timers.iter().filter(is_new).cloned().collect();
+    timers.extend(clocks);
+    // Nor is what a person has written lost.
+    let touched = |d: &&Draft| d.edited.is_some() || !d.sent.is_empty();
+    let papers: Vec<&Draft> = before.drafts.iter().filter(|d| touched(d) || !new.drafts.iter().any(|n| n.name == d.name)).collect();
+    let mut drafts: Vec<Draft> = new.drafts.iter().filter(|d| !papers.iter().any(|p| p.name == d.name)).cloned().collect();
+    drafts.extend(papers.into_iter().cloned());
+    Response { steps, timers, drafts, level: 0, ..new.clone() }
 }
 
 #[cfg(test)]

@@ -17,11 +17,12 @@ use axum::{Extension, Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::backend::{Audited, CommandError, HearError, IncidentFilter, IncidentPage, PersonCommand};
+use super::backend::{ActionResult, Audited, CommandError, HearError, IncidentFilter, IncidentPage, PersonCommand};
 use super::roles::Caller;
 use super::{Detail, Shared, Web};
-use crate::domain::{Category, ClosedAs, IncidentState, Severity, Time};
+use crate::domain::{Category, ClockState, ClosedAs, IncidentState, Severity, Time};
 use crate::engine::view::SeriesView;
+use crate::respond::DutyCommand;
 
 /// Items of one page of a list.
 const LIMIT_DEFAULT: usize = 50;
@@ -40,6 +41,7 @@ pub fn routes() -> Router<Arc<Web>> {
         .route("/api/v1/incidents/{id}", get(incident))
         .route("/api/v1/incidents/{id}/{verb}", post(command))
         .route("/api/v1/receivers/{name}/events", post(hear))
+        .route("/api/v1/actions/{id}/result", post(result))
         .route("/api/v1/models", get(models))
         .route("/api/v1/series", get(series))
         .route("/api/v1/series/{id}/points", get(points))
@@ -195,6 +197,16 @@ pub struct CommandBody {
     /// The incident that tells of this one from now on.
     pub into: String,
     pub until: Option<Time>,
+    /// Of a draft: its name; may be left out where there is one.
+    pub draft: String,
+    /// To whom a draft was sent.
+    pub to: String,
+    /// Of a duty to report: its name; may be left out where there is one.
+    pub clock: String,
+    /// What the clock is from now on: `started`, `met` or `waived`.
+    pub state: String,
+    /// Since when a clock that is started runs.
+    pub from: Option<Time>,
 }
 
 /// A severity as JSON or a form writes it.
@@ -206,14 +218,32 @@ pub enum Level {
 }
 
 /// Verbs of [`PersonCommand`].
-pub const VERBS: [&str; 13] =
-    ["acknowledge", "mitigate", "resolve", "reopen", "note", "severity", "plan", "approve", "undo", "done", "merge", "split", "suppress"];
+pub const VERBS: [&str; 16] = [
+    "acknowledge",
+    "mitigate",
+    "resolve",
+    "reopen",
+    "note",
+    "severity",
+    "plan",
+    "approve",
+    "undo",
+    "done",
+    "merge",
+    "split",
+    "suppress",
+    "draft",
+    "sent",
+    "clock",
+];
 
 impl CommandBody {
     /// For the audit.
     pub fn detail(&self, caller: &Caller) -> Detail {
         let parts = [("by", caller.by(&self.by)), ("as", self.closed_as.clone()), ("step", self.step.clone()), ("plan", self.plan.clone())];
-        let words = [("why", &self.why), ("text", &self.text)].map(|(name, t)| (name, t.clone()));
+        let words =
+            [("draft", &self.draft), ("to", &self.to), ("clock", &self.clock), ("state", &self.state), ("why", &self.why), ("text", &self.text)]
+                .map(|(name, t)| (name, t.clone()));
         let all: Vec<String> = parts.into_iter().chain(words).filter(|(_, v)| !v.is_empty()).map(|(name, v)| format!("{name}={v}")).collect();
         Detail(all.join(" "))
     }
@@ -233,6 +263,9 @@ impl CommandBody {
             ("why", &self.why, TEXT_CHARS_MAX),
             ("text", &self.text, TEXT_CHARS_MAX),
             ("step", &self.step, NAME_CHARS_MAX),
+            ("draft", &self.draft, NAME_CHARS_MAX),
+            ("to", &self.to, TEXT_CHARS_MAX),
+            ("clock", &self.clock, NAME_CHARS_MAX),
         ] {
             if text.chars().count() > most {
                 return Err(Problem::member(name, format!("at most {most} characters")));
@@ -260,6 +293,20 @@ impl CommandBody {
                 return Err(Problem::member("plan", "the hash of the plan that you saw is needed; it stands in incident.response.steps[].plan.hash"));
             }
             "approve" => PersonCommand::Approve { by, role: caller.role, step: self.step, plan: self.plan.trim().to_owned() },
+            "draft" if self.text.trim().is_empty() => return Err(Problem::member("text", "the draft as it shall be is needed")),
+            "draft" => PersonCommand::Duty(DutyCommand::Edit { by, draft: self.draft, text: self.text }),
+            "sent" if self.to.trim().is_empty() => return Err(Problem::member("to", "to whom it was sent is needed")),
+            "sent" => PersonCommand::Duty(DutyCommand::Sent { by, draft: self.draft, to: self.to }),
+            "clock" => {
+                let to = self.state.parse::<ClockState>().map_err(|e| Problem::member("state", e.to_string()))?;
+                if to == ClockState::Suggested {
+                    return Err(Problem::member("state", "started, met or waived"));
+                }
+                if !to.runs() && why.trim().is_empty() {
+                    return Err(Problem::member("why", "the reason is kept; it is what will be asked for"));
+                }
+                PersonCommand::Duty(DutyCommand::Clock { by, clock: self.clock, to, why, from: self.from })
+            }
             "undo" => PersonCommand::Undo { by, role: caller.role, step: self.step },
             "done" if self.step.trim().is_empty() => return Err(Problem::member("step", "which step is done?")),
             "done" => PersonCommand::Done { by, step: self.step, why },
@@ -335,6 +382,31 @@ async fn hear(State(web): Shared, Path(name): Path<String>, headers: HeaderMap, 
             Ok((StatusCode::ACCEPTED, Json(json!({"status": done}))).into_response())
         }
         Err(HearError::Unsigned) => Err(Problem::new(StatusCode::UNAUTHORIZED, HearError::Unsigned.to_string())),
+        Err(HearError::Unavailable(why)) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, why)),
+    }
+}
+
+/// What became of an action that was accepted.
+async fn result(State(web): Shared, Path(id): Path<String>, headers: HeaderMap, body: Bytes) -> Answer<Response> {
+    let header = |name: &str| headers.get(name).and_then(|s| s.to_str().ok()).unwrap_or_default().to_owned();
+    let told = ActionResult {
+        id: id.clone(),
+        message: header("webhook-id"),
+        timestamp: header("webhook-timestamp"),
+        signature: header("webhook-signature"),
+        body: body.to_vec(),
+    };
+    match web.backend.result(told).await {
+        Ok(()) => {
+            let detail = String::from_utf8_lossy(&body).chars().filter(|c| !c.is_control()).take(TEXT_CHARS_MAX / 4).collect();
+            let (who, role, what) = ("an action's endpoint".to_owned(), "action".to_owned(), "brought a result".to_owned());
+            let line = Audited { who, role, what, subject: format!("/api/v1/actions/{id}/result"), detail };
+            if let Err(why) = web.backend.audit(line).await {
+                tracing::error!(why = %why, action = id, "a result that was brought is not in the audit");
+            }
+            Ok((StatusCode::ACCEPTED, Json(json!({"status": "heard"}))).into_response())
+        }
+        Err(HearError::Unsigned) => Err(Problem::new(StatusCode::UNAUTHORIZED, "nobody waits for this, or it is not signed by who was asked")),
         Err(HearError::Unavailable(why)) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, why)),
     }
 }
@@ -419,7 +491,7 @@ async fn runtime_info(State(web): Shared) -> Answer<Json<Value>> {
 // --- the document ---
 
 /// Method, path, what it does, name of the answer's schema.
-pub const ROUTES: [(&str, &str, &str, &str); 38] = [
+pub const ROUTES: [(&str, &str, &str, &str); 42] = [
     ("get", "/-/healthy", "200 while the process turns; 503 only if a restart would help", ""),
     ("get", "/-/ready", "200 when it can do its work, else 503; the reasons either way", "Readiness"),
     ("post", "/-/reload", "Reads the configuration again; 400 says what is wrong with it", ""),
@@ -438,6 +510,12 @@ pub const ROUTES: [(&str, &str, &str, &str); 38] = [
         "What a receiver tells by itself: PagerDuty's webhooks (v3), signed; 202 when it is written down",
         "",
     ),
+    (
+        "post",
+        "/api/v1/actions/{id}/result",
+        "What became of an action that was `accepted`, brought by its endpoint and signed with its secret; `id` is its idempotency key",
+        "",
+    ),
     ("post", "/api/v1/incidents/{id}/plan", "Looks again at what `step` would change, and changes nothing", "Incident"),
     ("post", "/api/v1/incidents/{id}/approve", "Carries `step` out, once, if `plan` is still the hash of its plan", "Incident"),
     ("post", "/api/v1/incidents/{id}/undo", "Brings back what `step` changed", "Incident"),
@@ -445,6 +523,14 @@ pub const ROUTES: [(&str, &str, &str, &str); 38] = [
     ("post", "/api/v1/incidents/{id}/merge", "It has the same cause as the incident `into`, which tells of it from now on", "Incident"),
     ("post", "/api/v1/incidents/{id}/split", "It stands for itself after all", "Incident"),
     ("post", "/api/v1/incidents/{id}/suppress", "Nobody is called for it before `until`", "Incident"),
+    ("post", "/api/v1/incidents/{id}/draft", "Changes the text of `draft` for users to `text`", "Incident"),
+    ("post", "/api/v1/incidents/{id}/sent", "A person has sent `draft`, and says `to` whom", "Incident"),
+    (
+        "post",
+        "/api/v1/incidents/{id}/clock",
+        "A person's word on the duty to report `clock`: `state` is `started` (`from` a time on), `met` or `waived`, with `why`",
+        "Incident",
+    ),
     ("get", "/api/v1/silences", "Silences: on, to come, and over for less than a day", "Holds"),
     ("post", "/api/v1/silences", "Nobody is called for what fits `match`, before `until`", "Hold"),
     ("post", "/api/v1/silences/{id}/expire", "Ends a silence before its time", "Hold"),
@@ -547,7 +633,8 @@ fn schemas() -> Value {
         "Command": {"type": "object", "required": ["by"], "additionalProperties": false, "properties": {
             "by": {"type": "string", "maxLength": NAME_CHARS_MAX}, "why": {"type": "string", "maxLength": TEXT_CHARS_MAX},
             "step": {"type": "string", "maxLength": NAME_CHARS_MAX}, "plan": text,
-            "as": {"enum": ClosedAs::NAMES}, "text": {"type": "string", "maxLength": TEXT_CHARS_MAX}, "into": text, "until": time}},
+            "as": {"enum": ClosedAs::NAMES}, "text": {"type": "string", "maxLength": TEXT_CHARS_MAX}, "into": text, "until": time,
+            "draft": text, "to": text, "clock": text, "state": {"enum": ClockState::NAMES}, "from": time}},
         "Hold": {"type": "object", "properties": {"id": text, "kind": {"enum": ["silence", "maintenance"]}, "matcher": {"type": "object"},
             "from": time, "until": time, "by": text, "why": text, "harm": {"type": "boolean"}}},
         "Holds": list("Hold"),
@@ -578,9 +665,15 @@ fn schemas() -> Value {
                 "plan": {"type": ["object", "null"], "properties": {"hash": text, "expires_at": time, "request": text, "change": text}},
                 "approvals": {"type": "array", "items": {"type": "object", "properties": {"by": text, "at": time}}}}}},
             "timers": {"type": "array", "items": {"type": "object"}},
-            "drafts": {"type": "array", "items": {"type": "object", "properties": {"name": text, "text": text}}}}},
+            "drafts": {"type": "array", "items": {"type": "object", "properties": {"name": text, "text": text, "edited": {"type": ["object", "null"]},
+                "sent": {"type": "array", "items": {"type": "object", "properties": {"by": text, "at": time, "to": text, "text": text}}}}}}}},
+        "Clock": {"type": "object", "description": "A duty to report, and what is left of its time", "properties": {
+            "name": text, "words": text, "state": {"enum": ClockState::NAMES}, "due": time_or_none, "seconds_left": {"type": ["integer", "null"]},
+            "decided": {"type": ["object", "null"], "properties": {"by": text, "at": time, "why": text}}, "begun_with": {"type": ["string", "null"]},
+            "checked_on": text}},
         "IncidentPage": {"type": "object", "properties": {"incident": {"$ref": "#/components/schemas/Incident"},
-            "timeline": {"type": "array", "items": {"type": "object"}}, "deliveries": {"type": "array", "items": {"type": "object"}}}},
+            "timeline": {"type": "array", "items": {"type": "object"}}, "deliveries": {"type": "array", "items": {"type": "object"}},
+            "clocks": {"type": "array", "items": {"$ref": "#/components/schemas/Clock"}}}},
         "Incidents": list("Incident"),
         "Model": {"type": "object", "properties": {"model": text, "environment": text, "owner": {"type": ["string", "null"]},
             "versions": {"type": "array", "items": text}, "segments": {"type": "array", "items": text}, "events": count, "last_event_at": time_or_none,

@@ -5,8 +5,10 @@ use serde::Serialize;
 
 use super::holds::NewHold;
 use crate::domain::incident::{Incident, TimelineEntry};
-use crate::domain::{ClosedAs, Hold, Role, Severity, Signal, Time};
+use crate::domain::response::{Decided, Timer, TimerKind};
+use crate::domain::{ClockState, ClosedAs, Hold, Role, Severity, Signal, Time};
 use crate::engine::view::{BaselineView, EngineView, ModelView, SeriesPage, SeriesView};
+use crate::respond::{DutyCommand, duties};
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct IncidentFilter {
@@ -26,6 +28,43 @@ pub struct IncidentPage {
     pub incident: Incident,
     pub timeline: Vec<TimelineEntry>,
     pub deliveries: Vec<DeliveryRow>,
+    /// Duties to report, with what is left of their time at the moment of the answer.
+    pub clocks: Vec<ClockRow>,
+}
+
+/// How a duty to report stands.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ClockRow {
+    pub name: String,
+    pub words: String,
+    pub state: ClockState,
+    pub due: Option<Time>,
+    /// Negative when its time is over; none when nothing is counted any more.
+    pub seconds_left: Option<i64>,
+    pub decided: Option<Decided>,
+    /// The incident that it began with, if that was another one.
+    pub begun_with: Option<String>,
+    pub checked_on: String,
+}
+
+impl ClockRow {
+    /// Those of an incident, as they stand now.
+    pub fn of(incident: &Incident, now: Time) -> Vec<ClockRow> {
+        let row = |t: &Timer| match &t.what {
+            TimerKind::Escalate { .. } => None,
+            TimerKind::Legal { name, words, checked_on, .. } => Some(ClockRow {
+                name: name.clone(),
+                words: words.clone(),
+                state: t.standing.state,
+                due: t.due,
+                seconds_left: t.due.filter(|_| duties::is_running(incident, t)).map(|due| due.since_ms(now).div_euclid(1_000)),
+                decided: t.standing.decided.clone(),
+                begun_with: t.standing.begun_with.clone(),
+                checked_on: checked_on.clone(),
+            }),
+        };
+        incident.response.timers.iter().filter_map(row).collect()
+    }
 }
 
 /// Who was told what and when.
@@ -105,6 +144,8 @@ pub enum PersonCommand {
         why: String,
         until: Time,
     },
+    /// Of a draft or a duty to report.
+    Duty(DutyCommand),
     /// How bad it is, over what triage says.
     SetSeverity {
         by: String,
@@ -159,6 +200,17 @@ pub enum CommandError {
     Refused(String),
     #[error("{0}")]
     Unavailable(String),
+}
+
+/// The result of an action, with the headers by which it is signed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ActionResult {
+    /// Of the call.
+    pub id: String,
+    pub message: String,
+    pub timestamp: String,
+    pub signature: String,
+    pub body: Vec<u8>,
 }
 
 /// Why a receiver that tells us something is not heard.
@@ -226,6 +278,10 @@ pub trait Backend: Send + Sync {
     /// What a receiver tells us by itself, such as that somebody has acknowledged over there. Durable when it returns; the answer
     /// says what was done.
     async fn hear(&self, _receiver: &str, _signature: &str, _body: &[u8]) -> Result<String, HearError> {
+        Err(HearError::Unsigned)
+    }
+    /// The result of an action that was accepted, brought by whoever carried it out.
+    async fn result(&self, _told: ActionResult) -> Result<(), HearError> {
         Err(HearError::Unsigned)
     }
     /// Who may come in; empty: whoever is on this machine.

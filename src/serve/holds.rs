@@ -15,7 +15,7 @@ use super::api::{NAME_CHARS_MAX, Problem, TEXT_CHARS_MAX};
 use super::roles::Caller;
 use super::{Detail, Shared, Web};
 use crate::domain::time::DAY_MS;
-use crate::domain::{Hold, HoldKind, Matcher, Time};
+use crate::domain::{BY_CONFIGURATION, Hold, HoldKind, Matcher, Time};
 
 /// Longest that anything may be held: what lasts longer is a setting, not a silence.
 const HOLD_MS_MAX: i64 = 90 * DAY_MS;
@@ -56,31 +56,52 @@ struct Body {
 
 impl Body {
     fn hold(self, kind: HoldKind, now: Time) -> Result<NewHold, Problem> {
-        let by = self.by.trim().to_owned();
-        if by.is_empty() {
-            return Err(Problem::member("by", "who does this is needed"));
-        }
-        for (name, text, most) in [("by", &by, NAME_CHARS_MAX), ("why", &self.why, TEXT_CHARS_MAX)] {
-            if text.chars().count() > most {
-                return Err(Problem::member(name, format!("at most {most} characters")));
-            }
-        }
-        let from = self.from.unwrap_or(now);
-        let Some(until) = self.until else { return Err(Problem::member("until", "when it ends is needed: a hold without an end is forgotten")) };
-        if until <= from || until <= now {
-            return Err(Problem::member("until", "it must end after it begins, and later than now"));
-        }
-        if until.since_ms(from) > HOLD_MS_MAX {
-            return Err(Problem::member("until", "at most 90 days after it begins"));
-        }
-        if self.matcher == Matcher::default() && kind == HoldKind::Silence {
-            return Err(Problem::member(
-                "match",
-                "a silence of everything is not taken; name a model, a category, an environment, a segment or a version",
-            ));
-        }
-        Ok(NewHold { kind, matcher: self.matcher, from, until, by, why: self.why, harm: self.harm })
+        asked(kind, self.matcher, self.from, self.until, self.by, self.why, self.harm, now)
     }
+}
+
+/// A hold as somebody asks for it, if it may be.
+///
+/// # Errors
+/// What is missing or too much, by member.
+#[allow(clippy::too_many_arguments)]
+pub fn asked(
+    kind: HoldKind,
+    matcher: Matcher,
+    from: Option<Time>,
+    until: Option<Time>,
+    by: String,
+    why: String,
+    harm: bool,
+    now: Time,
+) -> Result<NewHold, Problem> {
+    let by = by.trim().to_owned();
+    if by.is_empty() {
+        return Err(Problem::member("by", "who does this is needed"));
+    }
+    if by == BY_CONFIGURATION {
+        return Err(Problem::member("by", "that is the configuration's own name; a person's is needed"));
+    }
+    for (name, text, most) in [("by", &by, NAME_CHARS_MAX), ("why", &why, TEXT_CHARS_MAX)] {
+        if text.chars().count() > most {
+            return Err(Problem::member(name, format!("at most {most} characters")));
+        }
+    }
+    let from = from.unwrap_or(now);
+    let Some(until) = until else { return Err(Problem::member("until", "when it ends is needed: a hold without an end is forgotten")) };
+    if until <= from || until <= now {
+        return Err(Problem::member("until", "it must end after it begins, and later than now"));
+    }
+    if until.since_ms(from) > HOLD_MS_MAX {
+        return Err(Problem::member("until", "at most 90 days after it begins"));
+    }
+    if matcher == Matcher::default() && kind == HoldKind::Silence {
+        return Err(Problem::member(
+            "match",
+            "a silence of everything is not taken; name a model, a category, an environment, a segment or a version",
+        ));
+    }
+    Ok(NewHold { kind, matcher, from, until, by, why, harm })
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -30,8 +30,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use backend::{
-    Audited, Backend, BaselineCommand, CommandError, DeliveryRow, FaultButton, HealthView, HearError, Holder, IncidentFilter, IncidentPage, LagRow,
-    OutboxRow, PersonCommand, Readiness,
+    ActionResult, Audited, Backend, BaselineCommand, ClockRow, CommandError, DeliveryRow, FaultButton, HealthView, HearError, Holder, IncidentFilter,
+    IncidentPage, LagRow, OutboxRow, PersonCommand, Readiness,
 };
 
 pub use baselines::REFERENCE_BYTES_MAX;

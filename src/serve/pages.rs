@@ -17,18 +17,21 @@ use serde::Deserialize;
 use sha2::Digest;
 
 use super::api::{self, CommandBody, IncidentQuery, Level, Problem};
-use super::backend::{CommandError, IncidentFilter, IncidentPage};
+use super::backend::{ClockRow, CommandError, IncidentFilter, IncidentPage};
 use super::roles::Caller;
 use super::{Shared, Web, chart};
 use crate::domain::alarm::Unit;
 use crate::domain::incident::{Estimate, Finding, Incident, Pointer, Spread};
-use crate::domain::response::{Response as Runbook, Step, TimerKind};
-use crate::domain::{Category, DetectorState, IncidentState, Severity, StepState, Time};
+use crate::domain::response::{Draft, Response as Runbook, Step, TimerKind};
+use crate::domain::{Category, ClockState, DetectorState, IncidentState, Severity, StepState, Time};
 use crate::engine::view::{EngineView, Point, SeriesStates, SeriesView};
+use crate::respond::duties;
 use crate::triage::scope;
 
 /// Where the head of every page leads.
-pub const SECTIONS: &[(&str, &str)] = &[("/", "Fleet"), ("/incidents", "Incidents"), ("/health", "Health")];
+pub const SECTIONS: &[(&str, &str)] = &[("/", "Fleet"), ("/incidents", "Incidents"), ("/silences", "Silences"), ("/health", "Health")];
+
+mod quiet;
 
 /// Live incidents shown on the fleet's page; the list has the rest.
 const ALERTS_MAX: usize = 20;
@@ -37,6 +40,7 @@ const TABLE_POINTS_MAX: usize = 60;
 
 pub fn routes() -> Router<Arc<Web>> {
     Router::new()
+        .merge(quiet::routes())
         .route("/", get(fleet))
         .route("/incidents", get(incidents))
         .route("/incidents/{id}", get(incident))
@@ -484,7 +488,11 @@ struct OneIncidentPage<'a> {
     fallback: String,
     runbook: String,
     waits: Vec<String>,
-    drafts: Vec<crate::domain::response::Draft>,
+    drafts: Vec<DraftRow>,
+    /// Somebody was about to write one.
+    drafts_open: bool,
+    drafts_words: String,
+    clocks: Vec<ClockWords>,
     reasons: Vec<crate::domain::incident::Answer>,
     page_words: String,
     affected: String,
@@ -508,6 +516,91 @@ struct OneIncidentPage<'a> {
     timeline: Vec<TimelineRow>,
     deliveries: Vec<ToldRow>,
     exemplars: Vec<ExemplarRow>,
+}
+
+/// A text for users.
+struct DraftRow {
+    name: String,
+    text: String,
+    rows: usize,
+    edited: String,
+    sent: Vec<SentRow>,
+    /// As a person has begun to say it.
+    to: String,
+}
+
+struct SentRow {
+    by: String,
+    to: String,
+    at: When,
+    /// The text has been changed since.
+    differs: bool,
+}
+
+impl DraftRow {
+    fn of(draft: &Draft, form: &IncidentForm, frame: &Frame) -> DraftRow {
+        let is_meant = form.draft == draft.name;
+        let text = if is_meant && !form.text.is_empty() { form.text.clone() } else { draft.text.clone() };
+        DraftRow {
+            rows: (text.lines().map(|l| 1 + l.chars().count() / 90).sum::<usize>() + 1).clamp(3, 20),
+            edited: draft.edited.as_ref().map_or_else(String::new, |e| format!("changed by {}, {}", e.by, ago(e.at, frame.now))),
+            sent: (draft.sent.iter())
+                .map(|s| SentRow { by: s.by.clone(), to: s.to.clone(), at: frame.when(s.at), differs: s.text != draft.text })
+                .collect(),
+            to: if is_meant { form.to.clone() } else { String::new() },
+            name: draft.name.clone(),
+            text,
+        }
+    }
+}
+
+/// A duty to report.
+struct ClockWords {
+    name: String,
+    words: String,
+    state: String,
+    left: String,
+    late: bool,
+    runs: bool,
+    may_start: bool,
+    /// How much of its time is gone.
+    bar: String,
+    note: String,
+}
+
+impl ClockWords {
+    fn of(row: &ClockRow, after_ms: i64, frame: &Frame) -> ClockWords {
+        let runs = row.seconds_left.is_some() || (row.due.is_none() && row.state.runs());
+        let left = match (row.seconds_left, row.due) {
+            (Some(s), _) if s >= 0 => format!("{} left", duties::span(s * 1_000)),
+            (Some(s), _) => format!("{} too late", duties::span(-s * 1_000)),
+            (None, None) if runs => format!("{} from now", duties::span(after_ms)),
+            (None, _) => String::new(),
+        };
+        let gone = row.seconds_left.map_or(0.0, |s| 1.0 - (s * 1_000) as f64 / after_ms.max(1) as f64).clamp(0.0, 1.0);
+        let mut notes = Vec::new();
+        notes.extend(row.due.filter(|_| runs).map(|d| format!("Due {} UTC.", clock(d, frame.now))));
+        notes.extend(row.decided.as_ref().map(|d| {
+            let why = if d.why.is_empty() { String::new() } else { format!(": {}", d.why) };
+            format!("{} by {}, {}{why}.", capital(row.state.as_str()), d.by, ago(d.at, frame.now))
+        }));
+        if row.state == ClockState::Suggested {
+            notes.push("Counted from when the incident was found.".to_owned());
+        }
+        notes.extend(row.begun_with.as_ref().map(|id| format!("Began with {id}.")));
+        notes.push(format!("Looked up on {}.", row.checked_on));
+        ClockWords {
+            name: row.name.clone(),
+            words: row.words.clone(),
+            state: row.state.to_string(),
+            late: row.seconds_left.is_some_and(|s| s < 0),
+            left,
+            runs,
+            may_start: row.state != ClockState::Started,
+            bar: bar(gone, "cause"),
+            note: notes.join(" "),
+        }
+    }
 }
 
 /// The one action that is ready.
@@ -616,15 +709,12 @@ fn waits(runbook: &Runbook, frame: &Frame) -> Vec<String> {
     let line = |t: &crate::domain::response::Timer| {
         let due = t.due.map_or_else(|| "soon".to_owned(), |d| clock(d, frame.now));
         match &t.what {
-            TimerKind::Escalate { to } => format!("If nobody acknowledges by {due} UTC, {} is told.", to.join(", ")),
-            TimerKind::Legal { name, words, checked_on } => {
-                format!(
-                    "{name}: {words}; {due} UTC if it began when this was found. Whether it applies is for a person to say; looked up on {checked_on}, no legal advice."
-                )
-            }
+            TimerKind::Escalate { to } => Some(format!("If nobody acknowledges by {due} UTC, {} is told.", to.join(", "))),
+            // Has a place of its own.
+            TimerKind::Legal { .. } => None,
         }
     };
-    runbook.timers.iter().map(line).collect()
+    runbook.timers.iter().filter_map(line).collect()
 }
 
 struct CauseWords {
@@ -718,7 +808,7 @@ fn show_incident(
     message: Option<String>,
     form: &IncidentForm,
 ) -> Response {
-    let IncidentPage { incident, timeline, deliveries } = found;
+    let IncidentPage { incident, timeline, deliveries, clocks } = found;
     let frame = Frame::new(web, headers, "/incidents", incident.title.clone());
     let told = if incident.paged { "Somebody was paged" } else { "Nobody was paged" };
     let page_words =
@@ -750,10 +840,18 @@ fn show_incident(
         ready: incident.response.ready().filter(|s| s.action.is_some()).map(|s| ReadyStep::of(s, state.is_live(), &frame)),
         steps: incident.response.steps.iter().map(|s| StepRow::of(s, state.is_live())).collect(),
         waits: waits(&incident.response, &frame),
-        owner: incident.response.owner,
-        fallback: incident.response.fallback,
-        runbook: incident.response.runbook,
-        drafts: incident.response.drafts,
+        drafts_open: !form.draft.is_empty(),
+        drafts_words: match incident.response.drafts.iter().filter(|d| !d.sent.is_empty()).count() {
+            0 => String::new(),
+            n => format!("{n} of {} sent", incident.response.drafts.len()),
+        },
+        drafts: incident.response.drafts.iter().map(|d| DraftRow::of(d, form, &frame)).collect(),
+        clocks: (clocks.iter())
+            .map(|row| {
+                let of = incident.response.timers.iter().find(|t| t.clock() == Some(row.name.as_str()));
+                ClockWords::of(row, of.map_or(0, |t| t.after_ms), &frame)
+            })
+            .collect(),
         why: form.why.clone(),
         page_words,
         affected: incident.users_affected.as_ref().map_or_else(|| "Not known: the events name no users.".to_owned(), affected),
@@ -813,6 +911,9 @@ fn show_incident(
                 facts: e.facts.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(", "),
             })
             .collect(),
+        owner: incident.response.owner,
+        fallback: incident.response.fallback,
+        runbook: incident.response.runbook,
         action: incident.action,
         reasons: incident.severity_reasons,
         frame: &frame,
@@ -912,6 +1013,12 @@ struct IncidentForm {
     into: String,
     /// Of `suppress`: for so long.
     hours: Option<i64>,
+    /// Of drafts and duties to report.
+    draft: String,
+    text: String,
+    to: String,
+    clock: String,
+    state: String,
 }
 
 async fn command(
@@ -925,11 +1032,17 @@ async fn command(
     or_problem!(web, headers, web.guard.check_token(&headers, &form.csrf));
     // Browsers end the lines of a text with both characters.
     form.why = form.why.replace("\r\n", "\n");
+    form.text = form.text.replace("\r\n", "\n");
     let body = CommandBody {
         by: form.by.clone(),
         why: form.why.clone(),
         closed_as: form.closed_as.clone(),
-        text: form.why.clone(),
+        text: if verb == "draft" { form.text.clone() } else { form.why.clone() },
+        draft: form.draft.clone(),
+        to: form.to.clone(),
+        clock: form.clock.clone(),
+        state: form.state.clone(),
+        from: None,
         step: form.step.clone(),
         plan: form.plan.clone(),
         severity: Some(Level::Text(form.severity.clone())),

@@ -96,21 +96,29 @@ pub fn needs(method: &Method, path: &str) -> Option<Role> {
     }
     let verb =
         path.strip_prefix("/api/v1/incidents/").or_else(|| path.strip_prefix("/incidents/")).and_then(|rest| rest.split_once('/')).map(|(_, v)| v);
-    if path.starts_with("/api/v1/silences") || path.starts_with("/api/v1/maintenance") {
+    if path.starts_with("/silences") || path.starts_with("/api/v1/silences") || path.starts_with("/api/v1/maintenance") {
         return Some(Role::Responder);
     }
     match verb {
         // Which role a step needs is the runbook's word; it is asked again where it is known.
-        Some("acknowledge" | "mitigate" | "resolve" | "reopen" | "note" | "merge" | "split" | "suppress" | "plan" | "approve" | "undo" | "done") => {
-            Some(Role::Responder)
-        }
+        Some(
+            "acknowledge" | "mitigate" | "resolve" | "reopen" | "note" | "severity" | "merge" | "split" | "suppress" | "plan" | "approve" | "undo"
+            | "done" | "draft" | "sent",
+        ) => Some(Role::Responder),
+        // What is said of the law is not said by whoever happens to be awake.
+        Some("clock") => Some(Role::Approver),
         _ => Some(Role::Admin),
     }
 }
 
-/// Where receivers speak to us: `/api/v1/receivers/<name>/events`. Everything that comes in there is signed or turned away.
+/// Where receivers speak to us, `/api/v1/receivers/<name>/events`, and where results are brought, `/api/v1/actions/<id>/result`.
+/// Everything that comes in there is signed or turned away.
 pub fn is_signed_door(path: &str) -> bool {
-    path.strip_prefix("/api/v1/receivers/").and_then(|rest| rest.strip_suffix("/events")).is_some_and(|name| !name.is_empty() && !name.contains('/'))
+    let doors = [("/api/v1/receivers/", "/events"), ("/api/v1/actions/", "/result")];
+    let is_one = |(before, after): (&str, &str)| {
+        path.strip_prefix(before).and_then(|rest| rest.strip_suffix(after)).is_some_and(|name| !name.is_empty() && !name.contains('/'))
+    };
+    doors.into_iter().any(is_one)
 }
 
 #[cfg(test)]
@@ -131,6 +139,9 @@ mod tests {
             (Method::GET, "/api/v1/status/config", Some(Role::Viewer)),
             (Method::POST, "/api/v1/incidents/inc-1/acknowledge", Some(Role::Responder)),
             (Method::POST, "/incidents/inc-1/approve", Some(Role::Responder)),
+            (Method::POST, "/api/v1/incidents/inc-1/severity", Some(Role::Responder)),
+            (Method::POST, "/api/v1/incidents/inc-1/draft", Some(Role::Responder)),
+            (Method::POST, "/incidents/inc-1/clock", Some(Role::Approver)),
             (Method::POST, "/api/v1/incidents/inc-1/delete", Some(Role::Admin)),
             (Method::POST, "/-/reload", Some(Role::Admin)),
             (Method::PUT, "/-/reload", Some(Role::Admin)),
@@ -138,6 +149,8 @@ mod tests {
             (Method::POST, "/anything/else", Some(Role::Admin)),
             (Method::POST, "/api/v1/receivers/pager/events", None),
             (Method::POST, "/api/v1/receivers/pager/other/events", Some(Role::Admin)),
+            (Method::POST, "/api/v1/actions/inc-1-2-reroute-apply/result", None),
+            (Method::POST, "/api/v1/actions/inc-1/2/result", Some(Role::Admin)),
             (Method::DELETE, "/metrics", Some(Role::Admin)),
         ];
         for (method, path, needed) in rows {

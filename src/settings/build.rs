@@ -38,7 +38,9 @@ pub fn settings(checker: &mut Checker<'_>, root: &Node) -> Settings {
     let runbooks = super::runbooks::load(checker, root, &actions);
     let people = super::people::people(checker, root, &receivers);
     let escalation = super::people::escalation(checker, root, &receivers, &people);
-    let others: Vec<String> = people.values().flatten().chain(escalation.iter().flat_map(|l| &l.to)).cloned().collect();
+    super::fallbacks::check(checker, root, &receivers);
+    let stand_ins = receivers.values().filter_map(|r| r.fallback.as_ref());
+    let others: Vec<String> = people.values().flatten().chain(escalation.iter().flat_map(|l| &l.to)).chain(stand_ins).cloned().collect();
     let tokens = super::people::tokens(checker, root);
     super::people::doors(checker, root, &listen, &tokens);
     let budget = root.get("budget").and_then(|b| b.get("false_pages")).and_then(|n| form::above_zero(n).ok());
@@ -63,7 +65,8 @@ pub fn settings(checker: &mut Checker<'_>, root: &Node) -> Settings {
         actions,
         people,
         escalation,
-        clocks: super::people::clocks(root),
+        clocks: super::people::clocks(checker, root),
+        maintenance: super::windows::windows(checker, root),
         two_people: root.get("approval").and_then(|a| a.get("two_people")).and_then(|n| form::boolean(n).ok()).unwrap_or(false),
         tokens,
         listen,
@@ -291,7 +294,7 @@ fn receivers(checker: &mut Checker<'_>, root: &Node, common: &notify::Common) ->
             continue;
         };
         let mut table = notify::Table::new();
-        for member in entry.value.entries().iter().filter(|e| e.name != "type") {
+        for member in entry.value.entries().iter().filter(|e| e.name != "type" && e.name != super::fallbacks::KEY) {
             let knob = kind.knobs.iter().find(|k| k.name == member.name);
             let json = match knob.map(|k| k.form) {
                 Some(Form::Bool) => form::boolean(&member.value).map_or_else(|_| member.value.to_json(), Into::into),
@@ -302,19 +305,26 @@ fn receivers(checker: &mut Checker<'_>, root: &Node, common: &notify::Common) ->
             table.insert(member.name.clone(), json);
         }
         let is_faulty = checker.problems.iter().any(|p| p.key == path || p.key.strip_prefix(&path).is_some_and(|rest| rest.starts_with('.')));
-        if !is_faulty && let Err(faults) = (kind.build)(&entry.name, common, &table) {
-            for (key, message) in faults {
-                let member = entry.value.entry(&key).or_else(|| entry.value.entry(&format!("{key}_file")));
-                let is_secret = kind.knobs.iter().any(|k| k.name == key && k.form == Form::Secret);
-                let found = member.filter(|_| !is_secret).map(|m| m.value.found()).unwrap_or_default();
-                let at = member.map_or(&entry.key_at, |m| &m.value.at);
-                let key = if key.is_empty() { path.clone() } else { join(&path, &key) };
-                checker.complain(at, &key, found, message, None);
+        let mut publishes = false;
+        let built = (!is_faulty).then(|| (kind.build)(&entry.name, common, &table));
+        match built {
+            None => {}
+            Some(Ok(built)) => publishes = matches!(built, notify::Receiver::State(_)),
+            Some(Err(faults)) => {
+                for (key, message) in faults {
+                    let member = entry.value.entry(&key).or_else(|| entry.value.entry(&format!("{key}_file")));
+                    let is_secret = kind.knobs.iter().any(|k| k.name == key && k.form == Form::Secret);
+                    let found = member.filter(|_| !is_secret).map(|m| m.value.found()).unwrap_or_default();
+                    let at = member.map_or(&entry.key_at, |m| &m.value.at);
+                    let key = if key.is_empty() { path.clone() } else { join(&path, &key) };
+                    checker.complain(at, &key, found, message, None);
+                }
             }
         }
         let secrets = kind.knobs.iter().filter(|k| k.form == Form::Secret).map(|k| k.name.to_owned()).collect();
         let (line, column) = (entry.key_at.line, entry.key_at.column);
-        all.insert(entry.name.clone(), ReceiverSettings { kind: kind.name.to_owned(), table, secrets, line, column });
+        let fallback = entry.value.get(super::fallbacks::KEY).and_then(Node::as_text).map(str::to_owned);
+        all.insert(entry.name.clone(), ReceiverSettings { kind: kind.name.to_owned(), table, secrets, fallback, publishes, line, column });
     }
     if entries.is_empty() {
         let at = root.entry("receivers").map_or(Place { line: 1, column: 1, variable: None }, |e| e.key_at.clone());
@@ -327,7 +337,8 @@ fn receivers(checker: &mut Checker<'_>, root: &Node, common: &notify::Common) ->
 }
 
 fn nobody(at: &Place) -> ReceiverSettings {
-    ReceiverSettings { kind: String::new(), table: notify::Table::new(), secrets: Vec::new(), line: at.line, column: at.column }
+    let (kind, table, secrets, fallback) = Default::default();
+    ReceiverSettings { kind, table, secrets, fallback, publishes: false, line: at.line, column: at.column }
 }
 
 /// `others` are receivers that are told by other ways than routes.

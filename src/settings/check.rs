@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::fallbacks;
 use super::form::{self, Fault};
 use super::node::{Data, Entry, Node, Place, quoted};
 use super::table::{Key, RECEIVERS_LATER, ROOT, Shape};
@@ -186,6 +187,10 @@ impl Checker<'_> {
                 }
                 _ => Err(Fault { message: format!("expected a table by name of {what}, found {}", node.shown()), hint: None }),
             },
+            Shape::WordOr(word, keys) => match &node.data {
+                Data::Table(_) => return self.section(node, keys, path, &node.at),
+                _ => return self.value(node, word, path, owner_at),
+            },
             Shape::NameOr(keys) => match &node.data {
                 Data::Table(_) => {
                     self.section(node, keys, path, &node.at);
@@ -194,6 +199,7 @@ impl Checker<'_> {
                 Data::Text(_) => return self.value(node, &keys[0].shape, path, owner_at),
                 _ => Err(Fault { message: format!("expected a name or a table with a name, found {}", node.shown()), hint: None }),
             },
+            Shape::Hours(read) => form::text(node).and_then(|text| read(text).map(|_| ())),
             // Needs its topic's format: see `topic`.
             Shape::Mapping => Ok(()),
             Shape::Receiver => return self.receiver(node, path, owner_at),
@@ -290,6 +296,10 @@ impl Checker<'_> {
         };
         for entry in node.entries().iter().filter(|e| e.name != "type") {
             let below = join(path, &entry.name);
+            if entry.name == fallbacks::KEY {
+                self.value(&entry.value, &Shape::Text(form::any), &below, &entry.key_at);
+                continue;
+            }
             let knob = kind.knobs.iter().find(|knob| knob.name == entry.name);
             let secret = entry.name.strip_suffix("_file").and_then(|name| kind.knobs.iter().find(|k| k.name == name && k.form == Form::Secret));
             match (knob, secret) {
@@ -304,7 +314,8 @@ impl Checker<'_> {
                 }
                 (None, None) => {
                     let files = kind.knobs.iter().filter(|k| k.form == Form::Secret).map(|k| format!("{}_file", k.name)).collect::<Vec<_>>();
-                    let known = ["type"].into_iter().chain(kind.knobs.iter().map(|k| k.name)).chain(files.iter().map(String::as_str));
+                    let known =
+                        ["type"].into_iter().chain(kind.knobs.iter().map(|k| k.name)).chain(files.iter().map(String::as_str)).chain([fallbacks::KEY]);
                     let known: Vec<&str> = known.collect();
                     let near = form::nearest(&entry.name, known.iter().copied()).map(str::to_owned);
                     let message = match near {

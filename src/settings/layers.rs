@@ -96,7 +96,7 @@ impl Overrides<'_> {
             }
             Shape::Receiver => {
                 let knobs = self.kinds.iter().flat_map(|kind| kind.knobs).filter(|knob| knob.form != notify::Form::Map);
-                let mut keys: Vec<String> = vec!["type".to_owned()];
+                let mut keys: Vec<String> = vec!["type".to_owned(), super::fallbacks::KEY.to_owned()];
                 keys.extend(knobs.flat_map(|knob| [knob.name.to_owned(), format!("{}_file", knob.name)]));
                 let texts = keys.into_iter().filter_map(|key| {
                     let value = self.text(&format!("{name}__{}", variable(&key)))?;

@@ -21,6 +21,7 @@ use crate::{decode, notify};
 
 mod build;
 mod check;
+mod fallbacks;
 mod form;
 mod layers;
 mod node;
@@ -28,10 +29,13 @@ mod people;
 mod runbooks;
 mod show;
 mod table;
+mod windows;
 
+pub use fallbacks::{ABOUT as FALLBACK_ABOUT, KEY as FALLBACK};
 pub use form::duration_ms;
 pub use runbooks::{BUILT_IN, built_in};
 pub use show::{redacted, runbook_schema, sample, schema, schema_for};
+pub use windows::Window;
 
 /// Everything that the file, the environment and the defaults say, checked. Plain data: durations are milliseconds.
 /// `Debug` shows what [`redacted`] shows.
@@ -66,6 +70,8 @@ pub struct Settings {
     pub people: BTreeMap<String, Vec<String>>,
     pub escalation: Vec<Level>,
     pub clocks: Vec<LegalClock>,
+    /// Work that comes again and again.
+    pub maintenance: Vec<Window>,
     /// Actions of severity 1 need two approvers.
     pub two_people: bool,
     /// Who may come in; empty: whoever is on this machine.
@@ -148,6 +154,10 @@ pub struct ReceiverSettings {
     pub table: notify::Table,
     /// Keys of `table` that must never be printed.
     pub secrets: Vec<String>,
+    /// Who hears what this one finally does not take; see [`Settings::fallbacks`].
+    pub fallback: Option<String>,
+    /// It is told the state as a whole, and takes no messages.
+    pub publishes: bool,
     /// Where the receiver begins in the file.
     pub line: u32,
     pub column: u32,
@@ -351,7 +361,7 @@ impl fmt::Debug for ReceiverSettings {
         // Even what is no secret by itself, a URL or a header, may carry one.
         let keys: Vec<_> = self.table.keys().collect();
         let mut out = f.debug_struct("ReceiverSettings");
-        out.field("kind", &self.kind).field("table", &keys).field("secrets", &self.secrets);
+        out.field("kind", &self.kind).field("table", &keys).field("secrets", &self.secrets).field("fallback", &self.fallback);
         out.field("line", &self.line).field("column", &self.column).finish()
     }
 }

@@ -9,6 +9,7 @@ use super::{ActionSettings, ReceiverSettings, Token};
 use crate::act;
 use crate::domain::Category;
 use crate::domain::Role;
+use crate::domain::time::HOUR_MS;
 use crate::notify::{self, Form};
 use crate::respond::{LegalClock, Level};
 
@@ -224,18 +225,42 @@ pub fn escalation(
     out
 }
 
-pub fn clocks(root: &Node) -> Vec<LegalClock> {
-    let named: Vec<&str> =
-        root.get("escalation").and_then(|e| e.get("clocks")).map(Node::items).unwrap_or_default().iter().filter_map(Node::as_text).collect();
-    let on = CLOCKS.iter().filter(|c| named.contains(&c.0));
-    on.map(|(name, words, hours, categories, checked)| LegalClock {
-        name: (*name).to_owned(),
-        words: (*words).to_owned(),
-        hours: *hours,
-        categories: categories.to_vec(),
-        checked_on: (*checked).to_owned(),
-    })
-    .collect()
+/// Duties to report: those of the table by their names, and those that the file describes.
+pub fn clocks(checker: &mut Checker<'_>, root: &Node) -> Vec<LegalClock> {
+    let mut out: Vec<LegalClock> = Vec::new();
+    for (i, item) in root.get("escalation").and_then(|e| e.get("clocks")).map(Node::items).unwrap_or_default().iter().enumerate() {
+        let text = |name: &str| item.get(name).and_then(Node::as_text).map(str::to_owned);
+        let known = item.as_text().and_then(|name| CLOCKS.iter().find(|c| c.0 == name));
+        let clock = match (known, text("name"), item.get("after").and_then(|n| form::duration(n).ok())) {
+            (Some((name, words, hours, categories, checked)), ..) => LegalClock {
+                name: (*name).to_owned(),
+                words: (*words).to_owned(),
+                after_ms: hours * HOUR_MS,
+                categories: categories.to_vec(),
+                checked_on: (*checked).to_owned(),
+            },
+            (None, Some(name), Some(after_ms)) => {
+                let words = item.get("category").map(Node::items).unwrap_or_default().iter().filter_map(Node::as_text);
+                let named: Vec<Category> = words.filter_map(|w| w.parse().ok()).collect();
+                let categories = if named.is_empty() { Category::ALL.to_vec() } else { named };
+                LegalClock {
+                    name,
+                    words: text("words").unwrap_or_default(),
+                    after_ms,
+                    categories,
+                    checked_on: text("checked_on").unwrap_or_default(),
+                }
+            }
+            // What cannot be read was complained about by the table.
+            _ => continue,
+        };
+        if out.iter().any(|c| c.name == clock.name) {
+            let key = join("escalation.clocks", &i.to_string());
+            checker.complain(&item.at, &key, item.found(), format!("clock {} is named twice; keep one", quoted(&clock.name)), None);
+        }
+        out.push(clock);
+    }
+    out
 }
 
 // === tokens ===

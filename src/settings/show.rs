@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
-use super::Settings;
 use super::form::{shown_duration, trimmed};
 use super::table::{Key, ROOT, Shape};
+use super::{Settings, fallbacks};
 use crate::act;
 use crate::decode::Mapping;
 use crate::domain::Signal;
@@ -57,7 +57,7 @@ fn served(keys: &[Key]) -> impl Iterator<Item = &Key> {
 
 fn of(shape: &Shape, kinds: &[&notify::Kind]) -> Value {
     match shape {
-        Shape::Text(_) | Shape::Path => json!({ "type": "string", "minLength": 1 }),
+        Shape::Text(_) | Shape::Path | Shape::Hours(_) => json!({ "type": "string", "minLength": 1 }),
         Shape::Word { known, .. } => json!({ "anyOf": [{ "enum": known }, from_env()] }),
         Shape::Bool => json!({ "anyOf": [{ "type": "boolean" }, { "enum": ["true", "false"] }, from_env()] }),
         Shape::Number => json!({ "anyOf": [{ "type": "number", "exclusiveMinimum": 0 }, { "type": "string" }] }),
@@ -77,6 +77,7 @@ fn of(shape: &Shape, kinds: &[&notify::Kind]) -> Value {
             json!({ "type": "object", "patternProperties": { pattern: of(shape, kinds) }, "additionalProperties": false })
         }
         Shape::Named { of: shape, .. } => json!({ "type": "object", "additionalProperties": of(shape, kinds) }),
+        Shape::WordOr(word, keys) => json!({ "anyOf": [of(word, kinds), section(keys, kinds)] }),
         Shape::NameOr(keys) => json!({ "anyOf": [{ "type": "string", "minLength": 1 }, section(keys, kinds)] }),
         Shape::Mapping => {
             let mut generator = schemars::generate::SchemaSettings::draft2020_12().with(|s| s.inline_subschemas = true).into_generator();
@@ -97,6 +98,9 @@ fn action(kind: &act::Kind) -> Value {
     let text = json!({ "type": "string", "minLength": 1 });
     schema["properties"]["targets"] =
         json!({ "anyOf": [text, { "type": "array", "minItems": 1, "items": text }], "description": "what it may touch, by name" });
+    if let Some(properties) = schema["properties"].as_object_mut() {
+        properties.remove(fallbacks::KEY);
+    }
     schema["properties"]["per_hour"] =
         json!({ "type": ["integer", "string"], "description": "at most so many changes of one target within an hour; 4 if left out" });
     if let Some(required) = schema["required"].as_array_mut() {
@@ -121,6 +125,7 @@ fn from_env() -> Value {
 
 fn receiver(kind: &notify::Kind) -> Value {
     let mut properties = Map::from_iter([("type".to_owned(), json!({ "const": kind.name, "description": kind.about }))]);
+    properties.insert(fallbacks::KEY.to_owned(), json!({ "type": "string", "minLength": 1, "description": fallbacks::ABOUT }));
     let mut required: Vec<Value> = vec!["type".into()];
     let mut either = Vec::new();
     for knob in kind.knobs {
@@ -281,6 +286,7 @@ pub fn redacted(settings: &Settings) -> String {
         put("receivers:".to_owned());
         for (name, receiver) in &settings.receivers {
             let mut parts = vec![format!("type: {}", receiver.kind)];
+            parts.extend(receiver.fallback.as_ref().map(|name| format!("fallback: {name}")));
             parts.extend(receiver.table.iter().map(|(key, value)| match value {
                 _ if receiver.secrets.contains(key) => format!("{key}: {}", text(SECRET)),
                 Value::String(url) => format!("{key}: {}", text(&without_password(url))),
@@ -348,8 +354,21 @@ pub fn redacted(settings: &Settings) -> String {
             put(format!("    - {{after: {}, {severity}to: {}}}", shown_duration(level.after_ms), list(&level.to)));
         }
         if !settings.clocks.is_empty() {
-            put(format!("  clocks: {}", list(&settings.clocks.iter().map(|c| c.name.clone()).collect::<Vec<_>>())));
+            let clock = |c: &crate::respond::LegalClock| {
+                if super::people::CLOCK_NAMES.contains(&c.name.as_str()) {
+                    return text(&c.name);
+                }
+                let categories: Vec<&str> = c.categories.iter().map(|c| c.as_str()).collect();
+                let (name, words, checked) = (text(&c.name), text(&c.words), text(&c.checked_on));
+                let after = shown_duration(c.after_ms);
+                format!("{{name: {name}, words: {words}, after: {after}, category: [{}], checked_on: {checked}}}", categories.join(", "))
+            };
+            put(format!("  clocks: [{}]", settings.clocks.iter().map(clock).collect::<Vec<_>>().join(", ")));
         }
+    }
+    if !settings.maintenance.is_empty() {
+        put("maintenance:".to_owned());
+        settings.maintenance.iter().for_each(|window| put(format!("  - {}", window.shown())));
     }
     if !settings.tokens.is_empty() {
         put("tokens:".to_owned());

@@ -42,6 +42,8 @@ pub enum Shape {
     },
     Tolerance,
     Amount,
+    /// Hours of the week.
+    Hours(fn(&str) -> Result<super::windows::Hours, Fault>),
     /// A text, number or boolean that is handed on as text, and is not quoted in messages.
     Scalar,
     List(&'static Shape),
@@ -54,6 +56,8 @@ pub enum Shape {
         name: fn(&str) -> Result<(), Fault>,
         of: &'static Shape,
     },
+    /// A section, or a word that stands for one.
+    WordOr(&'static Shape, &'static [Key]),
     /// A section for which a text may stand, which is then its `name`.
     NameOr(&'static [Key]),
     /// Our members to theirs; `decode` checks it.
@@ -152,7 +156,14 @@ pub static ROOT: &[Key] = &[
     ),
     later("retention"),
     later("tls"),
-    later("maintenance"),
+    key(
+        "maintenance",
+        "Work that comes again and again: meanwhile what fits is listed, and calls if it lasts longer.",
+        Shape::List(&Shape::Section(WINDOW)),
+    )
+    .sample(
+        "\n  - {model: loan-scorer, weekly: \"Sun 02:00-04:00\", timezone: Europe/Berlin, why: the features are built anew}\n  - {environment: staging, daily: \"22:00-06:00\"}",
+    ),
 ];
 
 static KAFKA: &[Key] = &[
@@ -237,15 +248,36 @@ static ESCALATION: &[Key] = &[
     key(
         "clocks",
         "Duties to report that are counted where exposure is set; none of them is legal advice.",
-        Shape::OneOrMany(&Shape::Word { what: "clock", known: super::people::CLOCK_NAMES, later: &[] }),
+        Shape::OneOrMany(&Shape::WordOr(&Shape::Word { what: "clock", known: super::people::CLOCK_NAMES, later: &[] }, CLOCK)),
     )
     .sample("[gdpr_72h]"),
+];
+
+static CLOCK: &[Key] = &[
+    key("name", "Such as hipaa_60d.", Shape::Text(form::name)).required(),
+    key("words", "What is to be reported, to whom.", ANY).required(),
+    key("after", "Within this time.", Shape::Duration { ms_min: SECOND, ms_max: 400 * DAY }).required(),
+    key("category", "Of these incidents; all if left out.", Shape::OneOrMany(&Shape::Word { what: "category", known: Category::NAMES, later: &[] })),
+    key("checked_on", "When somebody last looked whether it is so.", ANY).required(),
 ];
 
 static LEVEL: &[Key] = &[
     key("after", "Since somebody was called.", Shape::Duration { ms_min: SECOND, ms_max: 7 * DAY }).required(),
     key("severity", "Only these; all if left out.", Shape::OneOrMany(&Shape::Level)),
     key("to", "Names of receivers, or leadership or legal.", ANY_LIST).required(),
+];
+
+static WINDOW: &[Key] = &[
+    key("environment", "Such as staging; what is not said fits all.", ANY),
+    key("model", "The name of a model.", ANY),
+    key("category", "A category of incidents.", Shape::Word { what: "category", known: Category::NAMES, later: &[] }),
+    key("segment", "A segment and its value: what sits there and nowhere else.", Shape::Named { what: "segment", name: form::any, of: &ANY }),
+    key("version", "What sits in this version.", ANY),
+    key("weekly", "Days and hours, such as Sun 02:00-04:00, Mon-Fri 22:00-06:00 or Fri 22:00-Mon 06:00.", Shape::Hours(super::windows::weekly)),
+    key("daily", "Hours of every day, such as 02:00-03:00.", Shape::Hours(super::windows::daily)),
+    key("timezone", "By whose clock, such as Europe/Berlin.", Shape::Text(super::windows::timezone)).default("UTC"),
+    key("why", "What is done then.", ANY),
+    key("harm", "Active harm (severity 1) is held as well.", Shape::Bool).default("false"),
 ];
 
 static TOKEN: &[Key] = &[

@@ -24,7 +24,9 @@ const LATENCY_SECONDS: [f64; 15] = [0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0
 /// From a second to a day: how long until a failure is found, acknowledged, mitigated; how late an event arrives.
 const LIFE_SECONDS: [f64; 14] = [1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_800.0, 3_600.0, 7_200.0, 21_600.0, 43_200.0, 86_400.0];
 
-const OUTCOMES: [&str; 4] = ["accepted", "refused", "retry", "uncertain"];
+/// Where nobody is left.
+const NOBODY: &str = "none";
+const OUTCOMES: [&str; 5] = ["accepted", "refused", "retry", "uncertain", "untrusted"];
 const DEAD_LETTERS: [&str; 3] = ["topic", "file", "lost"];
 
 /// All metrics of one process, in a registry of their own.
@@ -51,6 +53,7 @@ pub struct Metrics {
     to_mitigate: HistogramVec,
     notifications: IntCounterVec,
     notification_duration: HistogramVec,
+    handed_on: IntCounterVec,
     outbox_pending: IntGaugeVec,
     outbox_oldest: GaugeVec,
     reload_ok: IntGauge,
@@ -114,6 +117,12 @@ impl Metrics {
                 "Time one attempt takes.",
                 &["receiver", "outcome"],
                 &LATENCY_SECONDS,
+            ),
+            handed_on: counters(
+                r,
+                "bellwether_notification_fallbacks_total",
+                "Messages that a receiver did not take and another was given; to none if nobody was left.",
+                &["receiver", "to"],
             ),
             outbox_pending: int_gauges(r, "bellwether_outbox_pending", "Messages not yet accepted or refused.", &["receiver"]),
             outbox_oldest: gauges(
@@ -181,6 +190,7 @@ impl Metrics {
         for outcome in OUTCOMES {
             self.notifications.with_label_values(&[receiver, outcome]);
         }
+        self.handed_on.with_label_values(&[receiver, NOBODY]);
         self.outbox(receiver, 0, None);
     }
 
@@ -331,6 +341,11 @@ impl Metrics {
     pub fn notification(&self, receiver: &str, outcome: &str, seconds: f64) {
         self.notifications.with_label_values(&[receiver, outcome]).inc();
         self.notification_duration.with_label_values(&[receiver, outcome]).observe(seconds.max(0.0));
+    }
+
+    /// What `receiver` did not take was given to `to`, or nobody was left.
+    pub fn handed_on(&self, receiver: &str, to: Option<&str>) {
+        self.handed_on.with_label_values(&[receiver, to.unwrap_or(NOBODY)]).inc();
     }
 
     pub fn outbox(&self, receiver: &str, pending: u64, oldest: Option<Time>) {

@@ -27,6 +27,10 @@ pub enum Manner {
     Moved,
     /// Waits so long before it answers; it has done it by then.
     Slow(u64),
+    /// Promises, and says at an address of its own how far it is: done at the second question.
+    Promises,
+    /// Promises, and will say so by itself.
+    WillTell,
 }
 
 #[derive(Debug)]
@@ -34,6 +38,9 @@ struct Inside {
     mode: String,
     manner: Manner,
     calls: Vec<Called>,
+    promised: String,
+    /// Questions about what was promised, and whether each was signed.
+    questions: Vec<bool>,
 }
 
 /// One request to the switch.
@@ -56,7 +63,8 @@ impl Switch {
     pub fn start() -> Switch {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/switch", listener.local_addr().unwrap());
-        let inside = Arc::new(Mutex::new(Inside { mode: "live".to_owned(), manner: Manner::Well, calls: vec![] }));
+        let inside =
+            Arc::new(Mutex::new(Inside { mode: "live".to_owned(), manner: Manner::Well, calls: vec![], promised: String::new(), questions: vec![] }));
         let switch = Switch { url, inside };
         let this = switch.clone();
         std::thread::spawn(move || {
@@ -76,6 +84,17 @@ impl Switch {
         let (id, at, signature) =
             (headers("webhook-id").unwrap_or_default(), headers("webhook-timestamp").unwrap_or_default(), headers("webhook-signature"));
         let ours = standardwebhooks::Webhook::new(SECRET).unwrap().sign(&id, at.parse().unwrap_or(0), &body).unwrap();
+        if head.first().is_some_and(|l| l.starts_with("GET /status/")) {
+            let mut inside = self.inside.lock().unwrap();
+            inside.questions.push(signature.as_deref() == Some(&ours));
+            let is_done = inside.questions.len() > 1;
+            if is_done {
+                inside.mode = inside.promised.clone();
+            }
+            let answer = json!({"status": if is_done { "done" } else { "accepted" }, "message": "on its way"}).to_string();
+            let _ = write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{answer}", answer.len());
+            return;
+        }
         let json: Value = serde_json::from_slice(&body).unwrap_or_default();
         let action = &json["data"]["action"];
         let asked = action["mode"].as_str().unwrap_or_default().to_owned();
@@ -84,7 +103,9 @@ impl Switch {
             let key = headers("idempotency-key").unwrap_or_default();
             inside.calls.push(Called { mode: asked.clone(), body: json.clone(), key, signed: signature.as_deref() == Some(&ours) });
             let manner = if asked == "dry_run" { Manner::Well } else { inside.manner };
-            if manner != Manner::Moved {
+            if matches!(manner, Manner::Promises | Manner::WillTell) {
+                inside.promised = action["parameters"]["mode"].as_str().unwrap_or_default().to_owned();
+            } else if manner != Manner::Moved {
                 match asked.as_str() {
                     "apply" => inside.mode = action["parameters"]["mode"].as_str().unwrap_or_default().to_owned(),
                     "undo" => inside.mode = action["undo"]["mode"].as_str().unwrap_or("?").to_owned(),
@@ -92,7 +113,14 @@ impl Switch {
                 }
             }
             let now = inside.mode.clone();
-            (manner, json!({"status": "done", "observed": {"mode": now}, "undo": {"mode": now}, "message": format!("the mode is {now}")}))
+            let promise = match manner {
+                Manner::Promises => Some(json!({"status": "accepted", "status_url": "/status/1", "message": "soon"})),
+                Manner::WillTell => Some(json!({"status": "accepted"})),
+                _ => None,
+            };
+            let (manner, promised) = if promise.is_some() { (Manner::Well, promise) } else { (manner, None) };
+            let said = json!({"status": "done", "observed": {"mode": now}, "undo": {"mode": now}, "message": format!("the mode is {now}")});
+            (manner, promised.unwrap_or(said))
         };
         match manner {
             Manner::LosesTheAnswer => return,
@@ -101,7 +129,7 @@ impl Switch {
                 return;
             }
             Manner::Slow(ms) => std::thread::sleep(Duration::from_millis(ms)),
-            Manner::Well => {}
+            Manner::Well | Manner::Promises | Manner::WillTell => {}
         }
         let answer = answer.to_string();
         let _ = write!(
@@ -538,4 +566,54 @@ fn without_runbooks_of_ones_own_every_incident_has_steps_and_a_fallback() {
     assert_eq!(status, 409, "{answer}");
     assert_eq!(desk.act(&id, "done", json!({"by": "ana", "step": "investigate"})).0, 200);
     assert_eq!(desk.step(&id, "investigate")["state"], "done");
+}
+
+#[test]
+fn what_was_accepted_is_asked_about_until_it_is_done() {
+    let switch = Switch::start();
+    let mut desk = Desk::new(&runbook(OFF), &switched(&switch));
+    desk.start();
+    let id = desk.incident("assistant");
+    desk.until_step(&id, "safe_default", "planned");
+    switch.set("live", Manner::Promises);
+    assert_eq!(desk.approve(&id, "safe_default", "ana").0, 200);
+    let step = desk.until_step(&id, "safe_default", "done");
+    assert!(step["words"].as_str().unwrap().contains("safe"), "{step}");
+    let inside = switch.inside.lock().unwrap();
+    assert_eq!((inside.mode.as_str(), inside.questions.as_slice()), ("safe", &[true, true][..]), "asked twice, signed both times");
+    assert_eq!(inside.calls.iter().filter(|c| c.mode == "apply").count(), 1, "and called once");
+}
+
+#[test]
+fn whoever_accepted_may_bring_the_result_and_only_he() {
+    let switch = Switch::start();
+    let mut desk = Desk::new(&runbook(OFF), &switched(&switch));
+    desk.start();
+    let id = desk.incident("assistant");
+    desk.until_step(&id, "safe_default", "planned");
+    switch.set("live", Manner::WillTell);
+    assert_eq!(desk.approve(&id, "safe_default", "ana").0, 200);
+    desk.until("the call", |_| switch.calls("apply").len() == 1);
+    let key = switch.calls("apply")[0].key.clone();
+    let body = json!({"status": "failed", "message": "half of it stuck"}).to_string();
+    let bring = |action: &str, secret: &str, seconds: i64| {
+        let at = bellwether::daemon::now().0 / 1_000 + seconds;
+        let signature = standardwebhooks::Webhook::new(secret).unwrap().sign("msg_1", at, body.as_bytes()).unwrap();
+        let at = at.to_string();
+        let headers = [("webhook-id", "msg_1"), ("webhook-timestamp", at.as_str()), ("webhook-signature", signature.as_str())];
+        desk.ask("POST", &format!("/api/v1/actions/{action}/result"), &headers, &body).unwrap().0
+    };
+    let other = "whsec_BBECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    assert_eq!((bring(&key, other, 0), bring(&key, SECRET, -3_600), bring("no-such-call", SECRET, 0)), (401, 401, 401));
+    assert_eq!(desk.step(&id, "safe_default")["state"], "applying", "a promise is not a deed");
+    // It had begun, so nobody may say that nothing was changed.
+    assert_eq!(bring(&key, SECRET, 0), 202);
+    let step = desk.until_step(&id, "safe_default", "unknown");
+    desk.until("a look back", |d| d.step(&id, "safe_default")["words"].as_str().is_some_and(|w| w.contains("read back")));
+    assert!(
+        step["words"].as_str().unwrap().contains("accepted, then failed: half of it stuck") || step["words"].as_str().unwrap().contains("read back"),
+        "{step}"
+    );
+    assert_eq!(switch.calls("apply").len(), 1);
+    assert_eq!(bring(&key, SECRET, 0), 401, "nobody waits for it any more");
 }

@@ -536,7 +536,11 @@ impl Backend for Fake {
     }
     async fn incident(&self, id: &str) -> Result<IncidentPage, CommandError> {
         let (incident, timeline) = self.0.lock().unwrap().clone();
-        if incident.id == id { Ok(IncidentPage { incident, timeline, deliveries: vec![] }) } else { Err(CommandError::NotFound(id.to_owned())) }
+        if incident.id == id {
+            Ok(IncidentPage { incident, timeline, deliveries: vec![], clocks: vec![] })
+        } else {
+            Err(CommandError::NotFound(id.to_owned()))
+        }
     }
     async fn command(&self, id: &str, command: PersonCommand, _: Option<u64>, _: Option<String>) -> Result<Incident, CommandError> {
         let (incident, timeline) = &mut *self.0.lock().unwrap();
@@ -554,7 +558,7 @@ impl Backend for Fake {
                 incident.severity = severity;
                 (incident.state, by, "severity", why)
             }
-            PersonCommand::Merge { .. } | PersonCommand::Split { .. } | PersonCommand::Suppress { .. } => {
+            PersonCommand::Merge { .. } | PersonCommand::Split { .. } | PersonCommand::Suppress { .. } | PersonCommand::Duty(_) => {
                 return Err(CommandError::Refused("not here".into()));
             }
         };

@@ -34,5 +34,6 @@ mod settings;
 mod sim;
 mod simulate;
 mod tidy;
+mod told;
 mod vendors;
 mod triage;

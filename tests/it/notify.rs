@@ -117,13 +117,18 @@ impl Outbox for Shelf {
     fn incident(&self, id: &str) -> Result<Option<Incident>, String> {
         Ok(self.incidents.lock().map_err(|e| e.to_string())?.get(id).cloned())
     }
-    fn add(&self, delivery: Delivery) -> Result<(), String> {
+    fn add(&self, delivery: Delivery) -> Result<bool, String> {
         let mut rows = self.rows.lock().map_err(|e| e.to_string())?;
-        if rows.iter().all(|r| r.delivery.id != delivery.id) {
-            let (state, never) = (DeliveryState::Waiting, Time::MIN);
-            rows.push(Row { delivery, state, attempts: 0, first_attempt_at: None, next_at: never, lease_until: never, detail: String::new() });
+        if rows.iter().any(|r| r.delivery.id == delivery.id) {
+            return Ok(false);
         }
-        Ok(())
+        let (state, never) = (DeliveryState::Waiting, Time::MIN);
+        rows.push(Row { delivery, state, attempts: 0, first_attempt_at: None, next_at: never, lease_until: never, detail: String::new() });
+        Ok(true)
+    }
+    fn stood_in(&self, incident: &str, receiver: &str, other: &str) -> Result<bool, String> {
+        let is_one = |d: &Delivery| d.receiver == receiver && d.message.incident.id == incident && d.instead_of.as_deref() == Some(other);
+        Ok(self.rows.lock().map_err(|e| e.to_string())?.iter().any(|r| is_one(&r.delivery)))
     }
 }
 
@@ -134,6 +139,8 @@ pub struct House {
     pub wake: Arc<Notify>,
     stop: watch::Sender<bool>,
     pub seen: Arc<Mutex<Vec<(String, Outcome, Duration)>>>,
+    /// What was handed on, from whom to whom.
+    pub handed_on: Arc<Mutex<Vec<(String, Option<String>)>>>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -144,7 +151,15 @@ pub fn clock(speed: i64) -> Clock {
 }
 
 impl House {
-    pub fn start(shelf: Arc<Shelf>, receivers: Vec<(&str, Receiver)>, fallback: &[&str], clock: Clock) -> House {
+    /// What nobody of `order` would take goes to its first, and what one of them would not to the next.
+    pub fn start(shelf: Arc<Shelf>, receivers: Vec<(&str, Receiver)>, order: &[&str], clock: Clock) -> House {
+        let next = |name: &str| match order.iter().position(|o| *o == name) {
+            Some(at) => order.get(at + 1),
+            None => order.first(),
+        };
+        let fallbacks = receivers.iter().filter_map(|(name, _)| Some(((*name).to_owned(), (*next(name)?).to_owned()))).collect();
+        let handed_on: Arc<Mutex<Vec<_>>> = Arc::default();
+        let handed = Arc::clone(&handed_on);
         let (stop, shutdown) = watch::channel(false);
         let wake = Arc::new(Notify::new());
         let seen: Arc<Mutex<Vec<_>>> = Arc::default();
@@ -152,13 +167,16 @@ impl House {
         let dispatcher = Dispatcher::new(
             Arc::clone(&shelf) as Arc<dyn Outbox>,
             receivers.into_iter().map(|(n, r)| (n.to_owned(), r)).collect(),
-            fallback.iter().map(|f| (*f).to_owned()).collect(),
+            fallbacks,
             Arc::clone(&clock),
-            Arc::new(move |name, outcome, time| log.lock().expect("a log").push((name.to_owned(), outcome.clone(), time))),
+            (
+                Arc::new(move |name, outcome, time| log.lock().expect("a log").push((name.to_owned(), outcome.clone(), time))),
+                Arc::new(move |from, to| handed.lock().expect("a log").push((from.to_owned(), to.map(str::to_owned)))),
+            ),
             Tuning { poll: Duration::from_millis(10), publish_every: Duration::from_millis(500), ..Tuning::default() },
         );
         let task = tokio::spawn(dispatcher.run(shutdown, Arc::clone(&wake)));
-        House { shelf, clock, wake, stop, seen, task }
+        House { shelf, clock, wake, stop, seen, handed_on, task }
     }
 
     pub async fn all_done(&self) {
@@ -553,8 +571,8 @@ async fn a_webhook_is_believed_at_its_third_refusal_and_at_its_first_410() {
     let shelf = Arc::new(Shelf::default());
     oracle.always("/hook/", Fault::status(404));
     oracle.next("/gone/", [Fault::status(410)]);
-    let receivers = vec![("hook", webhook(&oracle, "hook")), ("gone", webhook(&oracle, "gone")), ("pd", pagerduty(&oracle, ""))];
-    let house = House::start(Arc::clone(&shelf), receivers, &["pd"], clock(20));
+    let receivers = vec![("hook", webhook(&oracle, "hook")), ("gone", webhook(&oracle, "gone")), ("first", pagerduty(&oracle, ""))];
+    let house = House::start(Arc::clone(&shelf), receivers, &["first"], clock(20));
     let now = (house.clock)();
     let hook = shelf.say("hook", Notice::Opened, &incident(1, now), now);
     shelf.say("gone", Notice::Opened, &incident(2, now), now);
@@ -763,4 +781,196 @@ async fn the_real_alertmanager_fires_and_resolves() {
     let failed: Vec<_> = house.seen.lock().expect("seen").iter().filter(|(_, o, _)| o.as_str() != "accepted").cloned().collect();
     assert!(failed.is_empty(), "{failed:?}");
     house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_was_told_instead_hears_the_end_whoever_takes_it() {
+    let oracle = Oracle::start();
+    let shelf = Arc::new(Shelf::default());
+    let receivers = vec![("pd", pagerduty(&oracle, "")), ("hook", webhook(&oracle, "hook")), ("last", webhook(&oracle, "last"))];
+    let house = House::start(Arc::clone(&shelf), receivers, &["pd", "hook", "last"], clock(20));
+    let now = (house.clock)();
+    let (first, other) = (incident(1, now), incident(2, now));
+    // The pager refuses the call and takes what follows; the second incident it takes from the beginning.
+    oracle.next("/v2", [Fault::status(400)]);
+    shelf.say("pd", Notice::Opened, &first, now);
+    house.wake.notify_one();
+    house.all_done().await;
+    shelf.say("pd", Notice::Opened, &other, now);
+    let acked = later(&first, IncidentState::Acknowledged, now);
+    let over = later(&acked, IncidentState::Resolved, now);
+    shelf.say("pd", Notice::Acknowledged, &acked, now);
+    shelf.say("pd", Notice::Mitigated, &later(&acked, IncidentState::Mitigated, now), now);
+    shelf.say("pd", Notice::Resolved, &over, (house.clock)());
+    shelf.say("pd", Notice::Resolved, &later(&other, IncidentState::Resolved, now), (house.clock)());
+    house.wake.notify_one();
+    house.all_done().await;
+    let told = |path: &str| {
+        oracle.requests_to(path).iter().map(|r| (r.json()["type"].clone(), r.json()["data"]["incident"]["id"].clone())).collect::<Vec<_>>()
+    };
+    let of_first = |what: &str| (json!(what), json!("inc-000000000001"));
+    assert_eq!(told("/hook/"), [of_first("incident.opened"), of_first("incident.acknowledged"), of_first("incident.resolved")]);
+    assert!(told("/last/").is_empty(), "nobody stood in for the hook");
+    let handed = house.handed_on.lock().expect("a log").clone();
+    assert_eq!(handed, vec![("pd".to_owned(), Some("hook".to_owned())); 3]);
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_gets_nowhere_is_told_to_the_fallback_as_well_and_tried_on() {
+    let oracle = Oracle::start();
+    let shelf = Arc::new(Shelf::default());
+    oracle.always("/v2", Fault::status(503));
+    // Unsigned: in a time that runs so fast, a signature is out of date at once.
+    let plain = build("webhook", &[("url", format!("{}/hooks/plain", oracle.url).into())]);
+    let receivers = vec![("pd", pagerduty(&oracle, "")), ("hook", plain)];
+    // A quarter of an hour in seven seconds and a half.
+    let house = House::start(Arc::clone(&shelf), receivers, &["pd", "hook"], clock(120));
+    let now = (house.clock)();
+    let id = shelf.say("pd", Notice::Opened, &incident(1, now), now);
+    house.wake.notify_one();
+    until("the fallback has it", || !oracle.requests_to("/hooks/plain").is_empty()).await;
+    assert!((house.clock)().since_ms(now) > 15 * 60_000, "not before");
+    oracle.heal("/v2");
+    house.all_done().await;
+    assert_eq!(shelf.row(&id).state, DeliveryState::Accepted, "it was tried on");
+    // Where time runs so fast, a lease may run out before the answer: the same message comes again, and is known as that.
+    let ids: std::collections::BTreeSet<_> = oracle.requests_to("/hooks/plain").iter().map(|r| r.headers["webhook-id"].clone()).collect();
+    assert_eq!((oracle.alerts().len(), ids.len()), (1, 1));
+    assert_eq!(house.handed_on.lock().expect("a log").len(), 1, "counted once, however often it is said");
+    house.stop().await;
+}
+
+// === certificates ===
+
+/// What is wrong with a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wrong {
+    Nothing,
+    SelfSigned,
+    OutOfDate,
+    NotYet,
+    OtherHost,
+    OtherAuthority,
+}
+
+/// A server for TLS with such a certificate, which answers 202 to everything: its port, and its authority in PEM.
+fn tls_server(wrong: Wrong) -> (u16, String, Arc<Mutex<Vec<String>>>) {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+    let authority = |name: &str| {
+        let mut params = CertificateParams::new(Vec::<String>::new()).expect("parameters");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("a certificate");
+        (certificate.pem(), Issuer::new(params, key))
+    };
+    let (pem, issuer) = authority("authority of a test");
+    let (_, stranger) = authority("another authority");
+    let name = if wrong == Wrong::OtherHost { "elsewhere.example" } else { "localhost" };
+    let mut params = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
+    match wrong {
+        Wrong::OutOfDate => (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 2, 3)),
+        Wrong::NotYet => (params.not_before, params.not_after) = (date_time_ymd(2090, 1, 1), date_time_ymd(2091, 2, 3)),
+        Wrong::Nothing | Wrong::SelfSigned | Wrong::OtherHost | Wrong::OtherAuthority => {}
+    }
+    let key = KeyPair::generate().expect("a key");
+    let certificate = match wrong {
+        Wrong::SelfSigned => params.self_signed(&key),
+        Wrong::OtherAuthority => params.signed_by(&key, &stranger),
+        Wrong::Nothing | Wrong::OutOfDate | Wrong::NotYet | Wrong::OtherHost => params.signed_by(&key, &issuer),
+    };
+    let chain = vec![certificate.expect("a certificate").der().clone()];
+    let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .expect("a server");
+    let config = Arc::new(config);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+    let log = Arc::clone(&heard);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let (config, log) = (Arc::clone(&config), Arc::clone(&log));
+            std::thread::spawn(move || {
+                use std::io::{Read, Write};
+                let connection = rustls::ServerConnection::new(config).expect("a connection");
+                let mut tls = rustls::StreamOwned::new(connection, stream);
+                let mut head = [0u8; 4096];
+                if let Ok(read) = tls.read(&mut head) {
+                    log.lock().expect("a log").push(String::from_utf8_lossy(&head[..read]).into_owned());
+                    let _ = tls.write_all(b"HTTP/1.1 202 Accepted\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}");
+                    let _ = tls.flush();
+                }
+            });
+        }
+    });
+    (port, pem, heard)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f34_a_certificate_that_is_not_taken_is_told_in_words_and_nothing_is_sent() {
+    for (wrong, piece) in [
+        (Wrong::Nothing, ""),
+        (Wrong::SelfSigned, "the certificate of localhost is"),
+        (Wrong::OutOfDate, "the certificate of localhost was good until 2021-02-03T00:00:00Z and is out of date"),
+        (Wrong::NotYet, "the certificate of localhost is good from 2090-01-01T00:00:00Z on only; by the clock of this machine it is 2"),
+        (Wrong::OtherHost, "the certificate is not for localhost, but for"),
+        (Wrong::OtherAuthority, "signed by nobody whom this machine trusts"),
+    ] {
+        let (port, pem, heard) = tls_server(wrong);
+        let url = format!("https://localhost:{port}/hook");
+        let hook = notifier(build("webhook", &[("url", url.clone().into()), ("secret", SECRET.into()), ("ca", pem.into())]));
+        let outcome = hook.test(Time(1_795_166_080_000)).await;
+        match wrong {
+            Wrong::Nothing => assert!(matches!(outcome, Outcome::Accepted { status: 202, .. }), "{outcome:?}"),
+            _ => {
+                assert!(matches!(outcome, Outcome::Untrusted { .. }) && outcome.detail().contains(piece), "{wrong:?}: {outcome:?}");
+                assert!(heard.lock().expect("a log").is_empty(), "{wrong:?}: something was sent");
+            }
+        }
+        if wrong == Wrong::Nothing {
+            // Without its authority named, it is a stranger.
+            let outcome = notifier(build("webhook", &[("url", url.into())])).test(Time(0)).await;
+            assert!(outcome.detail().contains("ca_file"), "{outcome:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_cannot_show_who_he_is_is_tried_on_and_another_is_told_at_once() {
+    let oracle = Oracle::start();
+    let shelf = Arc::new(Shelf::default());
+    let (port, pem, _) = tls_server(Wrong::OutOfDate);
+    let stale = build("webhook", &[("url", format!("https://localhost:{port}/hook").into()), ("ca", pem.into())]);
+    let house = House::start(Arc::clone(&shelf), vec![("stale", stale), ("pd", pagerduty(&oracle, ""))], &["stale", "pd"], clock(1));
+    let began = Instant::now();
+    let now = (house.clock)();
+    let id = shelf.say("stale", Notice::Opened, &incident(1, now), now);
+    house.wake.notify_one();
+    until("the fallback has it", || oracle.alerts().len() == 1).await;
+    assert!(began.elapsed() < Duration::from_secs(5));
+    until("it is written down", || shelf.row(&id).state == DeliveryState::Waiting).await;
+    let row = shelf.row(&id);
+    assert!(row.detail.contains("out of date") && row.detail.contains("sent to pd as well"), "{row:?}");
+    house.stop().await;
+}
+
+#[test]
+fn a_file_that_holds_no_certificate_is_refused_by_name() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("ca.pem");
+    std::fs::write(&path, "hello").expect("written");
+    let common = Common { instance: "it-1".into(), external_url: "https://bellwether.example".into(), version: "0.1.0".into() };
+    for (key, value) in [("ca", json!("hello")), ("ca_file", json!(path.to_str()))] {
+        let table = [("url".to_owned(), json!("https://a.example")), (key.to_owned(), value)].into();
+        let kind = KINDS.iter().find(|k| k.name == "webhook").expect("a kind");
+        let problems = (kind.build)("x", &common, &table).err().expect("refused");
+        assert!(problems.iter().any(|(k, words)| k == key && words.contains("holds no certificate in PEM")), "{problems:?}");
+    }
 }

@@ -19,7 +19,7 @@ use bellwether::domain::{
 };
 use bellwether::engine::view::{EngineView, ModelView, Point, SeriesPage, SeriesStates, SeriesView};
 use bellwether::serve::{
-    Backend, CommandError, DeliveryRow, FaultButton, HealthView, IncidentFilter, IncidentPage, LagRow, OutboxRow, PersonCommand, Readiness,
+    Backend, ClockRow, CommandError, DeliveryRow, FaultButton, HealthView, IncidentFilter, IncidentPage, LagRow, OutboxRow, PersonCommand, Readiness,
 };
 use bellwether::telemetry::Metrics;
 use serde_json::{Value, json};
@@ -399,7 +399,7 @@ impl Backend for Fake {
                 detail: "503, tried again in 40 s".into(),
             },
         ];
-        Ok(IncidentPage { incident, timeline: self.timeline.lock().unwrap().clone(), deliveries })
+        Ok(IncidentPage { clocks: ClockRow::of(&incident, now()), incident, timeline: self.timeline.lock().unwrap().clone(), deliveries })
     }
 
     async fn command(&self, id: &str, command: PersonCommand, revision: Option<u64>, key: Option<String>) -> Result<Incident, CommandError> {
@@ -441,7 +441,7 @@ impl Backend for Fake {
                 incident.severity = severity;
                 (by, "severity", why)
             }
-            PersonCommand::Merge { .. } | PersonCommand::Split { .. } | PersonCommand::Suppress { .. } => {
+            PersonCommand::Merge { .. } | PersonCommand::Split { .. } | PersonCommand::Suppress { .. } | PersonCommand::Duty(_) => {
                 return Err(CommandError::Refused("not here".into()));
             }
         };

@@ -53,7 +53,26 @@ static WEBHOOK: Kind = Kind {
     ],
     build,
 };
-static ALERTMANAGER: Kind = Kind { name: "alertmanager", about: "publishes", knobs: &[knob("url", Form::Url, true)], build };
+static ALERTMANAGER: Kind = Kind { name: "alertmanager", about: "publishes", knobs: &[knob("url", Form::Url, true)], build: build_state };
+
+fn build_state(_: &str, _: &Common, _: &Table) -> Result<Receiver, Vec<(String, String)>> {
+    Ok(Receiver::State(Box::new(Mute)))
+}
+
+#[async_trait::async_trait]
+impl bellwether::notify::Publisher for Mute {
+    async fn publish(
+        &self,
+        _: &[bellwether::domain::incident::Incident],
+        _: &[bellwether::domain::incident::Incident],
+        _: bellwether::domain::Time,
+    ) -> bellwether::domain::delivery::Outcome {
+        unreachable!("nothing is published in these tests")
+    }
+    async fn test(&self, _: bellwether::domain::Time) -> bellwether::domain::delivery::Outcome {
+        unreachable!("nothing is published in these tests")
+    }
+}
 
 fn env(name: &str) -> Option<String> {
     match name {
@@ -355,7 +374,59 @@ static BROKEN: &[(&str, &[Fault])] = &[
     ("+escalation: {levels: soon}\n", &[("3:22", "escalation.levels", "expected a list", "")]),
     ("+tokens: []\n", &[("3:9", "tokens", "an empty list", "")]),
     ("+tls: {cert: a}\n", &[("3:1", "tls", "not available yet", "")]),
-    ("+maintenance: []\n", &[("3:1", "maintenance", "not available yet", "")]),
+    // --- who hears what another does not take, work that comes again, own clocks ---
+    (
+        "kafka: {brokers: [a], topics: [b]}\nreceivers:\n  a: {type: webhook, url: \"http://t\", fallback: bb}\n  b: {type: webhook, url: \"http://t\"}\n",
+        &[("3:49", "receivers.a.fallback", "unknown receiver \"bb\" (known: b)", "b")],
+    ),
+    (
+        "kafka: {brokers: [a], topics: [b]}\nreceivers:\n  a: {type: webhook, url: \"http://t\", fallback: a}\n  b: {type: webhook, url: \"http://t\"}\n",
+        &[("3:49", "receivers.a.fallback", "cannot be its own fallback", "")],
+    ),
+    (
+        "kafka: {brokers: [a], topics: [b]}\nreceivers:\n  a: {type: webhook, url: \"http://t\", fallback: b}\n  b: {type: webhook, url: \"http://t\", fallback: c}\n  c: {type: webhook, url: \"http://t\", fallback: a}\n",
+        &[("3:49", "receivers.a.fallback", "goes in a circle (a -> b -> c -> a)", "")],
+    ),
+    (
+        "kafka: {brokers: [a], topics: [b]}\nreceivers:\n  a: {type: webhook, url: \"http://t\", fallback: am}\n  am: {type: alertmanager, url: \"http://t\"}\n",
+        &[("3:49", "receivers.a.fallback", "takes no messages", "")],
+    ),
+    (
+        "kafka: {brokers: [a], topics: [b]}\nreceivers:\n  a: {type: webhook, url: \"http://t\"}\n  am: {type: alertmanager, url: \"http://t\", fallback: a}\n",
+        &[("4:55", "receivers.am.fallback", "hands nothing on", "")],
+    ),
+    (
+        "kafka: {brokers: [a], topics: [b]}\nreceivers:\n  a: {type: webhook, url: \"http://t\", falback: b}\n  b: {type: webhook, url: \"http://t\"}\n",
+        &[("3:39", "receivers.a.falback", "unknown key \"falback\"", "fallback")],
+    ),
+    ("+maintenance: []\n", &[("3:14", "maintenance", "an empty list", "")]),
+    ("+maintenance: {weekly: \"Sun 02:00-04:00\"}\n", &[("3:14", "maintenance", "expected a list", "")]),
+    ("+maintenance: [{model: m}]\n", &[("3:15", "maintenance.0.weekly", "missing; say when it comes", "")]),
+    ("+maintenance: [{model: m, weekyl: \"Sun 02:00-04:00\"}]\n", &[("3:26", "maintenance.0.weekyl", "unknown key", "weekly")]),
+    ("+maintenance: [{model: m, weekly: \"Snu 02:00-04:00\"}]\n", &[("3:34", "maintenance.0.weekly", "\"Snu\" is no day", "Sun")]),
+    (
+        "+maintenance: [{model: m, weekly: \"Sun 02:00-04:00\", timezone: Europe/Berlln}]\n",
+        &[("3:63", "maintenance.0.timezone", "unknown time zone \"Europe/Berlln\"", "Europe/Berlin")],
+    ),
+    ("+maintenance: [{model: m, weekly: \"Sun 02:00-04:00\", daily: \"02:00-03:00\"}]\n", &[("3:53", "maintenance.0.daily", "keep one", "")]),
+    ("+maintenance: [{daily: \"Sun 02:00-03:00\"}]\n", &[("3:23", "maintenance.0.daily", "names days", "02:00-03:00")]),
+    ("+maintenance: [{daily: \"02:00-03:00\", category: cost}]\n", &[("3:48", "maintenance.0.category", "unknown category \"cost\"", "")]),
+    (
+        "+maintenance: [{daily: \"02:00-03:00\", segment: {region: eu, tier: free}}]\n",
+        &[("3:60", "maintenance.0.segment", "one segment of a window is enough", "")],
+    ),
+    (
+        "+escalation: {clocks: [{name: own, words: tell, after: 4, checked_on: \"2026-09-01\"}]}\n",
+        &[("3:55", "escalation.clocks.0.after", "has no unit", "4s")],
+    ),
+    (
+        "+escalation: {clocks: [{name: own, after: 4h, checked_on: \"2026-09-01\"}]}\n",
+        &[("3:23", "escalation.clocks.0.words", "missing; what is to be reported", "")],
+    ),
+    (
+        "+escalation: {clocks: [gdpr_72h, {name: gdpr_72h, words: tell, after: 4h, checked_on: \"2026-09-01\"}]}\n",
+        &[("3:33", "escalation.clocks.1", "named twice", "")],
+    ),
     ("+redaction: {deny: [a]}\n", &[("3:13", "redaction.deny", "not available yet", "")]),
     ("+baseline: {reference: ref.parquet}\n", &[("3:12", "baseline.reference", "not available yet", "")]),
     ("+routes: [{hours: office, to: oncall}, {to: team}]\n", &[("3:11", "routes.0.hours", "not available yet", "")]),
@@ -599,6 +670,45 @@ fn anchors_and_merges_work() {
     let text = format!("{BASE}models:\n  a: &base {{owner: x, exposure: [eu]}}\n  b: {{<<: *base, owner: y}}\n");
     let s = loads(&text).settings;
     assert_eq!((s.models["b"].owner.as_deref(), s.models["b"].exposure.len()), (Some("y"), 1));
+}
+
+#[test]
+fn a_fallback_is_the_one_that_is_named_or_the_next_by_name_and_the_chain_ends() {
+    let hooks = |rows: &[(&str, &str)]| {
+        let mut text = "kafka: {brokers: [a], topics: [b]}\nreceivers:\n".to_owned();
+        for (name, to) in rows {
+            let (kind, to) = if *to == "state" { ("alertmanager", "") } else { ("webhook", *to) };
+            let fallback = if to.is_empty() { String::new() } else { format!(", fallback: {to}") };
+            text.push_str(&format!("  {name}: {{type: {kind}, url: \"http://t\"{fallback}}}\n"));
+        }
+        let settings = loads(&text).settings;
+        let words = settings.fallbacks().iter().map(|(from, to)| format!("{from}>{to}")).collect::<Vec<_>>().join(" ");
+        (words, settings.routes[0].to.join(" "))
+    };
+    let ok = |rows: &[(&str, &str)], chain: &str, told: &str| assert_eq!(hooks(rows), (chain.to_owned(), told.to_owned()), "{rows:?}");
+    ok(&[("a", ""), ("b", ""), ("c", "")], "a>b b>c", "a b c");
+    ok(&[("a", ""), ("am", "state"), ("b", "")], "a>b", "a am b");
+    // Whoever is only named as a fallback hears nothing else, and nobody leads back.
+    ok(&[("a", ""), ("b", ""), ("c", "a")], "a>b c>a", "b c");
+    ok(&[("a", "c"), ("b", ""), ("c", "")], "a>c b>c", "a b");
+    ok(&[("a", ""), ("b", "a")], "b>a", "b");
+}
+
+#[test]
+fn windows_and_own_clocks_become_what_they_say() {
+    let text = format!(
+        "{BASE}segments: [region]\nmaintenance:\n  - {{model: m, segment: {{region: eu}}, weekly: \"Sat,Sun 22:00-06:00\", timezone: Europe/Berlin, why: \"new \\\"features\\\"\", harm: true}}\n  - {{daily: \"02:00-03:00\"}}\n\
+         escalation: {{clocks: [gdpr_72h, {{name: own_4h, words: tell the customer, after: 4h, category: data_breach, checked_on: \"2026-11-01\"}}]}}\n"
+    );
+    let settings = loads(&text).settings;
+    assert_eq!(settings.maintenance[0].words(), "model=m, region=eu: Sat,Sun 22:00-06:00 Europe/Berlin");
+    assert_eq!(settings.maintenance[1].words(), "everything: 02:00-03:00 UTC");
+    let clocks: Vec<(&str, i64, usize)> = settings.clocks.iter().map(|c| (c.name.as_str(), c.after_ms, c.categories.len())).collect();
+    assert_eq!(clocks, [("gdpr_72h", 72 * 3_600_000, 1), ("own_4h", 4 * 3_600_000, 1)]);
+    // What is shown as in force is a configuration that says the same.
+    let shown = settings::redacted(&settings).replace("<secret>", "k");
+    let again = parse(&shown).unwrap_or_else(|problems| panic!("{shown}\n{problems}")).settings;
+    assert_eq!((again.maintenance, again.clocks), (settings.maintenance, settings.clocks));
 }
 
 // === sample and schema ===
