@@ -154,7 +154,7 @@ pub fn weekly(text: &str) -> Result<Hours, Fault> {
     let days = days_of(days.trim()).map_err(|word| match word {
         Some(word) => {
             let hint = form::nearest(&word, DAYS.iter().flat_map(|(short, long, _)| [*short, *long]))
-                .and_then(|near| day_of(near))
+                .and_then(day_of)
                 .map(|d| DAYS[usize::from(d)].0.to_owned());
             Fault { message: format!("{} is no day (known: Mon, Tue, Wed, Thu, Fri, Sat, Sun)", quoted(&word)), hint }
         }
