@@ -279,7 +279,14 @@ fn read(text: &str) -> Table {
         } else if let Some(rest) = line.strip_prefix("=> ") {
             let (name, happenings) = open.take().expect("a story");
             let (expected, lasts_s) = expected(rest);
-            stories.push(Story { name, happenings, expected, lasts_s, is_held_out: !is_later && (stories.len() + 1).is_multiple_of(HELD_OUT), is_later });
+            stories.push(Story {
+                name,
+                happenings,
+                expected,
+                lasts_s,
+                is_held_out: !is_later && (stories.len() + 1).is_multiple_of(HELD_OUT),
+                is_later,
+            });
         } else if let Some(rest) = line.strip_prefix('@') {
             let (at, what) = rest.split_once(' ').expect("a time and a happening");
             let at = seconds(at) * 1_000;

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use super::{Desk, Outcome, Place};
 use crate::domain::incident::{Finding, Incident, IncidentKey, Spread};
-use crate::domain::{Change, Segment, Signal, Time};
-use crate::incident::Command;
+use crate::domain::{Change, GroupKey, Segment, Severity, Signal, Time};
+use crate::incident::{Command, Happening};
 use crate::judge::{Group, Line};
 use crate::triage::scope::{self, Level, Part};
 
@@ -20,6 +20,8 @@ const PRESENT_POINTS: usize = 6;
 /// A version that began so shortly before the onset, and has nearly all of the traffic, is where a change of the whole sits.
 const COMES_WITH_MS: i64 = 10 * 60_000;
 const NEARLY_ALL: f64 = 0.9;
+/// A value with more of the traffic than this that is not hit is spared: the change is not everywhere.
+const MATTERS: f64 = 0.05;
 /// Values of an unintended use that are named.
 const OUTSIDE_MAX: usize = 3;
 
@@ -36,16 +38,46 @@ impl Desk {
     /// Looks again at one incident: what still speaks, at its present size.
     pub(super) fn look(&mut self, key: &IncidentKey, now: Time, out: &mut Outcome) {
         let Some(incident) = self.state.incidents.get(key).filter(|i| i.state.is_live()) else { return };
-        let speaks = incident.findings.iter().filter(|f| f.recovered_at.is_none());
-        let findings: Vec<Finding> = speaks.map(|f| Finding { change: self.present(f), ..f.clone() }).collect();
-        if findings.is_empty() {
-            return;
-        }
-        let place = Place { versions: incident.versions.clone(), segments: incident.segments.clone(), ..Place::default() };
-        if let Some(happening) = self.happening(key.clone(), findings, place, Vec::new(), now) {
+        if let Some(happening) = self.assessed(incident, None, now) {
             // Nothing refuses a look.
             let _ = self.command(key, Command::Reassess(Box::new(happening)), now, out);
         }
+    }
+
+    /// What still speaks of an incident, at its present size, with all that triage says of it now.
+    fn assessed(&self, incident: &Incident, set: Option<Severity>, now: Time) -> Option<Happening> {
+        let speaks = incident.findings.iter().filter(|f| f.recovered_at.is_none());
+        let findings: Vec<Finding> = speaks.map(|f| Finding { change: self.present(f), ..f.clone() }).collect();
+        let place = Place { versions: incident.versions.clone(), segments: incident.segments.clone(), ..Place::default() };
+        self.happening(incident.key.clone(), findings, place, Vec::new(), set, now)
+    }
+
+    /// A person's word on the severity; with the runbook of the worse one, if it is worse.
+    pub(super) fn worsened(&self, key: &IncidentKey, by: String, severity: Severity, why: String, now: Time) -> Command {
+        let live = self.state.incidents.get(key).filter(|i| i.state.is_live() && severity.is_worse_than(i.severity));
+        match live.and_then(|i| self.assessed(i, Some(severity), now)) {
+            Some(h) => Command::Worsen { by, severity, why, response: Box::new(h.response), action: h.action },
+            None => Command::SetSeverity { by, severity, why },
+        }
+    }
+
+    /// Segments were named one after another: are they by now every value of their dimension that matters?
+    pub(super) fn is_all_there_is(&self, key: &IncidentKey, named: &[&Segment], since: Time) -> bool {
+        let Some(whole) = self.judge.group(&GroupKey::roll_up(&key.environment, &key.model)) else { return false };
+        let first_of = |g: &Group| line_of(g, &Signal::ErrorRate, "rate")?.points.front().map(|p| p.time);
+        named.iter().any(|first| {
+            let values = || self.judge.siblings(&whole.key).filter(|g| g.key.segment.as_ref().is_some_and(|s| s.dimension == first.dimension));
+            // Parts remember less than the whole.
+            let from = values().filter_map(first_of).max().map_or(since, |from| from.max(since));
+            let served = |g: &Group| {
+                line_of(g, &Signal::ErrorRate, "rate").map_or(0.0, |l| l.points.iter().filter(|p| p.time >= from).map(|p| p.n).sum::<f64>())
+            };
+            let all = served(whole);
+            let (hit, spared): (Vec<&Group>, Vec<&Group>) = values().partition(|g| g.key.segment.as_ref().is_some_and(|s| named.contains(&s)));
+            let share = |of: &[&Group]| of.iter().map(|g| served(g)).sum::<f64>() / all;
+            let matters = |g: &&Group| served(g) > MATTERS * all;
+            all > 0.0 && hit.len() >= 2 && share(&hit) >= NEARLY_ALL && !spared.iter().any(matters)
+        })
     }
 
     /// The change of a value as it is now, if that is further from the usual than it was when it was found.
