@@ -518,6 +518,10 @@ impl Desk {
             shown.sort_by(|a, b| (a.hash, &a.id).cmp(&(b.hash, &b.id)));
             shown.dedup_by(|a, b| a.id == b.id);
             shown.truncate(EXEMPLARS_MAX);
+            // Shadows are not listed, but may show that a place that was named is none.
+            if findings.is_empty() && self.state.incidents.get(&key).is_some_and(|i| !i.segments.is_empty()) {
+                self.look(&key, now, out);
+            }
             self.happen(key, findings, place, shown, now, out);
         }
     }
@@ -685,11 +689,18 @@ impl Desk {
         let spread = self.spread(lead, now);
         let of_whole = if place.sits_nowhere() { self.place_of_whole(lead, spread.as_ref()) } else { Place::default() };
         let place = if of_whole.sits_nowhere() { place } else { of_whole };
-        // Found one after another, places may be all there is.
-        let spoke = findings.iter().chain(&known).filter(|f| f.series.group.version.is_none()).filter_map(|f| f.series.group.segment.as_ref());
-        let named: Vec<&Segment> = place.segments.iter().chain(live.iter().flat_map(|i| &i.segments)).chain(spoke).collect();
-        let is_all = self.is_all_there_is(&key, &named, lead.onset.at);
-        let place = if is_all { Place { segments: Vec::new(), everywhere: true, ..place } } else { place };
+        // Found one after another, places may be all there is; then the whole names the incident, if it speaks.
+        let named: Vec<&Segment> = place.segments.iter().chain(live.iter().flat_map(|i| &i.segments)).collect();
+        let is_one = spread.as_ref().is_some_and(|s| scope::one_part(s).is_some());
+        let is_all = !is_one && self.is_all_there_is(lead, &named);
+        let mut findings = findings;
+        let place = if is_all {
+            findings.sort_by_key(|f| !f.series.group.is_roll_up());
+            Place { segments: Vec::new(), everywhere: true, ..place }
+        } else {
+            place
+        };
+        let lead = findings.first()?;
         let asked: Vec<Severity> = findings.iter().map(|f| triage::severity_of(&f.series.signal, f.change.as_ref(), f.by_rule)).collect();
         let of_model = |f: &&Fact| f.model.as_deref().is_none_or(|m| m == key.model);
         let facts: Vec<Fact> = self.state.facts.iter().filter(of_model).cloned().collect();
@@ -711,9 +722,10 @@ impl Desk {
             let (estimate, low, high) = if triage::counts_failures(&lead.series.signal) { failed } else { all };
             Estimate { estimate, low, high }
         });
-        let getting_worse = self.judge.line(lead.series_id).and_then(|(_, line)| {
-            let values: Vec<(Time, f64)> = line.points.iter().filter(|p| p.time >= lead.onset.at).map(|p| (p.time, p.value)).collect();
-            scope::grows(&values, lead.change.map_or(0.0, |c| c.before))
+        // A rule has no course; what speaks beside it may have one.
+        let getting_worse = findings.iter().find_map(|f| self.judge.line(f.series_id).map(|(_, line)| (f, line))).and_then(|(f, line)| {
+            let values: Vec<(Time, f64)> = line.points.iter().filter(|p| p.time >= f.onset.at).map(|p| (p.time, p.value)).collect();
+            scope::grows(&values, f.change.map_or(0.0, |c| c.before))
         });
         let model = self.settings.models.get(&key.model);
         let case = Case {

@@ -568,7 +568,9 @@ fn news(incident: &Incident, now: &Happening, is_milder: bool) -> Vec<String> {
         }
     }
     let trend = |of: &[Answer]| of.iter().find(|a| a.question == TREND).map(|a| a.answer.clone());
-    if let Some(grows) = trend(&now.severity_reasons).filter(|t| t.starts_with("yes") && trend(&incident.severity_reasons).as_ref() != Some(t)) {
+    // An answer, once there is one, and every other one that follows it.
+    let is_answer = |t: &String| t.starts_with("yes") || t.starts_with("no");
+    if let Some(grows) = trend(&now.severity_reasons).filter(|t| is_answer(t) && trend(&incident.severity_reasons).as_ref() != Some(t)) {
         news.push(format!("is it getting worse? {grows}"));
     }
     let models = |of: &[Answer]| -> Option<String> {

@@ -206,7 +206,7 @@ impl Town {
 
     fn harm(&mut self, model: &str) {
         let json = format!(
-            r#"{{"kind":"prediction","id":"h{}","time":"{}","model":"{model}","environment":"prod","flags":{{"harmful":"confirmed"}}}}"#,
+            r#"{{"kind":"prediction","id":"h{}","time":"{}","model":"{model}","version":"1","environment":"prod","flags":{{"harmful":"confirmed"}}}}"#,
             self.position,
             self.now.rfc3339()
         );
@@ -347,7 +347,7 @@ fn active_harm_is_held_only_where_somebody_said_so() {
     let mut t = Town::learned();
     let harm = |t: &mut Town, model: &str| {
         let json = format!(
-            r#"{{"kind":"prediction","id":"h{}","time":"{}","model":"{model}","environment":"prod","flags":{{"harmful":"confirmed"}}}}"#,
+            r#"{{"kind":"prediction","id":"h{}","time":"{}","model":"{model}","version":"1","environment":"prod","flags":{{"harmful":"confirmed"}}}}"#,
             t.position,
             t.now.rfc3339()
         );

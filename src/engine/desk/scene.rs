@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::{Desk, Outcome, Place};
 use crate::domain::incident::{Finding, Incident, IncidentKey, Spread};
-use crate::domain::{Change, GroupKey, Segment, Severity, Signal, Time};
+use crate::domain::{Change, Segment, Severity, Signal, Time};
 use crate::incident::{Command, Happening};
 use crate::judge::{Group, Line};
 use crate::triage::scope::{self, Level, Part};
@@ -61,22 +61,27 @@ impl Desk {
         }
     }
 
-    /// Segments were named one after another: are they by now every value of their dimension that matters?
-    pub(super) fn is_all_there_is(&self, key: &IncidentKey, named: &[&Segment], since: Time) -> bool {
-        let Some(whole) = self.judge.group(&GroupKey::roll_up(&key.environment, &key.model)) else { return false };
+    /// Segments were named, or spoke, one after another: are they by now every value of their dimension that matters?
+    pub(super) fn is_all_there_is(&self, lead: &Finding, named: &[&Segment]) -> bool {
+        let Some(whole) = self.judge.group(&lead.series.group.whole()) else { return false };
+        let speaks = |g: &Group| line_of(g, &lead.series.signal, &lead.detector).is_some_and(|l| l.is_out);
         let first_of = |g: &Group| line_of(g, &Signal::ErrorRate, "rate")?.points.front().map(|p| p.time);
-        named.iter().any(|first| {
-            let values = || self.judge.siblings(&whole.key).filter(|g| g.key.segment.as_ref().is_some_and(|s| s.dimension == first.dimension));
+        let mut by_dimension: BTreeMap<&str, Vec<(&Group, bool)>> = BTreeMap::new();
+        for sibling in self.judge.siblings(&whole.key) {
+            if let Some(segment) = &sibling.key.segment {
+                by_dimension.entry(&segment.dimension).or_default().push((sibling, named.contains(&segment) || speaks(sibling)));
+            }
+        }
+        by_dimension.into_values().any(|values| {
             // Parts remember less than the whole.
-            let from = values().filter_map(first_of).max().map_or(since, |from| from.max(since));
+            let from = values.iter().filter_map(|(g, _)| first_of(g)).max().map_or(lead.onset.at, |from| from.max(lead.onset.at));
             let served = |g: &Group| {
                 line_of(g, &Signal::ErrorRate, "rate").map_or(0.0, |l| l.points.iter().filter(|p| p.time >= from).map(|p| p.n).sum::<f64>())
             };
             let all = served(whole);
-            let (hit, spared): (Vec<&Group>, Vec<&Group>) = values().partition(|g| g.key.segment.as_ref().is_some_and(|s| named.contains(&s)));
-            let share = |of: &[&Group]| of.iter().map(|g| served(g)).sum::<f64>() / all;
-            let matters = |g: &&Group| served(g) > MATTERS * all;
-            all > 0.0 && hit.len() >= 2 && share(&hit) >= NEARLY_ALL && !spared.iter().any(matters)
+            let (hit, spared): (Vec<(&Group, bool)>, Vec<(&Group, bool)>) = values.into_iter().partition(|(_, is_hit)| *is_hit);
+            let of_hit: f64 = hit.iter().map(|(g, _)| served(g)).sum();
+            all > 0.0 && hit.len() >= 2 && of_hit >= NEARLY_ALL * all && spared.iter().all(|(g, _)| served(g) <= MATTERS * all)
         })
     }
 
