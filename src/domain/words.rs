@@ -51,6 +51,17 @@ closed_set!(
     }
 );
 
+impl Category {
+    /// Is it harm to people, of the playbook's kinds: what they were shown, what was given away, how groups are treated?
+    pub fn is_harm(self) -> bool {
+        use Category::*;
+        match self {
+            HarmfulOutput | DataBreach | Bias => true,
+            QualityDegradation | OutOfScopeUse | ModelFailure | CostAnomaly | MonitoringBlind => false,
+        }
+    }
+}
+
 closed_set!(
     /// Where the cause of an incident is looked for first.
     Cause { Model = "model", Data = "data", Infrastructure = "infrastructure", Pipeline = "pipeline" }

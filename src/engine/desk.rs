@@ -260,6 +260,10 @@ impl Desk {
             Control::Act { incident, command, wall } => {
                 let result = match (self.key_of_id(&incident), command) {
                     (Err(refusal), _) => Err(refusal),
+                    (Ok(key), Command::SetSeverity { by, severity, why }) => {
+                        let command = self.worsened(&key, by, severity, why, wall);
+                        self.act(&key, command, wall, out)
+                    }
                     (Ok(key), Command::Merge { into, by, why }) => self.merge(&key, &into, by, why, wall, out),
                     (Ok(key), Command::Split { by, why }) => self.split(&key, by, why, wall, out),
                     (Ok(key), command) => self.act(&key, command, wall, out),
@@ -501,7 +505,9 @@ impl Desk {
             let key = IncidentKey { environment: group.environment.to_string(), model: group.model.to_string(), category: a.alarm.category };
             by_key.entry(key).or_default().push(a);
         }
-        for (key, alarms) in by_key {
+        // Harm first: what has the same cause goes under it, and nobody is called for both.
+        let (harm, other): (Vec<_>, Vec<_>) = by_key.into_iter().partition(|(key, _)| key.category.is_harm());
+        for (key, alarms) in harm.into_iter().chain(other) {
             let mut findings: Vec<Finding> = Vec::new();
             let mut shown: Vec<Exemplar> = Vec::new();
             for a in &alarms {
@@ -512,6 +518,10 @@ impl Desk {
             shown.sort_by(|a, b| (a.hash, &a.id).cmp(&(b.hash, &b.id)));
             shown.dedup_by(|a, b| a.id == b.id);
             shown.truncate(EXEMPLARS_MAX);
+            // Shadows are not listed, but may show that a place that was named is none.
+            if findings.is_empty() && self.state.incidents.get(&key).is_some_and(|i| !i.segments.is_empty()) {
+                self.look(&key, now, out);
+            }
             self.happen(key, findings, place, shown, now, out);
         }
     }
@@ -657,19 +667,40 @@ impl Desk {
 
     /// Findings of one key: assessed, then put to the incident.
     fn happen(&mut self, key: IncidentKey, findings: Vec<Finding>, place: Place, exemplars: Vec<Exemplar>, now: Time, out: &mut Outcome) {
-        let Some(happening) = self.happening(key, findings, place, exemplars, now) else { return };
+        let Some(happening) = self.happening(key, findings, place, exemplars, None, now) else { return };
         let suppressed = self.held(&happening, now);
         self.put(Happening { suppressed, ..happening }, now, out);
     }
 
-    /// Findings of one key with all that triage says of them, also in the light of what spoke before.
-    fn happening(&self, key: IncidentKey, findings: Vec<Finding>, place: Place, exemplars: Vec<Exemplar>, now: Time) -> Option<Happening> {
+    /// Findings of one key with all that triage says of them, also in the light of what spoke before. `set`: how bad a person says
+    /// that it is.
+    fn happening(
+        &self,
+        key: IncidentKey,
+        findings: Vec<Finding>,
+        place: Place,
+        exemplars: Vec<Exemplar>,
+        set: Option<Severity>,
+        now: Time,
+    ) -> Option<Happening> {
         let lead = findings.first()?;
         let live = self.state.incidents.get(&key).filter(|i| i.state.is_live());
         let known: Vec<Finding> = live.iter().flat_map(|i| &i.findings).filter(|f| f.recovered_at.is_none()).cloned().collect();
         let spread = self.spread(lead, now);
         let of_whole = if place.sits_nowhere() { self.place_of_whole(lead, spread.as_ref()) } else { Place::default() };
         let place = if of_whole.sits_nowhere() { place } else { of_whole };
+        // Found one after another, places may be all there is; then the whole names the incident, if it speaks.
+        let named: Vec<&Segment> = place.segments.iter().chain(live.iter().flat_map(|i| &i.segments)).collect();
+        let is_one = spread.as_ref().is_some_and(|s| scope::one_part(s).is_some());
+        let is_all = !is_one && self.is_all_there_is(lead, &named);
+        let mut findings = findings;
+        let place = if is_all {
+            findings.sort_by_key(|f| !f.series.group.is_roll_up());
+            Place { segments: Vec::new(), everywhere: true, ..place }
+        } else {
+            place
+        };
+        let lead = findings.first()?;
         let asked: Vec<Severity> = findings.iter().map(|f| triage::severity_of(&f.series.signal, f.change.as_ref(), f.by_rule)).collect();
         let of_model = |f: &&Fact| f.model.as_deref().is_none_or(|m| m == key.model);
         let facts: Vec<Fact> = self.state.facts.iter().filter(of_model).cloned().collect();
@@ -691,9 +722,10 @@ impl Desk {
             let (estimate, low, high) = if triage::counts_failures(&lead.series.signal) { failed } else { all };
             Estimate { estimate, low, high }
         });
-        let getting_worse = self.judge.line(lead.series_id).and_then(|(_, line)| {
-            let values: Vec<(Time, f64)> = line.points.iter().filter(|p| p.time >= lead.onset.at).map(|p| (p.time, p.value)).collect();
-            scope::grows(&values, lead.change.map_or(0.0, |c| c.before))
+        // A rule has no course; what speaks beside it may have one.
+        let getting_worse = findings.iter().find_map(|f| self.judge.line(f.series_id).map(|(_, line)| (f, line))).and_then(|(f, line)| {
+            let values: Vec<(Time, f64)> = line.points.iter().filter(|p| p.time >= f.onset.at).map(|p| (p.time, p.value)).collect();
+            scope::grows(&values, f.change.map_or(0.0, |c| c.before))
         });
         let model = self.settings.models.get(&key.model);
         let case = Case {
@@ -713,6 +745,7 @@ impl Desk {
             owner: model.and_then(|m| m.owner.as_deref()),
             getting_worse,
             companions: &companions,
+            set,
             now,
         };
         let a = triage::assess(&case);
@@ -744,6 +777,9 @@ impl Desk {
             roots: a.roots,
             suppressed: None,
             beside: None,
+            everywhere,
+            takes: Vec::new(),
+            takes_beyond: 0,
             spread,
             findings,
             key,
@@ -838,13 +874,15 @@ impl Desk {
             self.state.incidents.insert(key.clone(), incident.clone());
         }
         // Those that it told of are over with it.
-        if let Some((closed_as, branches)) = events.iter().find_map(|e| match (e, &state) {
-            (Event::Resolved { closed_as, .. }, Some(i)) if !i.merged.is_empty() => Some((*closed_as, i.merged.clone())),
+        if let Some((closed_as, recovered, branches)) = events.iter().find_map(|e| match (e, &state) {
+            (Event::Resolved { by, closed_as, .. }, Some(i)) if !i.merged.is_empty() => {
+                Some((*closed_as, *by == Actor::Bellwether, i.merged.clone()))
+            }
             _ => None,
         }) {
             let why = format!("over with {}, which told of it", state.as_ref().map_or("", |i| i.id.as_str()));
             for branch in branches.iter().filter(|b| b.id.is_some()) {
-                let _ = self.command(&branch.key, Command::End { closed_as, why: why.clone() }, now, out);
+                let _ = self.command(&branch.key, Command::End { closed_as, recovered, why: why.clone() }, now, out);
             }
         }
         Ok(state)
@@ -912,8 +950,12 @@ impl Desk {
     fn put(&mut self, mut happening: Happening, now: Time, out: &mut Outcome) {
         let key = happening.key.clone();
         let own = self.state.incidents.get(&key);
-        if own.is_some_and(|i| i.state.is_live()) {
+        if let Some(own) = own.filter(|i| i.state.is_live()) {
+            let was_somewhere = happening.everywhere && !own.segments.is_empty();
             let _ = self.command(&key, Command::Find(Box::new(happening)), now, out);
+            if was_somewhere {
+                self.look(&key, now, out);
+            }
             return;
         }
         // It is told elsewhere already.
@@ -924,12 +966,20 @@ impl Desk {
             let _ = self.command(&parent, Command::Find(Box::new(happening)), now, out);
             return;
         }
-        let verdict = correlate(&happening, self.state.incidents.values());
         let is_storm = self.state.storm.is_on(now);
-        let joins = match verdict {
+        let joins = match correlate(&happening, self.state.incidents.values()) {
+            Verdict::Leads(under) if happening.suppressed.is_none() && !is_storm => {
+                self.lead(happening, &under, now, out);
+                return;
+            }
+            // In a storm nothing is moved.
+            Verdict::Leads(under) if happening.suppressed.is_none() => under.into_iter().next(),
             Verdict::Joins(parent, reason) => Some((parent, reason)),
-            Verdict::Alone(beside) => {
-                happening.beside = beside;
+            verdict @ (Verdict::Leads(_) | Verdict::Alone(_)) => {
+                happening.beside = match verdict {
+                    Verdict::Alone(beside) => beside,
+                    Verdict::Leads(_) | Verdict::Joins(..) => Some("nobody is called for it, so it takes nothing in that calls".to_owned()),
+                };
                 self.state
                     .storm
                     .shelter(now)
@@ -953,6 +1003,22 @@ impl Desk {
         branch.id = self.command(&key, under, now, out).ok().flatten().map(|i| i.id);
         let take = Command::Take { happening: Box::new(happening), branches: vec![branch], beyond: 0, by: Actor::Bellwether };
         let _ = self.command(&parent, take, now, out);
+    }
+
+    /// Harm opens under its own key, and what has the same cause goes under it.
+    fn lead(&mut self, mut happening: Happening, under: &[(IncidentKey, String)], now: Time, out: &mut Outcome) {
+        let key = happening.key.clone();
+        for (milder, reason) in under {
+            if let Some(incident) = self.state.incidents.get(milder) {
+                happening.take_in(incident, reason, now);
+            }
+        }
+        self.state.storm.opened(&key, now);
+        let Ok(Some(leader)) = self.command(&key, Command::Find(Box::new(happening)), now, out) else { return };
+        for (milder, reason) in under {
+            let why = format!("{reason}; what harms people is told first");
+            let _ = self.command(milder, Command::Yield { into: leader.id.clone(), why }, now, out);
+        }
     }
 
     /// What a storm blew under an incident within one pane goes there in one piece.
@@ -985,6 +1051,10 @@ impl Desk {
             return Err(Refusal(format!("incident {into} is not live: merge into one that is")));
         }
         let Some(child) = self.state.incidents.get(key).cloned() else { return Err(Refusal(format!("there is no incident of {}", key.model))) };
+        if key.category.is_harm() && !parent.category.is_harm() {
+            let kind = key.category.as_str().replace('_', " ");
+            return Err(Refusal(format!("{} is about {kind}: what harms people is told first, so merge {into} into {} instead", child.id, child.id)));
+        }
         let merged = self.command(key, Command::Merge { into: into.to_owned(), by: by.clone(), why: why.clone() }, now, out)?;
         let reason = if why.is_empty() { format!("merged by {by}") } else { why };
         let mut branches = vec![Branch { key: key.clone(), id: Some(child.id.clone()), at: now, reason }];
@@ -1235,6 +1305,9 @@ fn as_happening(i: &Incident) -> Happening {
         roots: i.roots.clone(),
         suppressed: None,
         beside: None,
+        everywhere: false,
+        takes: vec![],
+        takes_beyond: 0,
         spread: None,
     }
 }

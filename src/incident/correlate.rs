@@ -7,7 +7,11 @@
 //! when the answer is no.
 //!
 //! What is about people (harm, leaks, use beyond what a model was made for) is never put under another incident: what has to be
-//! done first is another thing. A clustering by similarity was not taken: nobody could say at night why two pages were one.
+//! done first is another thing. So where harm is found after a milder sign of the same cause it is the other way round: the harm
+//! opens under its own key, by which routes, runbooks and duties know it, and what was open goes under it. That the first would
+//! take on the category of what joins it was not taken: its key, its address at every receiver and the clock of a duty to report
+//! would then speak of another thing than it does. A clustering by similarity was not taken: nobody could say at night why two
+//! pages were one.
 
 use crate::domain::incident::{Finding, Incident, IncidentKey, Roots};
 use crate::domain::series::Segment;
@@ -81,6 +85,8 @@ struct Sketch<'a> {
 pub enum Verdict {
     /// It goes under the incident of this key, for this reason.
     Joins(IncidentKey, String),
+    /// It harms people, and these do not: they have the same cause and go under it, strongest reason first.
+    Leads(Vec<(IncidentKey, String)>),
     /// It stands for itself; if another began at the same time, why it has nothing to do with it.
     Alone(Option<String>),
 }
@@ -89,10 +95,12 @@ pub enum Verdict {
 pub fn correlate<'a>(happening: &Happening, live: impl Iterator<Item = &'a Incident>) -> Verdict {
     let new = Sketch::of_happening(happening);
     let mut best: Option<(u8, Time, &Incident, String)> = None;
+    let mut led: Vec<(u8, Time, &Incident, String)> = Vec::new();
     let mut beside: Option<(i64, String)> = None;
     for incident in live.filter(|i| i.key != happening.key && i.state.is_live()) {
         let old = Sketch::of_incident(incident);
         match joins(&new, &old) {
+            Ok((rank, reason)) if new.harms_beside(&old) => led.push((rank, incident.opened_at, incident, reason)),
             Ok((rank, reason)) => {
                 if best.as_ref().is_none_or(|(r, opened, ..)| (rank, incident.opened_at) < (*r, *opened)) {
                     best = Some((rank, incident.opened_at, incident, reason));
@@ -109,6 +117,10 @@ pub fn correlate<'a>(happening: &Happening, live: impl Iterator<Item = &'a Incid
     }
     match best {
         Some((_, _, incident, reason)) => Verdict::Joins(incident.key.clone(), reason),
+        None if !led.is_empty() => {
+            led.sort_by_key(|(rank, opened, ..)| (*rank, *opened));
+            Verdict::Leads(led.into_iter().map(|(_, _, incident, reason)| (incident.key.clone(), reason)).collect())
+        }
         None => Verdict::Alone(beside.map(|(_, why)| why)),
     }
 }
@@ -119,9 +131,12 @@ fn joins(new: &Sketch<'_>, old: &Sketch<'_>) -> Result<(u8, String), Option<Stri
         return Err(None);
     }
     let same_model = new.key.model == old.key.model;
-    if new.is_about_people() {
+    let apart = || {
         let near = same_model && together(&new.onset, &old.onset);
-        return Err(near.then(|| "what concerns people is an incident of its own".to_owned()));
+        Err(near.then(|| "what concerns people is an incident of its own".to_owned()))
+    };
+    if new.is_about_people() && !new.harms_beside(old) {
+        return apart();
     }
     if same_model
         && let [version] = new.versions
@@ -146,6 +161,10 @@ fn joins(new: &Sketch<'_>, old: &Sketch<'_>) -> Result<(u8, String), Option<Stri
         && distance(&new.onset, &old.onset) <= ONE_RUN_MS
     {
         return Ok((2, format!("both began after the run of {} that failed", a.name)));
+    }
+    // Two things at one time are a reason for what concerns people no more than for it to go under another.
+    if new.is_about_people() {
+        return apart();
     }
     if same_model {
         let complaints = new.kinds == [Kin::Complaints];
@@ -219,6 +238,11 @@ impl<'a> Sketch<'a> {
         signals.dedup();
         let grows = findings.first().and_then(|f| f.change).map(|c| c.after > c.before);
         Sketch { key, kinds, signals, grows, onset, versions, segments, roots }
+    }
+
+    /// It does harm to people, and the other does none that is known.
+    fn harms_beside(&self, other: &Sketch<'_>) -> bool {
+        self.key.category.is_harm() && !other.key.category.is_harm()
     }
 
     fn is_about_people(&self) -> bool {
@@ -330,6 +354,9 @@ mod tests {
             suppressed: None,
             beside: None,
             spread: None,
+            everywhere: false,
+            takes: vec![],
+            takes_beyond: 0,
         };
         for word in words {
             match word.split_once([':', '=']) {
@@ -343,7 +370,8 @@ mod tests {
         h
     }
 
-    /// Old and new, and what the reason must hold; `-` for alone without a word, `- words` for alone and why.
+    /// Old and new, and what the reason must hold; `-` for alone without a word, `- words` for alone and why, `< words` where the old
+    /// goes under the new.
     static TABLE: &[(&str, &str, &str)] = &[
         ("a error_rate 0 version:7", "a quality:f 3 version:7", "both sit in version 7"),
         ("a error_rate 0 deploy:v7", "a cost 0 deploy:v7", "both began after v7"),
@@ -366,7 +394,17 @@ mod tests {
         ("a missing:income 0", "b missing:income 1", "hit alike"),
         ("a missing:income 0", "b missing:age 1", "-"),
         ("a traffic 0 down", "b traffic 0", "- one grew and the other shrank"),
-        ("a error_rate 0 deploy:v7", "a flag:harmful 0 deploy:v7", "- what concerns people"),
+        ("a error_rate 0 deploy:v7", "a flag:harmful 0 deploy:v7", "< both began after v7"),
+        ("a error_rate 0 version:7", "a flag:leak 9 version:7", "< both sit in version 7"),
+        ("a error_rate 0", "a flag:harmful 0", "- what concerns people"),
+        ("a flag:leak 0 deploy:v7", "a flag:harmful 0 deploy:v7", "- what concerns people"),
+        ("a feature:age 0", "a fairness:age_band 1", "< inputs that broke for some groups"),
+        ("a feature:age 0", "a fairness:age_band 30", "-"),
+        ("a missing:age 0 run:features", "b fairness:age_band 40 run:features", "< run of features"),
+        ("a fairness:age_band 0", "a feature:age 1", "inputs that broke for some groups"),
+        ("a flag:harmful 0 deploy:v7", "a fairness:age_band 1 deploy:v7", "both began after v7"),
+        ("a out_of_scope 0 deploy:v7", "a fairness:age_band 1 deploy:v7", "< both began after v7"),
+        ("a error_rate 0 deploy:v7", "a out_of_scope 1 deploy:v7", "- what concerns people"),
         ("a flag:leak 0 deploy:v7", "a error_rate 0 deploy:v7", "both began after v7"),
     ];
 
@@ -378,8 +416,12 @@ mod tests {
             let open = evolve(None, &events[0], Time(0)).expect("there");
             let said = correlate(&new, std::iter::once(&open));
             match (expected.strip_prefix('-'), &said) {
-                (None, Verdict::Joins(key, reason)) => {
+                (None, Verdict::Joins(key, reason)) if !expected.starts_with('<') => {
                     assert!(*key == old.key && reason.contains(expected), "{} / {}: {reason}", old.title, new.title)
+                }
+                (None, Verdict::Leads(under)) if expected.starts_with('<') => {
+                    let [(key, reason)] = under.as_slice() else { panic!("{} / {}: {said:?}", old.title, new.title) };
+                    assert!(*key == old.key && reason.contains(expected[1..].trim()), "{} / {}: {reason}", old.title, new.title);
                 }
                 (Some(""), Verdict::Alone(None)) => {}
                 (Some(words), Verdict::Alone(Some(why))) if !words.is_empty() => {

@@ -100,9 +100,10 @@ pub enum Command {
         by: String,
         why: String,
     },
-    /// The incident that told of this one is over.
+    /// The incident that told of this one is over; `recovered`: by evidence, not by a person's word.
     End {
         closed_as: ClosedAs,
+        recovered: bool,
         why: String,
     },
     /// Nobody is called for this incident until then.
@@ -118,6 +119,20 @@ pub enum Command {
     },
     /// It flapped, and has been quiet for long enough.
     Settle,
+    // New ones at the end: acts that wait for their boundary are saved by their place in this list.
+    /// A person says that it is worse, with what is to be done at that severity.
+    Worsen {
+        by: String,
+        severity: Severity,
+        why: String,
+        response: Box<Response>,
+        action: String,
+    },
+    /// Goes under the one called `into`, which has the same cause and is about worse.
+    Yield {
+        into: String,
+        why: String,
+    },
 }
 
 /// One assessed happening: what triage says of the findings of a pane.
@@ -146,6 +161,11 @@ pub struct Happening {
     pub suppressed: Option<Suppression>,
     /// Another incident began at the same time; why this one is not put under it.
     pub beside: Option<String>,
+    /// No part is spared: what was named as the place so far is none.
+    pub everywhere: bool,
+    /// Keys that are told here from now on, as they have the same cause and are about less; and how many more there are.
+    pub takes: Vec<Branch>,
+    pub takes_beyond: u64,
 }
 
 /// What happened to an incident.
@@ -202,6 +222,8 @@ pub enum Event {
         by: String,
         severity: Severity,
         why: String,
+        /// The runbook of a worse severity, and the action that is ready then.
+        raised: Option<(Box<Response>, String)>,
     },
     /// A later look says something else than the first, in words; nobody is called.
     Reassessed {
@@ -325,8 +347,10 @@ pub fn decide(state: Option<&Incident>, command: Command, now: Time) -> Result<V
             | Command::Duty(_)
             | Command::Tick
             | Command::SetSeverity { .. }
+            | Command::Worsen { .. }
             | Command::Reassess(_)
             | Command::Take { .. }
+            | Command::Yield { .. }
             | Command::Merge { .. }
             | Command::Split { .. }
             | Command::Part { .. }
@@ -356,7 +380,7 @@ pub fn decide(state: Option<&Incident>, command: Command, now: Time) -> Result<V
         }
         Command::Find(happening) => match incident.resolved_at {
             Some(resolved) if now.since_ms(resolved) <= REOPEN_WITHIN_MS => Ok(vec![Event::Reopened {
-                why: format!("the same kind of failure is back within a day: {}", happening.title),
+                why: format!("the same kind of failure is back within a day: {}{}", happening.title, happening.words_of_taken()),
                 happening: Some(happening),
                 by: Actor::Bellwether,
             }]),
@@ -426,9 +450,14 @@ pub fn decide(state: Option<&Incident>, command: Command, now: Time) -> Result<V
         }
         Command::Duty(command) => Ok(vec![Event::Duty(Box::new(respond::duties::decide(incident, command, now).map_err(Refusal)?))]),
         Command::Tick => Ok(ticked(incident, now)),
-        Command::SetSeverity { .. } if !live => Err(not_live("given another severity")),
-        Command::SetSeverity { why, .. } if why.trim().is_empty() => Err(Refusal("another severity needs a reason".to_owned())),
-        Command::SetSeverity { by, severity, why } => Ok(vec![Event::SeveritySet { by, severity, why }]),
+        Command::SetSeverity { .. } | Command::Worsen { .. } if !live => Err(not_live("given another severity")),
+        Command::SetSeverity { why, .. } | Command::Worsen { why, .. } if why.trim().is_empty() => {
+            Err(Refusal("another severity needs a reason".to_owned()))
+        }
+        Command::SetSeverity { by, severity, why } => Ok(vec![Event::SeveritySet { by, severity, why, raised: None }]),
+        Command::Worsen { by, severity, why, response, action } => {
+            Ok(vec![Event::SeveritySet { by, severity, why, raised: Some((response, action)) }])
+        }
         Command::Reassess(_) if !live => Ok(vec![]),
         Command::Reassess(happening) if incident.is_overruled_by(happening.severity) => Ok(vec![Event::Escalated(happening)]),
         Command::Reassess(happening) => {
@@ -450,13 +479,20 @@ pub fn decide(state: Option<&Incident>, command: Command, now: Time) -> Result<V
             let worse = calls.then(|| Event::Escalated(happening.clone()));
             Ok(std::iter::once(Event::Took { happening, branches, beyond, by }).chain(worse).collect())
         }
+        Command::Yield { into, why } if live => Ok(vec![Event::Merged { happening: None, into, by: Actor::Bellwether, why }]),
+        Command::Yield { .. } => Err(not_live("put under another")),
         Command::Merge { into, by, why } if live => Ok(vec![Event::Merged { happening: None, into, by: Actor::Person(by), why }]),
         Command::Merge { .. } => Err(not_live("merged")),
         Command::Split { by, why } if incident.state == IncidentState::Merged => Ok(vec![Event::Split { by, why }]),
         Command::Split { .. } => Err(Refusal(format!("incident {} is {}: only one that is merged can be split off", incident.id, incident.state))),
         Command::Part { branch, by, why } => Ok(vec![Event::Parted { branch, by, why }]),
-        Command::End { closed_as, why } if incident.state == IncidentState::Merged => {
-            Ok(vec![Event::Resolved { by: Actor::Bellwether, closed_as, why }])
+        Command::End { closed_as, recovered, why } if incident.state == IncidentState::Merged => {
+            let mut events = vec![Event::Resolved { by: Actor::Bellwether, closed_as, why }];
+            // What was done for it before it went under another is undone as it would have been.
+            if recovered {
+                events.extend(respond::undone_at_recovery(incident).into_iter().map(|s| Event::Stepped(Box::new(s))));
+            }
+            Ok(events)
         }
         Command::End { .. } => Ok(vec![]),
         Command::Suppress { by, why, until } if live => {
@@ -534,7 +570,10 @@ fn news(incident: &Incident, now: &Happening, is_milder: bool) -> Vec<String> {
     if let Some(cause) = now.cause.as_ref().filter(|c| incident.cause.as_ref().is_none_or(|old| old.best != c.best)) {
         news.push(format!("the cause is looked for in {} first: {}", cause.best, cause.facts.join("; ")));
     }
-    if incident.versions.is_empty() && incident.segments.is_empty() {
+    if now.everywhere && !incident.segments.is_empty() {
+        let named: Vec<String> = incident.segments.iter().map(ToString::to_string).collect();
+        news.push(format!("it is everywhere: {} came one after another and are all there is", named.join(", ")));
+    } else if incident.versions.is_empty() && incident.segments.is_empty() {
         let found = now.segments.iter().map(ToString::to_string).chain(now.versions.iter().map(|v| format!("version {v}")));
         let found: Vec<String> = found.collect();
         if !found.is_empty() {
@@ -542,7 +581,9 @@ fn news(incident: &Incident, now: &Happening, is_milder: bool) -> Vec<String> {
         }
     }
     let trend = |of: &[Answer]| of.iter().find(|a| a.question == TREND).map(|a| a.answer.clone());
-    if let Some(grows) = trend(&now.severity_reasons).filter(|t| t.starts_with("yes") && trend(&incident.severity_reasons).as_ref() != Some(t)) {
+    // An answer, once there is one, and every other one that follows it.
+    let is_answer = |t: &String| t.starts_with("yes") || t.starts_with("no");
+    if let Some(grows) = trend(&now.severity_reasons).filter(|t| is_answer(t) && trend(&incident.severity_reasons).as_ref() != Some(t)) {
         news.push(format!("is it getting worse? {grows}"));
     }
     let models = |of: &[Answer]| -> Option<String> {
@@ -605,6 +646,7 @@ pub fn evolve(state: Option<Incident>, event: &Event, now: Time) -> Option<Incid
         }
         Event::Escalated(h) => {
             absorb(&mut incident, h);
+            take_on(&mut incident, &h.takes, h.takes_beyond);
             if h.suppressed.is_none() && incident.state == IncidentState::Suppressed {
                 incident.state = IncidentState::Open;
                 incident.suppressed = None;
@@ -644,6 +686,7 @@ pub fn evolve(state: Option<Incident>, event: &Event, now: Time) -> Option<Incid
                 incident.page_reason = h.page_reason.clone();
                 incident.response = respond::joined(&incident.response, &h.response);
                 absorb(&mut incident, h);
+                take_on(&mut incident, &h.takes, h.takes_beyond);
             }
         }
         Event::SeriesRecovered { series, .. } => {
@@ -692,7 +735,7 @@ pub fn evolve(state: Option<Incident>, event: &Event, now: Time) -> Option<Incid
                 incident.response.timers.remove(at);
             }
         }
-        Event::SeveritySet { by, severity, why } => {
+        Event::SeveritySet { by, severity, why, raised } => {
             let over = incident.severity_set.as_ref().map_or(incident.severity, |set| set.over);
             let asked = format!("{severity}, {}: {why}", severity.words());
             let answer = Answer { question: DECISION.to_owned(), answer: asked, source: format!("{by}, over severity {over} by the facts") };
@@ -702,6 +745,10 @@ pub fn evolve(state: Option<Incident>, event: &Event, now: Time) -> Option<Incid
                 incident.paged = true;
                 incident.page_reason = format!("{by} has raised it to severity {severity}");
             }
+            if let Some((response, action)) = raised {
+                incident.response = respond::joined(&incident.response, response);
+                incident.action = action.clone();
+            }
             incident.severity = *severity;
             incident.severity_set = Some(SeveritySet { by: by.clone(), why: why.clone(), at: now, over });
         }
@@ -709,7 +756,10 @@ pub fn evolve(state: Option<Incident>, event: &Event, now: Time) -> Option<Incid
             if *is_milder {
                 incident.severity = h.severity;
             }
-            if incident.versions.is_empty() && incident.segments.is_empty() {
+            if h.everywhere && !incident.segments.is_empty() {
+                incident.segments.clear();
+                incident.title = h.title.clone();
+            } else if incident.versions.is_empty() && incident.segments.is_empty() {
                 incident.versions = h.versions.clone();
                 incident.segments = h.segments.clone();
             }
@@ -729,15 +779,7 @@ pub fn evolve(state: Option<Incident>, event: &Event, now: Time) -> Option<Incid
         }
         Event::Took { happening, branches, beyond, .. } => {
             absorb(&mut incident, happening);
-            incident.merged_beyond += beyond;
-            for branch in branches {
-                let has_room = incident.merged.len() < BRANCHES_MAX;
-                match incident.merged.iter_mut().find(|b| b.key == branch.key) {
-                    Some(known) => known.id = known.id.take().or_else(|| branch.id.clone()),
-                    None if has_room => incident.merged.push(branch.clone()),
-                    None => incident.merged_beyond += 1,
-                }
-            }
+            take_on(&mut incident, branches, *beyond);
         }
         Event::Split { .. } => {
             incident.state = IncidentState::Open;
@@ -762,6 +804,19 @@ pub fn evolve(state: Option<Incident>, event: &Event, now: Time) -> Option<Incid
     let title = title_with(&incident);
     incident.title = title;
     Some(incident)
+}
+
+/// Tells of these keys from now on.
+fn take_on(incident: &mut Incident, branches: &[Branch], beyond: u64) {
+    incident.merged_beyond += beyond;
+    for branch in branches {
+        let has_room = incident.merged.len() < BRANCHES_MAX;
+        match incident.merged.iter_mut().find(|b| b.key == branch.key) {
+            Some(known) => known.id = known.id.take().or_else(|| branch.id.clone()),
+            None if has_room => incident.merged.push(branch.clone()),
+            None => incident.merged_beyond += 1,
+        }
+    }
 }
 
 /// Somebody is at it.
@@ -828,8 +883,42 @@ pub fn belongs(finding: &Finding, key: &IncidentKey) -> bool {
     *group.model == *key.model && *group.environment == *key.environment && category_of(&finding.series.signal) == key.category
 }
 
+// === impl Happening ===
+
+impl Happening {
+    /// Tells of a live incident as well, which has the same cause and is about less: its findings, those that are told in it, and
+    /// the duties that it has begun.
+    pub fn take_in(&mut self, incident: &Incident, reason: &str, now: Time) {
+        for f in incident.findings.iter().filter(|f| f.recovered_at.is_none()) {
+            if self.findings.len() < FINDINGS_MAX && self.findings.iter().all(|g| g.series_id != f.series_id) {
+                self.findings.push(f.clone());
+            }
+        }
+        let branch = Branch { key: incident.key.clone(), id: Some(incident.id.clone()), at: now, reason: reason.to_owned() };
+        self.takes_beyond += incident.merged_beyond;
+        for branch in std::iter::once(branch).chain(incident.merged.iter().filter(|b| b.key != self.key).cloned()) {
+            if self.takes.len() < BRANCHES_MAX { self.takes.push(branch) } else { self.takes_beyond += 1 }
+        }
+        let timers = incident.response.timers.iter().filter(|t| matches!(t.what, TimerKind::Legal { .. }));
+        for timer in timers {
+            if self.response.timers.iter().all(|t| t.what != timer.what) {
+                self.response.timers.push(timer.clone());
+            }
+        }
+        if self.exemplars.is_empty() {
+            self.exemplars = incident.exemplars.clone();
+        }
+    }
+
+    /// `; takes in inc-1: inputs that broke for some groups`.
+    fn words_of_taken(&self) -> String {
+        let named = self.takes.iter().filter_map(|b| Some((b.id.as_ref()?, &b.reason)));
+        named.map(|(id, reason)| format!("; takes in {id}: {reason}")).collect()
+    }
+}
+
 fn opened(h: &Happening, now: Time) -> Incident {
-    Incident {
+    let mut incident = Incident {
         id: h.key.incident_id(now),
         revision: 1,
         key: h.key.clone(),
@@ -864,7 +953,10 @@ fn opened(h: &Happening, now: Time) -> Incident {
         told: vec![],
         suppressed: h.suppressed.clone(),
         settles_at: None,
-    }
+    };
+    take_on(&mut incident, &h.takes, h.takes_beyond);
+    incident.title = title_with(&incident);
+    incident
 }
 
 /// Most findings that one incident lists; later ones are counted by their timeline only.
@@ -943,16 +1035,17 @@ fn begun(before: Option<&Incident>, after: &Incident, event: &Event) -> Vec<Effe
         | Event::Parted { .. }
         | Event::Suppressed { .. }
         | Event::Settling { .. }
-        | Event::SeveritySet { .. }
+        | Event::SeveritySet { raised: None, .. }
         | Event::Reassessed { .. }
         | Event::Timed { .. } => return vec![],
+        Event::SeveritySet { raised: Some(_), .. } => Notice::Escalated,
     };
     // What was told elsewhere, or to nobody, begins only now.
     let begins = matches!(event, Event::Split { .. } | Event::Unsuppressed { .. } | Event::Reopened { .. });
     let known = |id: &str| before.filter(|_| !begins).and_then(|b| b.response.step(id));
     let mut out = Vec::new();
     let told: Vec<String> = after.response.steps.iter().filter(|s| known(&s.id).is_none()).flat_map(|s| s.tells.clone()).collect();
-    if after.paged && !told.is_empty() {
+    if after.paged && after.state.is_audible() && !told.is_empty() {
         out.push(Effect::TellAlso(notice, told));
     }
     let raised = after.response.steps.iter().filter(|s| known(&s.id).is_none());
@@ -1009,8 +1102,9 @@ fn said(before: Option<&Incident>, after: &Incident, event: &Event) -> Vec<Effec
             Some(b) if severity.is_worse_than(b.severity) => tell(after, Notice::Escalated),
             Some(_) | None => tell(after, Notice::Updated),
         },
-        // Nothing is lowered in silence.
+        // Nothing is lowered in silence, and no place stays named that is none.
         Event::Reassessed { is_milder: true, .. } => tell(after, Notice::Updated),
+        Event::Reassessed { happening, .. } if happening.everywhere && before.is_some_and(|b| !b.segments.is_empty()) => tell(after, Notice::Updated),
         Event::Reassessed { is_milder: false, .. } => vec![],
     }
 }
@@ -1027,7 +1121,7 @@ pub fn timeline_of(after: &Incident, event: &Event, ordinal: u32, at: Time) -> T
         Event::Opened(h) => {
             let page = h.suppressed.as_ref().map_or_else(|| h.page_reason.clone(), |s| format!("held by {}", s.words));
             let beside = h.beside.as_ref().map(|b| format!("; {b}")).unwrap_or_default();
-            (us, "opened", format!("{}; {page}{beside}", h.title))
+            (us, "opened", format!("{}; {page}{beside}{}", h.title, h.words_of_taken()))
         }
         Event::Updated(h) => (us, "updated", h.findings.iter().map(|f| f.headline.clone()).collect::<Vec<_>>().join("; ")),
         Event::Escalated(h) => (us, "escalated", format!("now severity {}: {}", h.severity, h.title)),
@@ -1045,7 +1139,11 @@ pub fn timeline_of(after: &Incident, event: &Event, ordinal: u32, at: Time) -> T
         }
         Event::Timed { timers } => (us, "waiting", waits(timers)),
         Event::Climbed { words, .. } => (us, "escalated", words.clone()),
-        Event::SeveritySet { by, severity, why } => (person(by), "severity", format!("now severity {severity}: {why}")),
+        Event::SeveritySet { by, severity, why, raised } => {
+            let place = raised.as_ref().map_or("", |(response, _)| response.runbook.as_str());
+            let prepared = if place.is_empty() { String::new() } else { format!("; what to do at severity {severity} is prepared ({place})") };
+            (person(by), "severity", format!("now severity {severity}: {why}{prepared}"))
+        }
         Event::Reassessed { words, .. } => (us, "reassessed", words.clone()),
         Event::OpenedUnder { into, why, happening } => (us, "merged", format!("{}; told by {into}: {why}", happening.title)),
         Event::Merged { into, by, why, .. } => (by.clone(), "merged", format!("into {into}: {why}")),
@@ -1138,6 +1236,9 @@ mod tests {
             roots: Roots::default(),
             suppressed: None,
             beside: None,
+            everywhere: false,
+            takes: vec![],
+            takes_beyond: 0,
         })
     }
 
@@ -1197,6 +1298,119 @@ mod tests {
         assert_eq!((i.as_ref().expect("there").severity, told), (Severity::DEGRADED, vec![Effect::Tell(Notice::Updated)]));
         let (_, told) = step(i, named("bo", Severity::HARM, "it is not"), 15);
         assert_eq!(told, [Effect::Tell(Notice::Escalated)]);
+    }
+
+    /// A step that tells somebody.
+    fn response(place: &str, tells: &str) -> Response {
+        let step = crate::domain::response::Step {
+            id: tells.into(),
+            kind: crate::domain::StepKind::TellLeadership,
+            say: String::new(),
+            action: None,
+            needs: crate::domain::Role::Responder,
+            two_people: false,
+            automatic: false,
+            undo_at_recovery: false,
+            expires_ms: 0,
+            raise: None,
+            tells: vec![tells.into()],
+            per_hour_max: 1,
+            state: StepState::Done,
+            plan: None,
+            approvals: vec![],
+            applied: vec![],
+            words: String::new(),
+        };
+        Response { runbook: place.into(), steps: vec![step], ..Response::default() }
+    }
+
+    #[test]
+    fn a_worse_severity_by_a_person_brings_its_runbook_and_tells_whom_it_names() {
+        let worse = || Command::Worsen {
+            by: "ana".into(),
+            severity: Severity::HARM,
+            why: "users were hurt".into(),
+            response: Box::new(response("one.yaml:3", "boss")),
+            action: "Stop it.".into(),
+        };
+        let (i, _) = step(None, Command::Find(happening(Severity::DEGRADED, Signal::ErrorRate)), 10);
+        let (after, told) = step(i.clone(), worse(), 11);
+        let after = after.expect("there");
+        assert_eq!((after.response.runbook.as_str(), after.action.as_str(), after.severity), ("one.yaml:3", "Stop it.", Severity::HARM));
+        assert_eq!(told, [Effect::Tell(Notice::Escalated), Effect::TellAlso(Notice::Escalated, vec!["boss".into()])]);
+        // Who is not called is not told either; and a second word tells nobody twice.
+        let until = Command::Suppress { by: "bo".into(), why: String::new(), until: None };
+        let (held, _) = step(i, until, 11);
+        assert_eq!(step(held, worse(), 12).1, []);
+        let (_, told) = step(Some(after), worse(), 13);
+        assert_eq!(told, [Effect::Tell(Notice::Updated)]);
+    }
+
+    #[test]
+    fn harm_takes_in_what_was_open_and_gives_back_what_was_done_for_it() {
+        let (milder, _) = step(None, Command::Find(happening(Severity::DEGRADED, Signal::Feature("age".into()))), 10);
+        let milder = milder.map(|mut i| {
+            i.key.category = Category::QualityDegradation;
+            i
+        });
+        let mut harm = happening(Severity::HARM, Signal::Fairness("age".into()));
+        harm.key.category = Category::Bias;
+        harm.title = "m: fairness".into();
+        harm.take_in(milder.as_ref().expect("there"), "inputs that broke", Time(20));
+        let events = decide(None, Command::Find(harm.clone()), Time(20)).expect("fits");
+        let leader = evolve(None, &events[0], Time(20)).expect("there");
+        assert_eq!(leader.title, "m: fairness; also quality degradation");
+        assert_eq!((leader.findings.len(), leader.merged.len(), leader.merged[0].id.clone()), (2, 1, milder.as_ref().map(|i| i.id.clone())));
+        let line = timeline_of(&leader, &events[0], 0, Time(20));
+        assert!(line.why.contains(&format!("takes in {}: inputs that broke", leader.merged[0].id.as_ref().expect("an id"))), "{}", line.why);
+        // What went before: its alert is closed, and its end waits for the one that tells of it.
+        let (under, told) = step(milder.clone(), Command::Yield { into: leader.id.clone(), why: "w".into() }, 20);
+        assert_eq!((under.as_ref().expect("there").state, told), (IncidentState::Merged, vec![Effect::Tell(Notice::Merged)]));
+        assert!(decide(under.as_ref(), Command::Yield { into: leader.id.clone(), why: "w".into() }, Time(21)).is_err());
+        // The same key within a day takes it in as well.
+        let (over, _) = step(Some(leader), Command::Resolve { by: "ana".into(), closed_as: ClosedAs::Fixed, why: String::new() }, 30);
+        let over = over.map(|mut i| {
+            i.merged.clear();
+            i
+        });
+        let (again, _) = step(over, Command::Find(harm), 40);
+        let again = again.expect("there");
+        assert_eq!((again.reopened, again.merged.len()), (1, 1));
+        // What was applied for it is undone when all of it is over by evidence, and not by a person's word alone.
+        let mut done = response("r", "x");
+        done.steps[0].undo_at_recovery = true;
+        done.steps[0].applied = vec![Time(12)];
+        done.steps[0].plan = Some(crate::domain::response::Plan {
+            hash: "p".into(),
+            at: Time(11),
+            expires_at: Time(99),
+            before: String::new(),
+            version: String::new(),
+            request: String::new(),
+            change: String::new(),
+            is_noop: false,
+            can_undo: true,
+        });
+        let under = under.map(|i| Incident { response: done, ..i });
+        let end = |recovered| Command::End { closed_as: ClosedAs::Fixed, recovered, why: String::new() };
+        let undone = |told: Vec<Effect>| told.iter().filter(|e| matches!(e, Effect::Do(_))).count();
+        assert_eq!((undone(step(under.clone(), end(true), 50).1), undone(step(under, end(false), 50).1)), (1, 0));
+    }
+
+    #[test]
+    fn places_that_are_all_there_is_are_no_place() {
+        let segment = |v: &str| Segment { dimension: "region".into(), value: v.into() };
+        let at = |values: &[&str]| {
+            Box::new(Happening { segments: values.iter().map(|v| segment(v)).collect(), ..*happening(Severity::DEGRADED, Signal::Latency) })
+        };
+        let (i, _) = step(None, Command::Find(at(&["eu"])), 10);
+        let (i, _) = step(i, Command::Find(Box::new(Happening { findings: vec![finding(Signal::ErrorRate)], ..*at(&["us"]) })), 11);
+        assert_eq!(i.as_ref().expect("there").segments.len(), 2);
+        let all = Box::new(Happening { everywhere: true, title: "everywhere".into(), ..*at(&[]) });
+        let (i, told) = step(i, Command::Reassess(all.clone()), 12);
+        let incident = i.as_ref().expect("there");
+        assert_eq!((incident.segments.len(), incident.title.as_str(), told), (0, "everywhere", vec![Effect::Tell(Notice::Updated)]));
+        assert_eq!(step(i, Command::Reassess(all), 13).1, [], "said once");
     }
 
     #[test]

@@ -51,6 +51,8 @@ pub struct Case<'a> {
     pub getting_worse: Option<bool>,
     /// Signals of the same model in other categories that speak now or spoke in the last hour (`quality:faithfulness` ...).
     pub companions: &'a [String],
+    /// How bad a person says that it is.
+    pub set: Option<Severity>,
     pub now: Time,
 }
 
@@ -72,7 +74,8 @@ pub struct Assessment {
 /// Everything that triage has to say of a case. Total: an odd case gets a dull answer, never a panic.
 pub fn assess(case: &Case<'_>) -> Assessment {
     let scene = Scene::of(case);
-    let (severity, severity_reasons) = severity::judge(&scene);
+    let (asked, severity_reasons) = severity::judge(&scene);
+    let severity = case.set.unwrap_or(asked);
     let (pages, page_reason) = worth_a_page(&scene, severity);
     Assessment {
         severity,
@@ -94,6 +97,9 @@ fn worth_a_page(scene: &Scene<'_>, severity: Severity) -> (bool, String) {
     let inputs_only = scene.case.findings.iter().all(|f| matches!(f.series.signal, Signal::Feature(_) | Signal::Unseen(_) | Signal::Embedding(_)));
     if inputs_only && severity == Severity::MINOR {
         return (false, "drift alone is listed, not paged".to_owned());
+    }
+    if scene.case.set.is_some_and(|set| set.is_worse_than(Severity::MINOR)) {
+        return (true, "a person says that it is bad".to_owned());
     }
     let rule = scene.case.findings.iter().find(|f| f.by_rule);
     match rule {

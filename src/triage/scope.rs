@@ -17,6 +17,8 @@ const MIX_EXPLAINS: f64 = 0.7;
 const ONE_EXPLAINS: f64 = 0.8;
 /// And if it changed at least this many times as much as the whole, relative to its own level.
 const STANDS_OUT: f64 = 1.3;
+/// A part with less of the traffic than this says nothing of the others.
+const SHARE_KNOWN: f64 = 0.01;
 /// Parts that are kept for people.
 const PARTS_MAX: usize = 8;
 /// Less of the traffic than this says nothing of where a change sits.
@@ -111,6 +113,19 @@ pub fn is_mix(spread: &Spread) -> bool {
     total != 0.0 && spread.mix / total >= MIX_EXPLAINS
 }
 
+/// Did nothing but the mix change: is everybody served as before, only more of them where it was worse already? A part that is new
+/// says no: nobody knows how it was served before. Neither does one that by itself went the way of the whole for more than the
+/// share of it that a mix may leave unexplained.
+pub fn is_mix_alone(spread: &Spread) -> bool {
+    let relative = |before: f64, after: f64| if before > 0.0 { (after - before) / before } else { f64::INFINITY };
+    let whole = relative(spread.before, spread.after);
+    let is_as_before = |p: &PartOfChange| {
+        let own = relative(p.before, p.after) * whole.signum();
+        p.share_before > SHARE_KNOWN && own <= (1.0 - MIX_EXPLAINS) * whole.abs()
+    };
+    is_mix(spread) && whole.is_finite() && spread.parts.iter().filter(|p| p.share_after > SHARE_KNOWN).all(is_as_before)
+}
+
 /// Does the whole go one way while every part goes the other, or stays? (Simpson's paradox)
 pub fn is_paradox(spread: &Spread) -> bool {
     let total = spread.within + spread.mix;
@@ -172,7 +187,11 @@ pub fn say(spread: &Spread) -> String {
             )
         });
         let paradox = if is_paradox(spread) && spread.within != 0.0 { "; every segment by itself stayed or went the other way" } else { "" };
-        return format!("no segment changed by itself, the mix did{}{paradox}", moved.unwrap_or_default());
+        let moved = moved.unwrap_or_default();
+        return match is_mix_alone(spread) {
+            true => format!("no segment changed by itself, the mix did{moved}{paradox}"),
+            false => format!("the mix made most of it{moved}; but segments changed by themselves as well, or are new"),
+        };
     }
     if let Some(one) = one_part(spread) {
         let name = super::quoted(&one.segment.to_string());
@@ -245,6 +264,29 @@ mod tests {
         assert!(is_mix(&s) && s.within == 0.0, "{s:?}");
         let s = split(&[part("de", (50.0, 0.02), (50.0, 0.02)), part("cn", (50.0, 0.20), (0.0, f64::NAN))]);
         assert!(is_mix(&s) && s.within == 0.0, "{s:?}");
+    }
+
+    /// Before and after of each part, and whether nothing but the mix has changed.
+    #[test]
+    fn a_mix_is_alone_only_where_every_part_was_known_and_is_served_as_before() {
+        let moved = [part("de", (90.0, 100.0), (40.0, 100.0)), part("es", (10.0, 300.0), (60.0, 300.0))];
+        assert!(is_mix_alone(&split(&moved)));
+        let noisy = [part("de", (90.0, 100.0), (40.0, 104.0)), part("es", (10.0, 300.0), (60.0, 310.0))];
+        assert!(is_mix_alone(&split(&noisy)));
+        // A part that makes little of it, and is served twice as slowly.
+        let with_a_change =
+            [part("de", (90.0, 100.0), (35.0, 100.0)), part("es", (8.0, 300.0), (60.0, 300.0)), part("it", (2.0, 100.0), (5.0, 200.0))];
+        let s = split(&with_a_change);
+        assert!(is_mix(&s) && !is_mix_alone(&s), "{s:?}");
+        assert!(say(&s).starts_with("the mix made most of it: country=es") && say(&s).contains("by themselves as well"), "{}", say(&s));
+        let better = [part("de", (90.0, 100.0), (35.0, 100.0)), part("es", (8.0, 300.0), (60.0, 300.0)), part("it", (2.0, 200.0), (5.0, 100.0))];
+        assert!(is_mix_alone(&split(&better)), "who is served better than before is no harm");
+        let new = [part("de", (100.0, 100.0), (60.0, 100.0)), part("pt", (0.0, f64::NAN), (40.0, 400.0))];
+        assert!(is_mix(&split(&new)) && !is_mix_alone(&split(&new)), "nobody knows how they were served before");
+        let falls = [part("de", (90.0, 0.9), (30.0, 0.9)), part("es", (10.0, 0.6), (70.0, 0.6))];
+        assert!(is_mix_alone(&split(&falls)));
+        let falls = [part("de", (90.0, 0.9), (30.0, 0.8)), part("es", (10.0, 0.6), (70.0, 0.6))];
+        assert!(!is_mix_alone(&split(&falls)), "the better part has become worse");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use super::{Scene, clock, quoted, scope};
 use crate::domain::alarm::Change;
-use crate::domain::incident::Answer;
+use crate::domain::incident::{Answer, Finding};
 use crate::domain::time::HOUR_MS;
 use crate::domain::{Category, Severity, Signal};
 use crate::judge::SLOW_DRIFT;
@@ -111,14 +111,21 @@ pub(super) fn judge(scene: &Scene<'_>) -> (Severity, Vec<Answer>) {
     let mut source = "table of signals".to_owned();
     for (i, f) in case.findings.iter().enumerate() {
         let asked = case.asked.get(i).copied().unwrap_or_else(|| severity_of(&f.series.signal, f.change.as_ref(), f.by_rule));
-        if i == 0 || asked.is_worse_than(severity) {
+        if is_mix_alone(scene, f) && asked.is_worse_than(Severity::MINOR) {
+            if i == 0 {
+                why = format!("{} of the whole has moved since the mix of the traffic has; no segment is served otherwise", f.series.signal.words());
+                source = "the change within each segment, and its share of the traffic".to_owned();
+            }
+        } else if i == 0 || asked.is_worse_than(severity) {
             (severity, why) = (asked, format!("{} asks for it", f.series.signal.words()));
+            source = "table of signals".to_owned();
         }
     }
     for f in case.known {
         let asked = severity_of(&f.series.signal, f.change.as_ref(), f.by_rule);
-        if asked.is_worse_than(severity) {
+        if asked.is_worse_than(severity) && !is_mix_alone(scene, f) {
             (severity, why) = (asked, format!("{} asks for it", f.series.signal.words()));
+            source = "table of signals".to_owned();
         }
     }
     for (to, because, from) in raises(scene) {
@@ -154,7 +161,7 @@ fn raises(scene: &Scene<'_>) -> Vec<(Severity, String, String)> {
             raise(Severity::DEGRADED, format!("{words} moved and so did {other}"), "other signals of the model");
         }
     }
-    for f in scene.all_findings().filter(|f| f.change.as_ref().is_some_and(is_far_beyond)) {
+    for f in scene.all_findings().filter(|f| f.change.as_ref().is_some_and(is_far_beyond) && !is_mix_alone(scene, f)) {
         let words = f.series.signal.words();
         match f.series.signal {
             Signal::Latency | Signal::FirstTokenLatency => {
@@ -168,6 +175,19 @@ fn raises(scene: &Scene<'_>) -> Vec<(Severity, String, String)> {
         }
     }
     out
+}
+
+/// Is this the change of a whole that its mix alone has made, of how each request is served? Nobody is served worse than before then,
+/// and what asks for more by its size asks for nothing. Not so for a bill, which is paid whoever asks, nor for harm.
+fn is_mix_alone(scene: &Scene<'_>, f: &Finding) -> bool {
+    use Signal::*;
+    let served = matches!(
+        f.series.signal,
+        ErrorRate | TimeoutRate | EmptyRate | Latency | FirstTokenLatency | Quality(_) | Label(_) | Estimated(_) | ComplaintRate
+    );
+    // The split is of the first.
+    let split = scene.case.findings.first().filter(|lead| lead.series == f.series && f.series.group.is_roll_up());
+    served && !f.by_rule && split.is_some() && scene.case.spread.is_some_and(scope::is_mix_alone)
 }
 
 /// A person, a policy or a scan has decided that this kind of harm was done, at most an hour before the onset.

@@ -138,6 +138,7 @@ impl Told {
             owner: None,
             getting_worse: None,
             companions: &self.companions,
+            set: None,
             now: at(3),
         })
     }

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use bellwether::decode::{self, Decoder};
 use bellwether::domain::delivery::Notice;
 use bellwether::domain::incident::Incident;
-use bellwether::domain::{Category, ClosedAs, HoldKind, IncidentState, Matcher, Time};
-use bellwether::engine::{Control, Engine, Entry, Outcome};
+use bellwether::domain::{Category, ClosedAs, HoldKind, IncidentState, Matcher, Severity, Time};
+use bellwether::engine::{Control, Engine, Entry, Outcome, Route, Settings};
 use bellwether::fleet::CANARY;
 use bellwether::incident::Command;
 
@@ -35,8 +35,13 @@ const MODELS: [&str; 3] = ["pricing", "ranking", "routing"];
 impl Town {
     /// Twenty quiet minutes, then live.
     fn learned() -> Town {
+        Town::with(|_| {})
+    }
+
+    fn with(more: impl FnOnce(&mut Settings)) -> Town {
         let mut settings = settings(PANE_MS, PANE_MS, &["region"]);
         settings.judge.learn_ms = 0;
+        more(&mut settings);
         let mut engine = Engine::new(settings);
         engine.declare(0);
         let decoder = Decoder::canonical(decode::Settings::new([0; 16]));
@@ -189,6 +194,121 @@ fn two_failures_at_one_time_in_different_places_are_two_incidents_and_say_why() 
     assert!(t.live().is_empty(), "each is over by its own evidence");
 }
 
+/// Of one model: a deployment, and an output that a person calls harmful.
+impl Town {
+    fn deploy(&mut self, model: &str) {
+        let json = format!(
+            r#"{{"kind":"deployment","target":{{"kind":"model","name":"{model}"}},"model":"{model}","environment":"prod","version":"2","previous_version":"1","phase":"finished","time":"{}"}}"#,
+            self.now.rfc3339()
+        );
+        self.say(&json);
+    }
+
+    fn harm(&mut self, model: &str) {
+        let json = format!(
+            r#"{{"kind":"prediction","id":"h{}","time":"{}","model":"{model}","version":"1","environment":"prod","flags":{{"harmful":"confirmed"}}}}"#,
+            self.position,
+            self.now.rfc3339()
+        );
+        self.say(&json);
+        self.run_for(8);
+    }
+
+    /// What one receiver was told, as `opened model_failure`.
+    fn heard(&self, receiver: &str) -> Vec<String> {
+        let of = self.out.deliveries.iter().filter(|d| d.receiver == receiver);
+        of.map(|d| format!("{} {}", d.message.notice.as_str(), d.message.incident.key.category)).collect()
+    }
+}
+
+#[test]
+fn harm_that_is_found_after_a_failure_of_the_same_cause_is_told_and_the_failure_goes_under_it() {
+    let mut t = Town::with(|s| {
+        let harm = Route { category: vec!["harmful_output".into()], to: vec!["safety".into()], ..Route::default() };
+        s.routes.insert(0, harm);
+    });
+    t.deploy("pricing");
+    t.run_for(2);
+    t.fail(&["pricing"], &["eu", "us"], 40);
+    t.run_for(60);
+    let failure = t.live()[0].clone();
+    assert_eq!((failure.key.category, t.heard("oncall")), (Category::ModelFailure, vec!["opened model_failure".to_owned()]));
+    t.act(&failure.id, Command::Acknowledge { by: "ana".into(), why: String::new() }).expect("taken");
+
+    t.harm("pricing");
+    let live = t.live();
+    assert_eq!(live.len(), 1, "{:?}", live.iter().map(|i| &i.title).collect::<Vec<_>>());
+    let leader = live[0].clone();
+    assert_eq!((leader.key.category, leader.severity, leader.state), (Category::HarmfulOutput, Severity::HARM, IncidentState::Open));
+    assert!(leader.title.contains("harmful") && leader.title.ends_with("; also model failure"), "{}", leader.title);
+    assert_eq!(leader.merged.iter().map(|b| b.id.clone()).collect::<Vec<_>>(), [Some(failure.id.clone())]);
+    assert!(leader.findings.iter().any(|f| f.series.signal.to_string() == "error_rate"), "it tells of the failure as well");
+    let (timeline, before) = (t.timeline(&leader.id), t.timeline(&failure.id));
+    assert!(timeline.contains(&format!("takes in {}: both began after version 2", failure.id)), "{timeline}");
+    assert!(before.contains(&format!("into {}", leader.id)) && before.contains("what harms people is told first"), "{before}");
+    // The route of harm is called; whoever was called for the failure hears that it goes on elsewhere.
+    assert_eq!(t.heard("safety"), ["opened harmful_output"]);
+    assert_eq!(t.heard("oncall"), ["opened model_failure", "acknowledged model_failure", "merged model_failure"]);
+
+    // More of the failure is told there; what is over is over with it.
+    t.fail(&["pricing"], &["eu", "us"], 90);
+    t.run_for(30);
+    assert_eq!((t.live().len(), t.heard("oncall").len()), (1, 3));
+    t.act(&leader.id, Command::Resolve { by: "ana".into(), closed_as: ClosedAs::Fixed, why: "rolled back".into() }).expect("resolved");
+    assert!(t.timeline(&failure.id).contains(&format!("over with {}", leader.id)), "{}", t.timeline(&failure.id));
+    assert_eq!(t.heard("safety").last().map(String::as_str), Some("resolved harmful_output"));
+}
+
+#[test]
+fn harm_without_a_cause_in_common_stands_for_itself_and_is_never_put_under_less() {
+    let mut t = Town::learned();
+    t.fail(&["ranking"], &["eu", "us"], 40);
+    t.run_for(60);
+    t.harm("ranking");
+    let live = t.live();
+    assert_eq!(live.len(), 2, "{:?}", live.iter().map(|i| &i.title).collect::<Vec<_>>());
+    let of = |category: Category| live.iter().find(|i| i.key.category == category).expect("live").id.clone();
+    let (failure, harm) = (of(Category::ModelFailure), of(Category::HarmfulOutput));
+    let merge = |into: &str| Command::Merge { into: into.to_owned(), by: "ana".into(), why: "one release".into() };
+    let refused = t.act(&harm, merge(&failure)).expect_err("harm is told first");
+    assert!(refused.contains("what harms people is told first") && refused.contains(&format!("merge {failure} into {harm}")), "{refused}");
+    t.act(&failure, merge(&harm)).expect("merged");
+    assert_eq!(t.live().iter().map(|i| i.id.clone()).collect::<Vec<_>>(), [harm]);
+}
+
+#[test]
+fn harm_that_is_held_takes_nothing_with_it_into_silence() {
+    let mut t = Town::learned();
+    let matcher = Matcher { category: Some(Category::HarmfulOutput), ..Matcher::default() };
+    t.hold(HoldKind::Silence, matcher, 60, true);
+    t.deploy("pricing");
+    t.run_for(2);
+    t.fail(&["pricing"], &["eu", "us"], 40);
+    t.run_for(60);
+    t.harm("pricing");
+    let states: Vec<(Category, IncidentState)> = t.live().iter().map(|i| (i.key.category, i.state)).collect();
+    assert_eq!(states, [(Category::ModelFailure, IncidentState::Open), (Category::HarmfulOutput, IncidentState::Suppressed)]);
+    assert_eq!(t.told(), ["opened pricing"]);
+}
+
+#[test]
+fn places_found_one_after_another_are_everywhere_once_they_are_all_there_is() {
+    let mut t = Town::learned();
+    t.fail(&["routing"], &["eu"], 40);
+    t.run_for(60);
+    assert_eq!(t.live()[0].segments.iter().map(ToString::to_string).collect::<Vec<_>>(), ["region=eu"]);
+    assert!(t.live()[0].title.contains("region=eu"), "{}", t.live()[0].title);
+    t.fail(&["routing"], &["us"], 40);
+    t.run_for(120);
+    let live = t.live();
+    assert_eq!((live.len(), live[0].segments.len()), (1, 0), "{:?}", live[0].segments);
+    assert!(!live[0].title.contains("region="), "{}", live[0].title);
+    let whom = live[0].severity_reasons.iter().find(|a| a.question.starts_with("Does it affect")).expect("asked");
+    assert!(whom.answer.starts_with("all:"), "{}", whom.answer);
+    assert_eq!(t.timeline(&live[0].id).matches("it is everywhere").count(), 1, "{}", t.timeline(&live[0].id));
+    assert_eq!(t.told().iter().filter(|w| w.starts_with("opened") || w.starts_with("escalated")).count(), 1, "{:?}", t.told());
+}
+
 #[test]
 fn what_is_silenced_is_listed_and_calls_when_the_silence_is_over() {
     let mut t = Town::learned();
@@ -227,7 +347,7 @@ fn active_harm_is_held_only_where_somebody_said_so() {
     let mut t = Town::learned();
     let harm = |t: &mut Town, model: &str| {
         let json = format!(
-            r#"{{"kind":"prediction","id":"h{}","time":"{}","model":"{model}","environment":"prod","flags":{{"harmful":"confirmed"}}}}"#,
+            r#"{{"kind":"prediction","id":"h{}","time":"{}","model":"{model}","version":"1","environment":"prod","flags":{{"harmful":"confirmed"}}}}"#,
             t.position,
             t.now.rfc3339()
         );

@@ -36,6 +36,9 @@ const BEGINS: &[(&str, i64)] = &[
     ("regional", 95),
     ("worsening", 99),
     ("slower", 104),
+    ("flagged", 108),
+    ("outdated", 112),
+    ("corrupt", 116),
     ("healthy", i64::MAX),
 ];
 
@@ -62,6 +65,12 @@ fn second(out: &mut String, model: &str, begins: i64, s: i64) {
         let _ = writeln!(
             out,
             r#"{{"kind":"pipeline","model":"stale","environment":"prod","job":"nightly-features","state":"failed","error":"no partition","time":{t}}}"#
+        );
+    }
+    if since == -1_800 && model == "outdated" {
+        let _ = writeln!(
+            out,
+            r#"{{"kind":"pipeline","model":"outdated","environment":"prod","job":"weekly-training","state":"failed","error":"out of memory","time":{t}}}"#
         );
     }
     for k in 0..PER_SECOND {
@@ -107,6 +116,14 @@ fn second(out: &mut String, model: &str, begins: i64, s: i64) {
                 let label = if c(12) < if old && bad { 0.25 } else { 0.6 } { "approved" } else { "denied" };
                 let _ = write!(more, r#","label":"{label}","groups":{{"age_band":"{}"}}"#, if old { "60+" } else { "18-59" });
             }
+            "flagged" => {
+                let _ = write!(more, r#","flags":{{"harmful":{}}}"#, c(10) < if bad { 0.1 } else { 0.005 });
+            }
+            // Thousands where there were units.
+            "corrupt" => {
+                let income = (30_000.0 + 20_000.0 * c(14)) * if bad { 0.001 } else { 1.0 };
+                let _ = write!(more, r#","features":{{"income":{income:.3}}}"#);
+            }
             "stale" => {
                 let missing = c(13) < if bad { 0.4 } else { 0.01 };
                 let income = if missing { "null".to_owned() } else { format!("{:.0}", 30_000.0 + 20_000.0 * c(14)) };
@@ -120,11 +137,11 @@ fn second(out: &mut String, model: &str, begins: i64, s: i64) {
             r#"{{"kind":"prediction","id":"{model}-{i}","time":{time:.3},"model":"{model}","version":"{version}","environment":"prod","segments":{{"region":"{region}"}},"user":"u{}","status":"{status}","latency_ms":{latency:.1},"cost_usd":{cost:.6}{more}}}"#,
             i % 4_000
         );
-        if model == "inaccurate" && c(15) < 0.5 {
+        if (model == "inaccurate" || model == "outdated") && c(15) < 0.5 {
             let value = (if bad { 0.72 } else { 0.9 } + 0.1 * (c(16) + c(17) - 1.0)).clamp(0.0, 1.0);
             let _ = writeln!(
                 out,
-                r#"{{"kind":"quality","name":"accuracy","value":{value:.3},"model":"inaccurate","environment":"prod","version":"1","time":{time:.3}}}"#
+                r#"{{"kind":"quality","name":"accuracy","value":{value:.3},"model":"{model}","environment":"prod","version":"1","time":{time:.3}}}"#
             );
         }
         if model == "complained" && c(18) < if bad { 0.06 } else { 0.004 } {
@@ -140,15 +157,19 @@ fn second(out: &mut String, model: &str, begins: i64, s: i64) {
 struct Story {
     daemon: Fed,
     incidents: BTreeMap<String, Vec<Value>>,
+    /// The incident of `regional` after a person has said that it is active harm, and what was told before that.
+    raised: Value,
+    told_before: usize,
 }
 
 static STORY: LazyLock<Story> = LazyLock::new(|| {
     let config = |url: &str| {
         format!(
             "  boss: {{type: webhook, url: \"{url}/hooks/boss\"}}\n  law: {{type: webhook, url: \"{url}/hooks/law\"}}\n\
-             routes: [{{to: [oncall]}}]\npeople: {{leadership: [boss], legal: [law]}}\nsegments: [region]\nbaseline: {{learn: 30m}}\n\
+             routes: [{{to: [oncall]}}]\npeople: {{leadership: [boss], legal: [law]}}\n\
+             escalation: {{levels: [{{after: 15m, severity: [1], to: [leadership]}}]}}\nsegments: [region]\nbaseline: {{learn: 30m}}\n\
              models:\n  memorised: {{canaries: {{file: canaries.txt}}}}\n  biased: {{protected: [age_band], exposure: [legal]}}\n  \
-             misused: {{intended_use: {{region: [eu, us, apac]}}}}\n"
+             misused: {{intended_use: {{region: [eu, us, apac]}}}}\n  regional: {{exposure: [legal]}}\n"
         )
     };
     let mut daemon = Fed::start(config, |folder| std::fs::write(folder.join("canaries.txt"), format!("{CANARY}\n")).expect("written"));
@@ -166,8 +187,16 @@ static STORY: LazyLock<Story> = LazyLock::new(|| {
     for page in daemon.incidents() {
         incidents.entry(page["incident"]["key"]["model"].as_str().expect("a model").to_owned()).or_default().push(page);
     }
+    // Somebody knows more than the numbers.
+    let told_before = daemon.oracle.requests_to("/hooks/boss").len();
+    let id = incidents["regional"][0]["incident"]["id"].as_str().expect("an id").to_owned();
+    let (code, said) = daemon.command(&["incidents", "severity", &id, "1", "--why", "orders of patients are lost"]);
+    assert_eq!(code, 0, "{said}");
+    daemon.until("severity one", |d| d.get(&format!("/api/v1/incidents/{id}"))["incident"]["severity"] == 1);
+    daemon.until("empty outbox", Fed::outbox_is_empty);
+    let raised = daemon.get(&format!("/api/v1/incidents/{id}"));
     daemon.stop();
-    Story { daemon, incidents }
+    Story { daemon, incidents, raised, told_before }
 });
 
 impl Story {
@@ -219,6 +248,12 @@ fn cause(model: &str) -> (String, String) {
 #[test]
 fn harmful_outputs() {
     raises("harmful", "harmful_output", 1..=1, "rule:");
+}
+
+#[test]
+fn outputs_that_a_classifier_calls_harmful() {
+    raises("flagged", "harmful_output", 1..=1, "flag:harmful");
+    assert!(answer("flagged", "being harmed").contains("nobody has confirmed it"), "{}", answer("flagged", "being harmed"));
 }
 
 #[test]
@@ -299,6 +334,30 @@ fn severity_asks_whether_all_users_or_a_subset_are_affected() {
     assert!(answer("erroring", "all users").starts_with("all"), "{}", answer("erroring", "all users"));
 }
 
+/// How loudly it rings, and who is told if nobody comes.
+#[test]
+fn severity_determines_the_urgency_of_the_response_and_how_far_it_climbs() {
+    for (model, urgency, climbs) in [("harmful", "critical", 1), ("costly", "error", 0), ("slower", "warning", 0)] {
+        assert_eq!(STORY.page(model)["payload"]["severity"], urgency, "{model}");
+        let timers = STORY.of(model)["incident"]["response"]["timers"].as_array().cloned().unwrap_or_default();
+        let told: Vec<&Value> = timers.iter().filter_map(|t| t["what"].get("escalate")).collect();
+        assert_eq!(told.len(), climbs, "{model}: {timers:?}");
+        assert!(told.iter().all(|t| t["to"][0] == "boss"), "{timers:?}");
+    }
+}
+
+#[test]
+fn scope_asks_whether_it_is_getting_worse() {
+    assert!(answer("worsening", "getting worse").starts_with("yes"), "{}", answer("worsening", "getting worse"));
+    assert!(answer("erroring", "getting worse").starts_with("no"), "{}", answer("erroring", "getting worse"));
+}
+
+#[test]
+fn scope_names_the_inputs() {
+    let said = answer("stale", "limited to inputs");
+    assert!(said.contains("of the inputs: missing income"), "{said}");
+}
+
 #[test]
 fn scope_counts_the_users_affected_with_an_interval() {
     let users = &STORY.of("erroring")["incident"]["users_affected"];
@@ -326,6 +385,19 @@ fn a_root_cause_in_the_data_is_missing_input() {
     let (best, facts) = cause("stale");
     assert!(["data", "pipeline"].contains(&best.as_str()) && facts.contains("nightly-features"), "{best} {facts}");
     raises("stale", "quality_degradation", 2..=3, "missing:income");
+}
+
+#[test]
+fn a_root_cause_in_the_data_is_corrupt_input() {
+    let (best, facts) = cause("corrupt");
+    assert!(best == "data" && facts.contains("feature income"), "{best} {facts}");
+    assert_eq!(STORY.of("corrupt")["incident"]["key"]["category"], "quality_degradation");
+}
+
+#[test]
+fn a_root_cause_in_the_pipeline_is_a_stale_model() {
+    let (best, facts) = cause("outdated");
+    assert!(best == "pipeline" && facts.contains("weekly-training") && facts.contains("out of memory"), "{best} {facts}");
 }
 
 #[test]
@@ -391,6 +463,28 @@ fn severity_one_escalates_to_leadership() {
 fn severity_one_notifies_legal_if_there_is_regulatory_exposure() {
     assert!(heard("law", "biased"));
     assert!(!heard("law", "harmful"), "no exposure is configured for it");
+}
+
+/// What was severity 2 by the numbers, and is active harm by a person's word: everything of severity 1 is prepared and told at once.
+#[test]
+fn active_harm_by_a_persons_word_brings_the_response_of_active_harm() {
+    let before = STORY.of("regional")["incident"].clone();
+    assert!(!steps("regional").iter().any(|s| s == "take_offline"), "{before}");
+    let after = &STORY.raised["incident"];
+    let kinds: Vec<&str> = after["response"]["steps"].as_array().expect("steps").iter().filter_map(|s| s["kind"].as_str()).collect();
+    assert!(["take_offline", "safe_default"].contains(&kinds[0]), "{kinds:?}");
+    for kind in ["tell_leadership", "tell_legal", "tell_users", "sensitivity"] {
+        assert!(kinds.contains(&kind), "no {kind}: {kinds:?}");
+    }
+    assert_ne!(after["response"]["runbook"], before["response"]["runbook"]);
+    assert!(after["action"].as_str().is_some_and(|a| a.starts_with("Take regional out of service")), "{}", after["action"]);
+    assert!(after["response"]["drafts"].as_array().is_some_and(|d| d.len() >= 2), "{}", after["response"]["drafts"]);
+    let timeline = STORY.raised["timeline"].to_string();
+    assert!(timeline.contains("what to do at severity 1 is prepared") && timeline.contains("orders of patients are lost"), "{timeline}");
+    assert!(heard("boss", "regional") && heard("law", "regional"), "leadership and, as there is exposure, legal");
+    let told = STORY.daemon.oracle.requests_to("/hooks/boss");
+    let mine = told[..STORY.told_before].iter().filter(|r| r.json()["data"]["incident"]["id"] == before["id"]).count();
+    assert_eq!(mine, 0, "leadership slept until then");
 }
 
 #[test]

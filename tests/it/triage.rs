@@ -2,7 +2,7 @@
 //! history that all share, and what is said at its end is held against what a person would say.
 //!
 //! `TRIAGE=NAME cargo test --test it triage:: -- --nocapture` tells one story in full. `TRIAGE=calibration` leaves out every
-//! third story and `TRIAGE=held_out` tells only those; with `BELLWETHER_RENEW=1` the figures in `docs/triage.md` are renewed.
+//! third story, `TRIAGE=held_out` tells only those and `TRIAGE=later` the last six; with `BELLWETHER_RENEW=1` the figures in `docs/triage.md` are renewed.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -24,8 +24,8 @@ const LEARN_S: i64 = 60 * 60;
 /// How long a story lasts where it does not say.
 const USUAL_S: i64 = 150;
 const SEED: u64 = 17;
-/// The share of stories in which category, severity, scope and the number of incidents must be right.
-const NEARLY_ALL: f64 = 0.93;
+/// The share of the sixty in which category, severity, scope and the number of incidents must be right.
+const ALL: f64 = 1.0;
 /// Every so many-th story is kept out of calibration.
 const HELD_OUT: usize = 3;
 
@@ -45,6 +45,8 @@ struct Story {
     expected: Expected,
     lasts_s: i64,
     is_held_out: bool,
+    /// Written after the rules that it tries.
+    is_later: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -56,6 +58,8 @@ struct Expected {
     place: Place,
     cause: Cause,
     also: Vec<Category>,
+    /// Other incidents that stand for themselves.
+    beside: Vec<Category>,
     is_growing: bool,
     is_resolved: bool,
 }
@@ -64,7 +68,7 @@ struct Expected {
 enum Place {
     Everywhere,
     Version(String),
-    Segment(String, String),
+    Segments(Vec<String>),
     Mix,
 }
 
@@ -179,7 +183,7 @@ fn expected(text: &str) -> (Expected, i64) {
     };
     let place = match words[3].split_once('=') {
         Some(("version", v)) => Place::Version(v.to_owned()),
-        Some((dimension, value)) => Place::Segment(dimension.to_owned(), value.to_owned()),
+        Some((dimension, values)) => Place::Segments(values.split(',').map(|v| format!("{dimension}={v}")).collect()),
         None if words[3] == "mix" => Place::Mix,
         None if words[3] == "everywhere" => Place::Everywhere,
         None => panic!("unknown place {:?}", words[3]),
@@ -191,6 +195,7 @@ fn expected(text: &str) -> (Expected, i64) {
         place,
         cause: words[4].parse().expect("a cause"),
         also: vec![],
+        beside: vec![],
         is_growing: false,
         is_resolved: false,
     };
@@ -198,6 +203,7 @@ fn expected(text: &str) -> (Expected, i64) {
     while let Some(word) = rest.next() {
         match *word {
             "also" => out.also.push(rest.next().expect("a category").parse().expect("a category")),
+            "beside" => out.beside.push(rest.next().expect("a category").parse().expect("a category")),
             "growing" => out.is_growing = true,
             "resolved" => out.is_resolved = true,
             "for" => lasts = seconds(rest.next().expect("a time")),
@@ -261,16 +267,26 @@ fn read(text: &str) -> Table {
     set.models.clear();
     let mut stories: Vec<Story> = Vec::new();
     let mut open: Option<(String, Vec<(i64, Happening)>)> = None;
+    let mut is_later = false;
     for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && *l != "fleet") {
         let all: Vec<String> = plan.models.iter().map(|m| m.name.clone()).collect();
         if let Some(name) = line.strip_prefix("## ") {
             assert!(open.is_none(), "the story before {name:?} has no end");
             open = Some((name.split(':').next().unwrap_or(name).to_owned(), vec![]));
         } else if line.starts_with('#') {
+        } else if line == "later" {
+            is_later = true;
         } else if let Some(rest) = line.strip_prefix("=> ") {
             let (name, happenings) = open.take().expect("a story");
             let (expected, lasts_s) = expected(rest);
-            stories.push(Story { name, happenings, expected, lasts_s, is_held_out: (stories.len() + 1).is_multiple_of(HELD_OUT) });
+            stories.push(Story {
+                name,
+                happenings,
+                expected,
+                lasts_s,
+                is_held_out: !is_later && (stories.len() + 1).is_multiple_of(HELD_OUT),
+                is_later,
+            });
         } else if let Some(rest) = line.strip_prefix('@') {
             let (at, what) = rest.split_once(' ').expect("a time and a happening");
             let at = seconds(at) * 1_000;
@@ -372,7 +388,7 @@ fn said(story: &Story, all: &[Incident], told: &[String]) -> Said {
     // The worst, and of equals the first; of several models that are not told as one, the one that is assessed last knows of the others.
     let is_one = primary.iter().any(|i| e.models.iter().all(|m| tells_of(i, m)));
     let judged = if is_one { primary.first().copied() } else { primary.iter().max_by_key(|i| i.opened_at).copied() };
-    // Under correlation the first key keeps the incident: it tells of the expected one, though by another name.
+    // What went under another is told there, though by another name.
     let told_elsewhere = || roots.iter().find(|r| r.merged.iter().any(|b| b.key.category == e.category && e.models.contains(&b.key.model))).copied();
     let Some(i) = judged.or_else(told_elsewhere) else {
         let words = format!("nothing of the kind: {told:#?}");
@@ -384,7 +400,7 @@ fn said(story: &Story, all: &[Incident], told: &[String]) -> Said {
     let sits = match &e.place {
         Place::Everywhere => segments.is_empty() && versions.is_empty(),
         Place::Version(v) => segments.is_empty() && versions == [v],
-        Place::Segment(d, v) => versions.is_empty() && segments == [format!("{d}={v}")],
+        Place::Segments(of) => versions.is_empty() && segments.iter().all(|s| of.contains(s)) && segments.len() == of.len(),
         Place::Mix => segments.is_empty() && versions.is_empty() && answer(i, "Is it limited").contains("the mix did"),
     };
     let count = e.models.len();
@@ -410,11 +426,13 @@ fn said(story: &Story, all: &[Incident], told: &[String]) -> Said {
         );
     }
     let is_one = is_one || primary.is_empty() && e.models.len() == 1;
+    let stands = |c: &Category| roots.iter().any(|r| r.key.category == *c && e.models.contains(&r.key.model));
+    let is_beside = |i: &Incident| e.beside.contains(&i.key.category);
     Said {
         category: !primary.is_empty() && e.models.iter().all(|m| primary.iter().any(|i| tells_of(i, m))),
         severity: (e.severity.0..=e.severity.1).contains(&i.severity.level()),
         scope: sits && many && grows,
-        one: is_one && roots.iter().all(|r| r.id == i.id || is_also(r)),
+        one: is_one && roots.iter().all(|r| r.id == i.id || is_also(r) || is_beside(r)) && e.beside.iter().all(stands),
         resolved: !e.is_resolved || i.state == IncidentState::Resolved,
         cause,
         best: i.cause.as_ref().map(|c| c.best),
@@ -463,13 +481,15 @@ fn report(told: &[(&Story, Said)]) -> String {
     let mut out = String::from(
         "| stories | n | category | severity | scope | cause first | cause first or second | one incident |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
-    out.push_str(&figures("calibration", &told.iter().filter(|(s, _)| !s.is_held_out).collect::<Vec<_>>()));
-    out.push_str(&figures("held out", &told.iter().filter(|(s, _)| s.is_held_out).collect::<Vec<_>>()));
-    out.push_str(&figures("all", &told.iter().collect::<Vec<_>>()));
+    let of = |is: &dyn Fn(&Story) -> bool| told.iter().filter(|(s, _)| is(s)).collect::<Vec<_>>();
+    out.push_str(&figures("calibration", &of(&|s| !s.is_held_out && !s.is_later)));
+    out.push_str(&figures("held out", &of(&|s| s.is_held_out)));
+    out.push_str(&figures("all", &of(&|s| !s.is_later)));
+    out.push_str(&figures("six later ones", &of(&|s| s.is_later)));
     let causes = [Cause::Pipeline, Cause::Data, Cause::Infrastructure, Cause::Model];
     out.push_str("\n| true cause | pipeline | data | infrastructure | model | nothing |\n| --- | --- | --- | --- | --- | --- |\n");
     for true_cause in causes {
-        let of = |best: Option<Cause>| told.iter().filter(|(s, said)| s.expected.cause == true_cause && said.best == best).count();
+        let of = |best: Option<Cause>| told.iter().filter(|(s, said)| !s.is_later && s.expected.cause == true_cause && said.best == best).count();
         let row: Vec<String> = causes.iter().map(|c| of(Some(*c)).to_string()).collect();
         let _ = writeln!(out, "| {true_cause} | {} | {} |", row.join(" | "), of(None));
     }
@@ -479,12 +499,13 @@ fn report(told: &[(&Story, Said)]) -> String {
 #[test]
 fn stories_of_incidents_are_triaged_as_a_person_would() {
     let table = read(TABLE);
-    assert_eq!(table.stories.len(), 60);
+    assert_eq!(table.stories.iter().filter(|s| !s.is_later).count(), 60);
     let asked = std::env::var("TRIAGE").unwrap_or_default();
     let is_asked = |s: &&Story| match asked.as_str() {
         "" => true,
-        "calibration" => !s.is_held_out,
+        "calibration" => !s.is_held_out && !s.is_later,
         "held_out" => s.is_held_out,
+        "later" => s.is_later,
         name => s.name.contains(name),
     };
     let stories: Vec<&Story> = table.stories.iter().filter(is_asked).collect();
@@ -502,14 +523,15 @@ fn stories_of_incidents_are_triaged_as_a_person_would() {
     let report = report(&told);
     println!("{report}");
     if asked.is_empty() {
-        let share = |holds: &dyn Fn(&Said) -> bool| told.iter().filter(|(_, s)| holds(s)).count() as f64 / told.len() as f64;
+        let sixty: Vec<&Said> = told.iter().filter(|(s, _)| !s.is_later).map(|(_, s)| s).collect();
+        let share = |holds: &dyn Fn(&Said) -> bool| sixty.iter().filter(|s| holds(s)).count() as f64 / sixty.len() as f64;
         let goals: [(&str, f64, f64); 6] = [
-            ("category", share(&|s| s.category), NEARLY_ALL),
-            ("severity", share(&|s| s.severity), NEARLY_ALL),
-            ("scope", share(&|s| s.scope), NEARLY_ALL),
+            ("category", share(&|s| s.category), ALL),
+            ("severity", share(&|s| s.severity), ALL),
+            ("scope", share(&|s| s.scope), ALL),
             ("cause first", share(&|s| s.cause == 1), 0.8),
             ("cause first or second", share(&|s| s.cause <= 2), 0.95),
-            ("one incident", share(&|s| s.one && s.resolved), NEARLY_ALL),
+            ("one incident", share(&|s| s.one && s.resolved), ALL),
         ];
         for (what, reached, goal) in goals {
             assert!(reached >= goal, "{what}: {reached:.3}, and {goal} is asked\n{report}");

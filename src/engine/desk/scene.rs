@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use super::{Desk, Outcome, Place};
 use crate::domain::incident::{Finding, Incident, IncidentKey, Spread};
-use crate::domain::{Change, Segment, Signal, Time};
-use crate::incident::Command;
+use crate::domain::{Change, Segment, Severity, Signal, Time};
+use crate::incident::{Command, Happening};
 use crate::judge::{Group, Line};
 use crate::triage::scope::{self, Level, Part};
 
@@ -20,6 +20,8 @@ const PRESENT_POINTS: usize = 6;
 /// A version that began so shortly before the onset, and has nearly all of the traffic, is where a change of the whole sits.
 const COMES_WITH_MS: i64 = 10 * 60_000;
 const NEARLY_ALL: f64 = 0.9;
+/// A value with more of the traffic than this that is not hit is spared: the change is not everywhere.
+const MATTERS: f64 = 0.05;
 /// Values of an unintended use that are named.
 const OUTSIDE_MAX: usize = 3;
 
@@ -36,16 +38,51 @@ impl Desk {
     /// Looks again at one incident: what still speaks, at its present size.
     pub(super) fn look(&mut self, key: &IncidentKey, now: Time, out: &mut Outcome) {
         let Some(incident) = self.state.incidents.get(key).filter(|i| i.state.is_live()) else { return };
-        let speaks = incident.findings.iter().filter(|f| f.recovered_at.is_none());
-        let findings: Vec<Finding> = speaks.map(|f| Finding { change: self.present(f), ..f.clone() }).collect();
-        if findings.is_empty() {
-            return;
-        }
-        let place = Place { versions: incident.versions.clone(), segments: incident.segments.clone(), ..Place::default() };
-        if let Some(happening) = self.happening(key.clone(), findings, place, Vec::new(), now) {
+        if let Some(happening) = self.assessed(incident, None, now) {
             // Nothing refuses a look.
             let _ = self.command(key, Command::Reassess(Box::new(happening)), now, out);
         }
+    }
+
+    /// What still speaks of an incident, at its present size, with all that triage says of it now.
+    fn assessed(&self, incident: &Incident, set: Option<Severity>, now: Time) -> Option<Happening> {
+        let speaks = incident.findings.iter().filter(|f| f.recovered_at.is_none());
+        let findings: Vec<Finding> = speaks.map(|f| Finding { change: self.present(f), ..f.clone() }).collect();
+        let place = Place { versions: incident.versions.clone(), segments: incident.segments.clone(), ..Place::default() };
+        self.happening(incident.key.clone(), findings, place, Vec::new(), set, now)
+    }
+
+    /// A person's word on the severity; with the runbook of the worse one, if it is worse.
+    pub(super) fn worsened(&self, key: &IncidentKey, by: String, severity: Severity, why: String, now: Time) -> Command {
+        let live = self.state.incidents.get(key).filter(|i| i.state.is_live() && severity.is_worse_than(i.severity));
+        match live.and_then(|i| self.assessed(i, Some(severity), now)) {
+            Some(h) => Command::Worsen { by, severity, why, response: Box::new(h.response), action: h.action },
+            None => Command::SetSeverity { by, severity, why },
+        }
+    }
+
+    /// Segments were named, or spoke, one after another: are they by now every value of their dimension that matters?
+    pub(super) fn is_all_there_is(&self, lead: &Finding, named: &[&Segment]) -> bool {
+        let Some(whole) = self.judge.group(&lead.series.group.whole()) else { return false };
+        let speaks = |g: &Group| line_of(g, &lead.series.signal, &lead.detector).is_some_and(|l| l.is_out);
+        let first_of = |g: &Group| line_of(g, &Signal::ErrorRate, "rate")?.points.front().map(|p| p.time);
+        let mut by_dimension: BTreeMap<&str, Vec<(&Group, bool)>> = BTreeMap::new();
+        for sibling in self.judge.siblings(&whole.key) {
+            if let Some(segment) = &sibling.key.segment {
+                by_dimension.entry(&segment.dimension).or_default().push((sibling, named.contains(&segment) || speaks(sibling)));
+            }
+        }
+        by_dimension.into_values().any(|values| {
+            // Parts remember less than the whole.
+            let from = values.iter().filter_map(|(g, _)| first_of(g)).max().map_or(lead.onset.at, |from| from.max(lead.onset.at));
+            let served = |g: &Group| {
+                line_of(g, &Signal::ErrorRate, "rate").map_or(0.0, |l| l.points.iter().filter(|p| p.time >= from).map(|p| p.n).sum::<f64>())
+            };
+            let all = served(whole);
+            let (hit, spared): (Vec<(&Group, bool)>, Vec<(&Group, bool)>) = values.into_iter().partition(|(_, is_hit)| *is_hit);
+            let of_hit: f64 = hit.iter().map(|(g, _)| served(g)).sum();
+            all > 0.0 && hit.len() >= 2 && of_hit >= NEARLY_ALL * all && spared.iter().all(|(g, _)| served(g) <= MATTERS * all)
+        })
     }
 
     /// The change of a value as it is now, if that is further from the usual than it was when it was found.
