@@ -243,7 +243,10 @@ fn headers(pairs: &[(HeaderName, HeaderValue)], content_type: &'static str) -> H
 
 /// What an answer to a change means: 2xx did it, 409 and 412 say that the world has moved, other 4xx refuse; a server's own failure
 /// may have come after the deed.
-fn judged(answer: Result<Answer, Failure>) -> Result<Answer, Receipt> {
+///
+/// # Errors
+/// With the receipt, when it was not simply done.
+pub fn judged(answer: Result<Answer, Failure>) -> Result<Answer, Receipt> {
     match answer {
         Ok(answer) if answer.is_success() => Ok(answer),
         Ok(answer) => Err(match answer.status {

@@ -3,6 +3,8 @@
 //! The order is what keeps a kill from doing harm. An errand is marked before its first byte leaves; its answer goes into the input
 //! journal under the errand's own name before the errand is settled. So after a kill there is either an answer, which is heard once,
 //! or a mark without an answer, which for a change means `unknown`: nobody sends it again.
+//!
+//! What decides is a handful of pure functions ([`before_doing`], [`is_enough`], [`left_behind`], [`heard`]); the rest waits and spawns.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +18,10 @@ use tracing::{info, warn};
 use super::keeper::{Ask, Status, chain};
 use super::now;
 use crate::act::Actor;
+use crate::domain::Time;
 use crate::domain::response::{Errand, Job, Receipt};
+use crate::incident::Command;
+use crate::respond::StepCommand;
 use crate::store::Store;
 
 /// Errands at the same time: one that hangs does not keep the others.
@@ -25,6 +30,52 @@ const AT_ONCE_MAX: usize = 8;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Waits between looks back, until it is as wanted; flags and routes need a moment to spread.
 const LOOK_BACK_MS: &[u64] = &[0, 300, 700, 1_500, 3_000, 6_000, 12_000];
+
+// === decisions ===
+
+/// What is to be done with an errand that has been marked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// Nothing leaves; this is the answer.
+    Answer(Receipt),
+    /// Asked once, whatever comes of it.
+    Once,
+    /// Looked at again and again, until it is enough.
+    LookBack,
+}
+
+/// `is_known`: the configuration still has the action that the step names. An approval holds as long as its plan: what was
+/// approved in time and has waited since (for a daemon that was down) is no longer what somebody looked at.
+pub fn before_doing(job: &Job, is_known: bool, now: Time) -> Course {
+    let using = job.step.action.as_ref().map(|a| a.using.as_str()).unwrap_or_default();
+    let good_until = job.step.plan.as_ref().map(|p| p.expires_at);
+    match job.errand {
+        _ if !is_known => Course::Answer(Receipt::Refused(format!("there is no action {using:?} in the configuration any more"))),
+        Errand::Apply if let Some(until) = good_until.filter(|until| now > *until) => {
+            Course::Answer(Receipt::NotSent(format!("it was not begun before {until}, until when its approval was good; plan again")))
+        }
+        Errand::Plan | Errand::Apply | Errand::Undo => Course::Once,
+        Errand::Verify | Errand::VerifyUndo => Course::LookBack,
+    }
+}
+
+/// Nobody has to look once more.
+pub fn is_enough(receipt: &Receipt) -> bool {
+    matches!(receipt, Receipt::Read { as_wanted: true, .. })
+}
+
+/// The answer to what was under way when the process ended; None: it only looks, and is simply due again.
+pub fn left_behind(job: &Job) -> Option<Receipt> {
+    (!job.errand.only_reads()).then(|| Receipt::Unknown("the process ended before the answer was written down".to_owned()))
+}
+
+/// How an answer reaches its incident: under the errand's own name, so that it is heard once, however often it is told.
+pub fn heard(job: &Job, receipt: Receipt) -> (String, Command) {
+    let command = Command::Step(StepCommand::Answered { step: job.step.id.clone(), errand: job.errand, receipt });
+    (format!("errand/{}", job.id), command)
+}
+
+// === the worker ===
 
 pub struct Errands {
     pub store: Store,
@@ -84,9 +135,9 @@ impl Errands {
         match tokio::task::spawn_blocking(move || store.jobs_after_restart()).await {
             Ok(Ok(left)) => {
                 for job in left {
+                    let Some(receipt) = left_behind(&job) else { continue };
                     warn!(errand = %job.id, "the last run ended before the answer to this was written down; it is not sent again");
-                    let words = "the process ended before the answer was written down".to_owned();
-                    self.bring_back(job, Receipt::Unknown(words)).await;
+                    self.bring_back(job, receipt).await;
                 }
             }
             Ok(Err(e)) => warn!(error = %chain(&e), "errands of the last run cannot be read"),
@@ -97,14 +148,17 @@ impl Errands {
     async fn run_one(&self, job: Job, mut stop: watch::Receiver<bool>) {
         let using = job.step.action.as_ref().map(|a| a.using.clone()).unwrap_or_default();
         info!(errand = %job.id, using, "errand begins");
-        let Some(actor) = self.actors.get(&using) else {
-            let words = format!("there is no action {using:?} in the configuration any more");
-            return self.bring_back(job, Receipt::Refused(words)).await;
+        let actor = self.actors.get(&using);
+        let actor = match (before_doing(&job, actor.is_some(), now()), actor) {
+            (Course::Answer(receipt), _) => return self.bring_back(job, receipt).await,
+            (Course::Once, Some(actor)) => {
+                let receipt = actor.run(&job, now()).await;
+                return self.bring_back(job, receipt).await;
+            }
+            (Course::LookBack, Some(actor)) => actor,
+            // Without an actor there is an answer.
+            (Course::Once | Course::LookBack, None) => return,
         };
-        if job.errand == Errand::Plan || !job.errand.only_reads() {
-            let receipt = actor.run(&job, now()).await;
-            return self.bring_back(job, receipt).await;
-        }
         let mut last = Receipt::NotSent("it was not looked at".to_owned());
         for wait in LOOK_BACK_MS {
             tokio::select! {
@@ -113,7 +167,7 @@ impl Errands {
                 () = tokio::time::sleep(Duration::from_millis(*wait)) => {}
             }
             last = actor.run(&job, now()).await;
-            if matches!(last, Receipt::Read { as_wanted: true, .. }) {
+            if is_enough(&last) {
                 break;
             }
         }
@@ -147,4 +201,65 @@ impl Errands {
 /// Returns when it is told to stop, or nobody is left to tell it.
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|s| *s).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::response::{Action, Plan, Step};
+    use crate::domain::{Role, StepKind, StepState};
+
+    fn job(errand: Errand) -> Job {
+        let plan = Plan {
+            hash: "p".into(),
+            at: Time(0),
+            expires_at: Time(60_000),
+            before: "full".into(),
+            version: "1".into(),
+            request: String::new(),
+            change: String::new(),
+            is_noop: false,
+            can_undo: true,
+        };
+        let step = Step {
+            id: "s".into(),
+            kind: StepKind::Reroute,
+            say: String::new(),
+            action: Some(Action { using: "flags".into(), target: "mode".into(), set: BTreeMap::new() }),
+            needs: Role::Approver,
+            two_people: false,
+            automatic: false,
+            undo_at_recovery: false,
+            expires_ms: 60_000,
+            raise: None,
+            tells: vec![],
+            per_hour_max: 4,
+            state: StepState::Applying,
+            plan: Some(plan),
+            approvals: vec![],
+            applied: vec![],
+            words: String::new(),
+        };
+        Job::new(&crate::notify::fixtures::incident(), &step, errand)
+    }
+
+    #[test]
+    fn what_was_approved_in_time_is_not_applied_after_it() {
+        assert_eq!(before_doing(&job(Errand::Apply), true, Time(60_000)), Course::Once);
+        let Course::Answer(Receipt::NotSent(words)) = before_doing(&job(Errand::Apply), true, Time(60_001)) else { panic!("it is applied") };
+        assert!(words.contains("plan again"), "{words}");
+        // Taking it back is never too late.
+        assert_eq!(before_doing(&job(Errand::Undo), true, Time(60_001)), Course::Once);
+        assert_eq!(before_doing(&job(Errand::Verify), true, Time(60_001)), Course::LookBack);
+        assert!(matches!(before_doing(&job(Errand::Verify), false, Time(0)), Course::Answer(Receipt::Refused(_))));
+    }
+
+    #[test]
+    fn after_a_kill_a_change_is_unknown_and_a_look_is_due_again() {
+        for errand in [Errand::Plan, Errand::Apply, Errand::Verify, Errand::Undo, Errand::VerifyUndo] {
+            let left = left_behind(&job(errand));
+            assert_eq!(left.is_none(), errand.only_reads(), "{errand:?}");
+            assert!(left.is_none_or(|r| matches!(r, Receipt::Unknown(_))), "{errand:?}");
+        }
+    }
 }

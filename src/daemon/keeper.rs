@@ -16,7 +16,7 @@ use tokio::sync::{Notify, oneshot};
 use tracing::{error, info, warn};
 
 use super::build::TopicDecoder;
-use super::now;
+use super::{errands, now};
 use crate::domain::incident::Incident;
 use crate::domain::observation::Body;
 use crate::domain::response::{Job, Receipt};
@@ -27,7 +27,7 @@ use crate::engine::{Control, Engine, Entry, ModelSettings, Outcome, Route, STATE
 use crate::incident::Command;
 use crate::pane::PartitionId;
 use crate::reference;
-use crate::respond::{self, StepCommand};
+use crate::respond;
 use crate::serve::{CommandError, LagRow};
 use crate::settings::Window;
 use crate::source::dead_letters::{DeadLetters, Letter};
@@ -693,9 +693,8 @@ impl Keeper {
                 let _ = to.send(result);
             }
             Ask::Answered { job, receipt, to } => {
-                let command = Command::Step(StepCommand::Answered { step: job.step.id.clone(), errand: job.errand, receipt });
-                // By the errand's own name, so that an answer is heard once, however often it is told.
-                let heard = self.act(&job.incident.id, command, None, Some(&format!("errand/{}", job.id)))?;
+                let (key, command) = errands::heard(&job, receipt);
+                let heard = self.act(&job.incident.id, command, None, Some(&key))?;
                 if let Err(CommandError::Refused(why) | CommandError::NotFound(why)) = heard {
                     warn!(errand = %job.id, why = %why, "an answer came for what nobody waits for");
                 }

@@ -32,7 +32,7 @@ use crate::store::Store;
 use crate::telemetry::Metrics;
 
 pub mod build;
-mod errands;
+pub mod errands;
 mod front;
 mod keeper;
 mod outbox;

@@ -241,12 +241,14 @@ fn filled(text: &str, scene: &Scene<'_>, owner: &str) -> Result<String, String> 
     Ok(out)
 }
 
-/// Steps of a worse severity go before those that are there; what has begun stays as it is.
+/// Steps of a worse severity go before those that are there; what has begun stays as it is, but where two people must approve now,
+/// two must.
 pub fn joined(before: &Response, new: &Response) -> Response {
     let begun = |s: &&Step| s.state != StepState::Idle && s.kind.acts();
     let kept: Vec<&Step> = before.steps.iter().filter(|s| begun(s) || new.step(&s.id).is_none()).collect();
     let mut steps: Vec<Step> = new.steps.iter().filter(|s| !kept.iter().any(|k| k.id == s.id)).cloned().collect();
-    steps.extend(kept.into_iter().cloned());
+    let stricter = |s: &Step| s.two_people || new.step(&s.id).is_some_and(|n| n.two_people);
+    steps.extend(kept.into_iter().map(|s| Step { two_people: stricter(s), ..s.clone() }));
     // A deadline does not move because things became worse.
     let clocks: Vec<Timer> = before.timers.iter().filter(|t| t.clock().is_some()).cloned().collect();
     let is_new = |t: &&Timer| t.clock().is_none() || !clocks.iter().any(|c| c.clock() == t.clock());
@@ -321,6 +323,22 @@ mod tests {
         let with = prepared(&settings, 1, false, &[Segment { dimension: "region".into(), value: "eu".into() }]);
         assert_eq!(with.steps[0].action.as_ref().map(|a| a.target.as_str()), Some("route-region=eu"));
         assert_eq!(with.steps[0].state, StepState::Planning);
+    }
+
+    #[test]
+    fn what_was_planned_for_one_signature_needs_two_once_it_is_worse() {
+        let reroute = || {
+            let action = Action { using: "x".into(), target: "route".into(), set: BTreeMap::new() };
+            vec![Template { action: Some(action), ..template("a", StepKind::Reroute) }]
+        };
+        let settings = Settings { runbooks: vec![runbook(1, &[], reroute()), runbook(2, &[], reroute())], two_people: true, ..Settings::default() };
+        let mut milder = prepared(&settings, 2, false, &[]);
+        milder.steps[0].state = StepState::Planned;
+        let worse = joined(&milder, &prepared(&settings, 1, false, &[]));
+        assert!(!milder.steps[0].two_people && worse.steps[0].two_people);
+        assert_eq!((worse.steps.len(), worse.steps[0].state), (1, StepState::Planned), "what has begun stays");
+        // And what was worse once is not signed by one alone because it is milder now.
+        assert!(joined(&worse, &milder).steps[0].two_people);
     }
 
     #[test]

@@ -1,33 +1,53 @@
-//! One seed, one life: engine, journal, store, outbox, receiver and clock, with everything going wrong that can.
+//! One seed, one life: engine, journal, store, outbox, receiver, errands, switches and clock, with everything going wrong that can.
 //!
-//! What decides is real (the engine, the incident machine, the dispatcher's two decisions); what waits or writes is a model of a
-//! hundred lines each: a ledger that keeps what a transaction kept, a keeper that dies between any two writes, a receiver that
-//! loses answers, a clock that goes back. A life is a few minutes of two models' events with faults, what people do meanwhile,
-//! kills, and then peace; after which all that was promised is asked. The seed of a life that fails is printed, and makes the same
-//! life again.
+//! What decides is real (the engine, the incident machine, the runbook's steps, the decisions of dispatcher and errands, the actor
+//! and what it makes of an answer); what waits or writes is a model of a hundred lines each: a ledger that keeps what a transaction
+//! kept, a keeper that dies between any two writes, a receiver that loses answers, a panel of switches that somebody else turns as
+//! well, a clock that goes back. A life is a few minutes of two models' events with faults, what people do meanwhile, kills, and
+//! then peace; after which all that was promised is asked. The seed of a life that fails is printed, and makes the same life again.
 //!
 //! A check that finds nothing proves nothing: [`Bug`] lists mistakes that can be planted one at a time, and each must be found.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
 
+use bellwether::act::Actor;
+use bellwether::daemon::errands::{Course, before_doing, heard, is_enough, left_behind};
 use bellwether::decode::{self, Decoder};
 use bellwether::dispatch::{Before, Claimed, Tries, after_sending, before_sending};
 use bellwether::domain::delivery::{Delivery, DeliveryState, Notice, Outcome as Answered};
 use bellwether::domain::incident::{Incident, IncidentKey, TimelineEntry};
-use bellwether::domain::{ClosedAs, HoldKind, IncidentState, Matcher, Time};
+use bellwether::domain::response::{Action, Errand, Job, Receipt};
+use bellwether::domain::{Category, ClosedAs, HoldKind, IncidentState, Matcher, Role, Severity, StepKind, StepState, Time};
 use bellwether::engine::{Control, Engine, Entry, Outcome, Settings};
 use bellwether::fleet::CANARY;
 use bellwether::incident::Command;
 use bellwether::notify::{Act, Manner};
+use bellwether::respond::{self, StepCommand};
 
 use crate::scenario::{START, settings};
 
+mod ledger;
+mod switch;
+
+use ledger::{JobState, Ledger, Row};
+use switch::{Fate, Panel, Said};
+
 const PANE_MS: i64 = 2_000;
-const LEASE_MS: i64 = 30_000;
 /// Event time of one life.
 const SECONDS: i64 = 90;
 const MODELS: [&str; 2] = ["assistant", "ranker"];
+/// What people do about incidents goes on for so many turns after the last event.
+const TURNS_AFTER: u32 = 40;
+/// How long a plan holds here: short, so that many run out.
+const PLAN_EXPIRES_MS: i64 = 25_000;
+/// Errands under way at once.
+const AT_ONCE_MAX: usize = 4;
+/// By this name actions are known.
+const SWITCH: &str = "switch";
 
 /// Mistakes that can be planted, each of a kind that has been made somewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,9 +92,37 @@ enum Bug {
     LiveNotWritten,
     /// A delivery is dropped when its incident has gone on meanwhile.
     StaleDropped,
+    /// After a kill, a change that was in hand is due again.
+    ChangeInHandForgotten,
+    /// A change whose answer was lost is asked for again.
+    LostChangeRepeated,
+    /// A change is marked when its answer is there, not before it leaves.
+    MarkedAfterCall,
+    /// An errand is settled before its answer is in the journal.
+    SettledBeforeHeard,
+    /// What was planned is applied.
+    AppliedWithoutApproval,
+    /// An approval is dated as its plan is, whenever it is given.
+    ExpiredApproval,
+    /// What was approved in time is applied whenever its turn comes.
+    AppliedAfterExpiry,
+    /// Whoever approves, approves the newest plan, whichever he saw.
+    NewestPlanApproved,
+    /// The machine signs as the second person.
+    SecondSignatureMade,
+    /// The switch is turned whatever became of it since the plan.
+    VersionForgotten,
+    /// A change whose answer was lost counts as done.
+    LostChangeIsDone,
+    /// A change whose answer was lost counts as not sent.
+    LostChangeIsNotSent,
+    /// What reads back as wanted is no longer unknown.
+    ReadBackSettles,
+    /// Errands are not written with what asks for them.
+    ErrandsForgotten,
 }
 
-const BUGS: [Bug; 20] = [
+const BUGS: [Bug; 34] = [
     Bug::SnapshotAhead,
     Bug::JournalTwice,
     Bug::JournalAfterAct,
@@ -95,6 +143,20 @@ const BUGS: [Bug; 20] = [
     Bug::TimelineCut,
     Bug::LiveNotWritten,
     Bug::StaleDropped,
+    Bug::ChangeInHandForgotten,
+    Bug::LostChangeRepeated,
+    Bug::MarkedAfterCall,
+    Bug::SettledBeforeHeard,
+    Bug::AppliedWithoutApproval,
+    Bug::ExpiredApproval,
+    Bug::AppliedAfterExpiry,
+    Bug::NewestPlanApproved,
+    Bug::SecondSignatureMade,
+    Bug::VersionForgotten,
+    Bug::LostChangeIsDone,
+    Bug::LostChangeIsNotSent,
+    Bug::ReadBackSettles,
+    Bug::ErrandsForgotten,
 ];
 
 /// splitmix64.
@@ -118,10 +180,29 @@ impl Dice {
 
 // === the world ===
 
-/// What happened, as the log has it: arrival, and the event.
-fn happenings(dice: &mut Dice) -> (Vec<(Time, String)>, BTreeSet<&'static str>) {
-    let mut log: Vec<(i64, i64, String)> = Vec::new();
+/// What happened, as the log has it: arrival, and the event as text.
+#[derive(Default)]
+struct Log {
+    text: String,
+    events: Vec<(Time, Range<usize>)>,
+}
+
+impl Log {
+    fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    fn get(&self, n: usize) -> Option<(Time, &[u8])> {
+        self.events.get(n).map(|(arrival, range)| (*arrival, self.text[range.clone()].as_bytes()))
+    }
+}
+
+/// The log of a life, and the models that did harm in it.
+fn happenings(dice: &mut Dice) -> (Log, BTreeSet<&'static str>) {
+    let (mut text, mut log) = (String::with_capacity(80_000), Vec::<(i64, i64, Range<usize>)>::with_capacity(600));
     let mut harmed: BTreeSet<&'static str> = BTreeSet::new();
+    // Lives are shorter than the hour at whose beginning they begin.
+    let hour = START.rfc3339()[..14].to_owned();
     let mut n = 0;
     let outage = (dice.below(2) as usize, 30_000 + dice.below(40_000) as i64);
     let has_outage = dice.one_in(2);
@@ -129,148 +210,78 @@ fn happenings(dice: &mut Dice) -> (Vec<(Time, String)>, BTreeSet<&'static str>) 
         for (m, model) in MODELS.iter().enumerate() {
             for _ in 0..1 + dice.below(2) {
                 n += 1;
-                let at = second * 1_000 + dice.below(1_000) as i64;
+                let ms = dice.below(1_000) as i64;
+                let at = second * 1_000 + ms;
                 let is_out = has_outage && outage.0 == m && (outage.1..outage.1 + 12_000).contains(&at);
                 // In an outage there are enough requests to see it.
                 for copy in 0..if is_out { 8 } else { 1 } {
-                    let mut members = String::new();
+                    let begins = text.len();
+                    let mut write = |words: std::fmt::Arguments<'_>| text.write_fmt(words).expect("room");
+                    write(format_args!(
+                        r#"{{"kind":"prediction","id":"{model}-{n}-{copy}","time":"{hour}{:02}:{:02}.{ms:03}Z","model":"{model}","version":"1","environment":"prod""#,
+                        second / 60,
+                        second % 60
+                    ));
                     if is_out {
-                        members.push_str(r#","status":"error""#);
+                        write(format_args!(r#","status":"error""#));
                     } else if second > 20 && dice.one_in(60) {
-                        members.push_str(r#","flags":{"harmful":"confirmed"}"#);
+                        write(format_args!(r#","flags":{{"harmful":"confirmed"}}"#));
                         harmed.insert(model);
                     } else if second > 20 && dice.one_in(80) {
-                        members.push_str(&format!(r#","output":"see {CANARY}""#));
+                        write(format_args!(r#","output":"see {CANARY}""#));
                     }
-                    let time = START.plus_ms(at).rfc3339();
-                    let json = format!(
-                        r#"{{"kind":"prediction","id":"{model}-{n}-{copy}","time":"{time}","model":"{model}","version":"1","environment":"prod"{members}}}"#
-                    );
+                    write(format_args!("}}"));
+                    let range = begins..text.len();
                     // Some are late, within what is waited for; some come twice.
                     let late = if dice.one_in(8) { dice.below(1_500) as i64 } else { 0 };
-                    log.push((at + late, n, json.clone()));
+                    log.push((at + late, n, range.clone()));
                     if dice.one_in(15) {
-                        log.push((at + late + 200, n, json));
+                        log.push((at + late + 200, n, range));
                     }
                 }
             }
         }
     }
-    log.sort();
-    (log.into_iter().map(|(arrival, _, json)| (START.plus_ms(arrival), json)).collect(), harmed)
+    log.sort_by_key(|(arrival, n, range)| (*arrival, *n, range.start));
+    let events = log.into_iter().map(|(arrival, _, range)| (START.plus_ms(arrival), range)).collect();
+    (Log { text, events }, harmed)
 }
 
-/// What is on disk: it outlives a kill.
-#[derive(Clone, Default)]
-struct Ledger {
-    rows: BTreeMap<String, Vec<u8>>,
-    position: i64,
-    snapshot_seq: u64,
-    has_snapshot: bool,
-    journal: Vec<Entry>,
-    seq: u64,
-    incidents: BTreeMap<String, Incident>,
-    timeline: BTreeMap<(String, u64, u32, String), TimelineEntry>,
-    deliveries: Vec<Row>,
-}
-
-#[derive(Clone, Debug)]
-struct Row {
-    delivery: Delivery,
-    state: DeliveryState,
-    attempts: u32,
-    next_at: Time,
-    lease_until: Option<Time>,
-    first_attempt_at: Option<Time>,
-}
-
-impl Ledger {
-    /// Everything of one step or nothing; what is there stays.
-    fn commit(&mut self, out: &Outcome, now: Time, bug: Option<Bug>, replays: u32) {
-        for i in &out.incidents {
-            let known = self.incidents.get(&i.id).map(|k| k.revision);
-            if known.is_none_or(|k| i.revision > k) || bug == Some(Bug::OlderRevisionWins) {
-                self.incidents.insert(i.id.clone(), i.clone());
-            }
-        }
-        for t in &out.timeline {
-            self.timeline.entry((t.incident_id.clone(), t.revision, t.ordinal, t.what.clone())).or_insert_with(|| t.clone());
-        }
-        for d in &out.deliveries {
-            let mut delivery = d.clone();
-            if bug == Some(Bug::NewIdAtReplay) {
-                delivery.id = format!("{}-{replays}", delivery.id);
-            }
-            if self.deliveries.iter().all(|r| r.delivery.id != delivery.id) {
-                let row = Row { delivery, state: DeliveryState::Waiting, attempts: 0, next_at: now, lease_until: None, first_attempt_at: None };
-                self.deliveries.push(row);
-            }
-        }
+/// Every incident has two steps: one that is planned at once, and one on a switch of its own. The ranker's first step, at severity
+/// 1, is approved by the runbook itself and taken back at recovery.
+fn runbooks() -> respond::Settings {
+    let step = |id: &str, kind, target: &str| respond::Template {
+        id: id.to_owned(),
+        kind,
+        say: String::new(),
+        action: Some(Action { using: SWITCH.to_owned(), target: target.to_owned(), set: [("mode".to_owned(), "safe".to_owned())].into() }),
+        needs: Role::Approver,
+        two_people: None,
+        automatic: false,
+        undo_at_recovery: false,
+        expires_ms: Some(PLAN_EXPIRES_MS),
+        only_if_exposed: false,
+        draft: None,
+        raise: None,
+    };
+    let runbook = |category, severity: &[u8], models: &[&str], first| respond::Runbook {
+        place: String::new(),
+        category,
+        severity: severity.to_vec(),
+        models: models.iter().map(|m| (*m).to_owned()).collect(),
+        owner: String::new(),
+        fallback: String::new(),
+        steps: vec![first, step("reroute", StepKind::Reroute, "{model}-route")],
+    };
+    let first = || step("safe_default", StepKind::SafeDefault, "{model}-mode");
+    let by_itself = || respond::Template { two_people: Some(false), automatic: true, undo_at_recovery: true, ..first() };
+    let mut runbooks = Vec::new();
+    // All that can happen in a life.
+    for category in [Category::HarmfulOutput, Category::DataBreach, Category::ModelFailure] {
+        runbooks.push(runbook(category, &[1], &["ranker"], by_itself()));
+        runbooks.push(runbook(category, &[1, 2, 3], &[], first()));
     }
-
-    /// The first of each lane that is due.
-    fn claim(&mut self, now: Time, bug: Option<Bug>) -> Vec<Claimed> {
-        let mut claimed = Vec::new();
-        let mut lanes: BTreeSet<(String, String)> = BTreeSet::new();
-        for n in 0..self.deliveries.len() {
-            let row = &self.deliveries[n];
-            if row.state.is_final() {
-                continue;
-            }
-            let lane = (row.delivery.message.incident.id.clone(), row.delivery.receiver.clone());
-            let is_first = !lanes.contains(&lane);
-            let newer = self.deliveries[n + 1..].iter().any(|r| {
-                !r.state.is_final()
-                    && r.delivery.message.incident.id == lane.0
-                    && r.delivery.receiver == lane.1
-                    && r.delivery.message.incident.revision > row.delivery.message.incident.revision
-            });
-            let may_go = row.delivery.message.notice.may_be_superseded() || bug == Some(Bug::EverythingSuperseded);
-            let row = &mut self.deliveries[n];
-            if is_first && newer && may_go && row.state == DeliveryState::Waiting {
-                row.state = DeliveryState::Superseded;
-                continue;
-            }
-            let stays_first = bug != Some(Bug::LaneOvertakes) || row.next_at <= now;
-            if stays_first {
-                lanes.insert(lane);
-            }
-            if row.state == DeliveryState::Sending {
-                let ran_out = row.lease_until.is_some_and(|t| t <= now || bug == Some(Bug::LeaseByClock));
-                if !ran_out {
-                    continue;
-                }
-                row.state = if bug == Some(Bug::LeaseByClock) { DeliveryState::Waiting } else { DeliveryState::Uncertain };
-            }
-            if !is_first || row.next_at > now {
-                continue;
-            }
-            let was_uncertain = row.state == DeliveryState::Uncertain;
-            row.state = DeliveryState::Sending;
-            row.attempts += 1;
-            row.lease_until = Some(now.plus_ms(LEASE_MS));
-            let first_attempt_at = row.first_attempt_at;
-            row.first_attempt_at.get_or_insert(now);
-            claimed.push((row.delivery.clone(), row.attempts, first_attempt_at, was_uncertain));
-        }
-        let claims = claimed.into_iter();
-        // A receiver of alerts hands out nothing.
-        let claim = |(delivery, attempts, first_attempt_at, was_uncertain)| {
-            let reference = None;
-            Claimed { delivery, attempts, first_attempt_at, was_uncertain, reference }
-        };
-        claims.map(claim).collect()
-    }
-
-    fn settle(&mut self, claimed: &Claimed, state: DeliveryState, next_at: Option<Time>, now: Time, bug: Option<Bug>) {
-        let row = self.deliveries.iter_mut().find(|r| r.delivery.id == claimed.delivery.id).expect("claimed");
-        let is_ours = row.attempts == claimed.attempts && matches!(row.state, DeliveryState::Sending | DeliveryState::Uncertain);
-        if is_ours || bug == Some(Bug::StaleSettle) {
-            row.state = state;
-            row.next_at = next_at.unwrap_or(now);
-            row.lease_until = None;
-        }
-    }
+    respond::Settings { runbooks, two_people: true, ..respond::Settings::default() }
 }
 
 /// A receiver of alerts by PagerDuty's rules, and what it saw.
@@ -324,16 +335,36 @@ impl Oracle {
 
 // === one life ===
 
+/// Something that a person did about a step, as it was: not as the product has it.
+struct Deed {
+    seq: u64,
+    incident: String,
+    step: String,
+    what: What,
+    wall: Time,
+    /// The engine has taken it.
+    is_taken: bool,
+}
+
+enum What {
+    Planned,
+    /// Of the plan that he saw; each serves once.
+    Approved { by: &'static str, role: Role, plan: String, is_used: bool },
+    Undone,
+    Settled,
+}
+
 struct Life {
     settings: Settings,
     dice: Dice,
     bug: Option<Bug>,
-    log: Vec<(Time, String)>,
+    log: Log,
     harmed: BTreeSet<&'static str>,
     ledger: Ledger,
     oracle: Oracle,
+    panel: Panel,
+    actor: Actor,
     engine: Option<Engine>,
-    decoder: Decoder,
     /// Of the process: what it has read, and what it remembers of its attempts.
     read: i64,
     /// How far any process has read: until it is there again, a new one takes no acts, as the keeper does not.
@@ -341,11 +372,24 @@ struct Life {
     tries: BTreeMap<String, Tries>,
     /// Claims whose answer has not come; they may come after their lease.
     in_air: Vec<(Claimed, Answered)>,
+    /// Errands whose answer is there and not told yet.
+    in_hand: Vec<(Arc<Job>, Receipt, Said)>,
+    /// What the last process left under way has been looked over.
+    is_looked_over: bool,
     now: Time,
     kills: u32,
     peace: bool,
     /// The newest revision of each incident that was on disk.
     newest: BTreeMap<String, u64>,
+    deeds: Vec<Deed>,
+    /// The plan that somebody saw, by incident and step: he may approve it much later.
+    screen: BTreeMap<(String, String), String>,
+    /// The entry with the newest plan of each step.
+    planned: BTreeMap<(String, String), u64>,
+    /// What was truly said of a change, once that is in the journal.
+    said: BTreeMap<String, Said>,
+    /// Applications by target.
+    applied: BTreeMap<String, usize>,
 }
 
 /// The process is dead.
@@ -353,29 +397,38 @@ struct Killed;
 type Step = Result<(), Killed>;
 
 impl Life {
-    fn new(seed: u64, bug: Option<Bug>) -> Life {
+    fn new(seed: u64, bug: Option<Bug>, world: &World) -> Life {
         let mut dice = Dice(seed);
         let (log, harmed) = happenings(&mut dice);
-        let mut settings = settings(PANE_MS, PANE_MS, &[]);
-        settings.judge.false_pages = 0.0001;
+        let panel = Panel::default();
+        panel.lock().forgets_the_version = bug == Some(Bug::VersionForgotten);
+        let targets = MODELS.iter().flat_map(|m| [format!("{m}-mode"), format!("{m}-route")]).collect();
         Life {
-            settings,
+            settings: world.settings.clone(),
             dice,
             bug,
             log,
             harmed,
             ledger: Ledger::default(),
             oracle: Oracle::default(),
+            actor: panel.actor(targets),
+            panel,
             engine: None,
-            decoder: Decoder::canonical(decode::Settings::new([0; 16])),
             read: 0,
             read_once: 0,
             tries: BTreeMap::new(),
             in_air: Vec::new(),
+            in_hand: Vec::new(),
+            is_looked_over: false,
             now: START.plus_ms(SECONDS * 1_000),
             kills: 0,
             peace: false,
             newest: BTreeMap::new(),
+            deeds: Vec::new(),
+            screen: BTreeMap::new(),
+            planned: BTreeMap::new(),
+            said: BTreeMap::new(),
+            applied: BTreeMap::new(),
         }
     }
 
@@ -390,8 +443,7 @@ impl Life {
 
     fn start(&mut self) {
         let (mut engine, seq) = if self.ledger.has_snapshot {
-            let rows: Vec<(String, Vec<u8>)> = self.ledger.rows.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
-            (Engine::restore(self.settings.clone(), &rows).expect("what was saved can be read"), self.ledger.snapshot_seq)
+            (Engine::restore(self.settings.clone(), &self.ledger.rows).expect("what was saved can be read"), self.ledger.snapshot_seq)
         } else {
             let mut engine = Engine::new(self.settings.clone());
             engine.declare(0);
@@ -401,27 +453,23 @@ impl Life {
         if !self.is(Bug::JournalForgotten) {
             self.ledger.journal.iter().filter(|e| e.seq > seq).for_each(|e| engine.enter(e.clone()));
         }
-        for row in self.ledger.deliveries.iter_mut().filter(|r| r.state == DeliveryState::Sending) {
-            row.state = match self.bug {
-                Some(Bug::InHandForgotten) => DeliveryState::Waiting,
-                Some(Bug::InHandCountsAsSent) => DeliveryState::Accepted,
-                _ => DeliveryState::Uncertain,
-            };
-            row.lease_until = None;
-        }
+        self.ledger.reopen(self.bug);
         self.read = self.ledger.position;
         self.engine = Some(engine);
         self.tries.clear();
         self.in_air.clear();
+        self.in_hand.clear();
+        self.is_looked_over = false;
     }
 
     fn die(&mut self) {
         self.engine = None;
         self.kills += 1;
+        self.ledger.is_new = true;
         if self.is(Bug::TimelineCut)
-            && let Some(last) = self.ledger.timeline.keys().next_back().cloned()
+            && let Some(mut last) = self.ledger.timeline.last_entry()
         {
-            self.ledger.timeline.remove(&last);
+            last.get_mut().pop();
         }
     }
 
@@ -435,11 +483,16 @@ impl Life {
         if out.is_empty() {
             return Ok(());
         }
+        for (seq, answer) in &out.answers {
+            if let Some(deed) = self.deeds.iter_mut().find(|d| d.seq == *seq && answer.is_ok()) {
+                deed.is_taken = true;
+            }
+        }
         self.may_die()?;
         let (now, bug, replays) = (self.now, self.bug, self.kills);
         if self.is(Bug::CommitInTwoPieces) {
             let incidents = Outcome { deliveries: vec![], ..out.clone() };
-            self.ledger.commit(&incidents, now, bug, replays);
+            self.ledger.commit(incidents, now, bug, replays);
             // What is there already is not written again, so that the deliveries are never made up for.
             let first = self.kills;
             self.may_die()?;
@@ -447,15 +500,11 @@ impl Life {
                 return Ok(());
             }
         }
-        self.ledger.commit(&out, now, bug, replays);
+        if self.is(Bug::ErrandsForgotten) && !self.peace && self.dice.one_in(10) {
+            out.jobs.clear();
+        }
+        self.ledger.commit(out, now, bug, replays);
         self.may_die()
-    }
-
-    fn append(&mut self, at: Time, control: Control) -> Entry {
-        self.ledger.seq += 1;
-        let entry = Entry { seq: self.ledger.seq, at, control };
-        self.ledger.journal.push(entry.clone());
-        entry
     }
 
     fn enter(&mut self, at: Time, control: Control) -> Step {
@@ -464,7 +513,7 @@ impl Life {
             self.engine().enter(entry);
             self.settle()?;
             self.may_die()?;
-            self.append(at, control);
+            self.ledger.append(at, control);
             return Ok(());
         }
         if self.is(Bug::LiveNotWritten) && matches!(control, Control::Live) {
@@ -472,7 +521,7 @@ impl Life {
             self.engine().enter(entry);
             return Ok(());
         }
-        let entry = self.append(at, control);
+        let entry = self.ledger.append(at, control);
         self.may_die()?;
         self.engine().enter(entry);
         self.settle()
@@ -480,14 +529,13 @@ impl Life {
 
     fn read_some(&mut self) -> Step {
         let some = 1 + self.dice.below(12);
+        let engine = self.engine.as_mut().expect("alive");
         for _ in 0..some {
-            let Some((arrival, json)) = self.log.get(self.read as usize).cloned() else { break };
+            let Some((arrival, json)) = self.log.get(self.read as usize) else { break };
             let position = self.read;
-            let skips = self.engine().next_position(0).is_some_and(|next| position < next);
+            let skips = engine.next_position(0).is_some_and(|next| position < next);
             if !skips {
-                let decoder = &self.decoder;
-                let engine = self.engine.as_mut().expect("alive");
-                engine.record(0, position + 1, arrival, json.as_bytes(), decoder, None).expect("valid");
+                DECODER.with(|decoder| engine.record(0, position + 1, arrival, json, decoder, None)).expect("valid");
             }
             self.read += 1;
         }
@@ -504,7 +552,7 @@ impl Life {
         let saved = self.engine().save().expect("saved");
         self.may_die()?;
         let position = self.engine().next_position(0).unwrap_or(0);
-        self.ledger.rows.extend(saved.rows);
+        self.ledger.keep(saved.rows);
         self.ledger.position = match self.bug {
             Some(Bug::SnapshotAhead) => position + 1,
             _ => position,
@@ -519,23 +567,32 @@ impl Life {
         Ok(())
     }
 
+    /// What was done before the last kill has been reached again.
+    fn is_caught_up(&mut self) -> bool {
+        self.read >= self.read_once && !self.engine().awaits_acts()
+    }
+
     /// Somebody does something, sensible or not.
     fn person(&mut self) -> Step {
-        if self.read < self.read_once {
+        if !self.is_caught_up() {
             return Ok(());
         }
-        let ids: Vec<String> = self.ledger.incidents.keys().cloned().collect();
+        let n = self.ledger.incidents.len() as u64;
         let at = self.engine().boundary();
         let wall = self.now;
         let by = || "ana".to_owned();
-        if ids.is_empty() || self.dice.one_in(6) {
+        if n == 0 || self.dice.one_in(10) {
             let matcher = Matcher { model: Some(MODELS[self.dice.below(2) as usize].to_owned()), ..Matcher::default() };
             let until = at.max(START).plus_ms(5_000 + self.dice.below(40_000) as i64);
             let hold =
                 Control::Hold { kind: HoldKind::Silence, matcher, from: START, until, by: by(), why: String::new(), harm: self.dice.one_in(2) };
             return self.enter(at, hold);
         }
-        let incident = ids[self.dice.below(ids.len() as u64) as usize].clone();
+        let some = self.dice.below(n) as usize;
+        let incident = self.ledger.incidents.keys().nth(some).expect("one of them").clone();
+        if self.dice.below(5) < 3 {
+            return self.person_at_a_step(incident);
+        }
         let why = String::new;
         let command = match self.dice.below(9) {
             0 | 1 => Command::Acknowledge { by: by(), why: why() },
@@ -543,12 +600,301 @@ impl Life {
             3 => Command::Resolve { by: by(), closed_as: [ClosedAs::Fixed, ClosedAs::FalseAlarm][self.dice.below(2) as usize], why: why() },
             4 => Command::Reopen { by: by(), why: why() },
             5 => Command::Note { by: by(), text: "hm".to_owned() },
-            6 => Command::Merge { into: ids[self.dice.below(ids.len() as u64) as usize].clone(), by: by(), why: why() },
+            6 => {
+                let other = self.dice.below(n) as usize;
+                Command::Merge { into: self.ledger.incidents.keys().nth(other).expect("one of them").clone(), by: by(), why: why() }
+            }
             7 => Command::Split { by: by(), why: why() },
             _ => Command::Suppress { by: by(), why: why(), until: Some(at.max(START).plus_ms(self.dice.below(30_000) as i64)) },
         };
         self.enter(at, Control::Act { incident, command, wall })
     }
+
+    /// What fits the step's state, mostly; the plan that is approved may be one that was on the screen long ago.
+    fn person_at_a_step(&mut self, incident: String) -> Step {
+        let steps = &self.ledger.incidents[&incident].response.steps;
+        if steps.is_empty() {
+            return Ok(());
+        }
+        // The first, mostly.
+        let at_first = self.dice.below(4) < 3;
+        let step = if at_first { &steps[0] } else { &steps[self.dice.below(steps.len() as u64) as usize] };
+        let (id, state, plan) = (step.id.clone(), step.state, step.plan.as_ref().map(|p| (p.hash.clone(), p.at)));
+        let by = ["ana", "ben", "cem"][self.dice.below(3) as usize];
+        let role = if self.dice.one_in(8) { Role::Responder } else { Role::Approver };
+        let fits = match state {
+            StepState::Planned => 1,
+            StepState::Idle | StepState::Failed | StepState::Moved | StepState::Undone => 0,
+            StepState::Done | StepState::Unverified | StepState::Unknown | StepState::UndoFailed | StepState::UndoUnknown => {
+                [0, 2, 2, 3][self.dice.below(4) as usize]
+            }
+            StepState::Planning | StepState::Applying | StepState::Verifying | StepState::Undoing | StepState::VerifyingUndo => 4,
+        };
+        let choice = if fits == 4 || self.dice.one_in(6) { self.dice.below(4) } else { fits };
+        let mut wall = self.now;
+        let (command, what) = match choice {
+            0 => (StepCommand::Plan { by: by.to_owned(), step: id.clone() }, What::Planned),
+            1 => {
+                let Some((newest, planned_at)) = plan else { return Ok(()) };
+                let place = (incident.clone(), id.clone());
+                let before = if self.dice.one_in(4) { self.screen.get(&place).cloned() } else { None };
+                let seen = before.unwrap_or_else(|| {
+                    self.screen.insert(place, newest.clone());
+                    newest.clone()
+                });
+                if self.is(Bug::ExpiredApproval) {
+                    wall = planned_at;
+                }
+                let plan = if self.is(Bug::NewestPlanApproved) { newest } else { seen.clone() };
+                let what = What::Approved { by, role, plan: seen, is_used: false };
+                (StepCommand::Approve { by: by.to_owned(), role, step: id.clone(), plan }, what)
+            }
+            2 => (StepCommand::Undo { by: by.to_owned(), role, step: id.clone() }, What::Undone),
+            _ => (StepCommand::Settle { by: by.to_owned(), step: id.clone(), why: String::new() }, What::Settled),
+        };
+        let second = match &command {
+            StepCommand::Approve { role, step, plan, .. } if self.is(Bug::SecondSignatureMade) => {
+                Some(StepCommand::Approve { by: "duty".to_owned(), role: *role, step: step.clone(), plan: plan.clone() })
+            }
+            _ => None,
+        };
+        let seq = self.ledger.seq + 1;
+        self.deeds.push(Deed { seq, incident: incident.clone(), step: id, what, wall: self.now, is_taken: false });
+        let at = self.engine().boundary();
+        self.enter(at, Control::Act { incident: incident.clone(), command: Command::Step(command), wall })?;
+        match second {
+            Some(command) => self.enter(at, Control::Act { incident, command: Command::Step(command), wall }),
+            None => Ok(()),
+        }
+    }
+
+    // --- errands ---
+
+    /// One turn of the errands: what is due is marked and done, and some answers come later or never.
+    fn errands(&mut self) -> Step {
+        if !self.is_caught_up() {
+            return Ok(());
+        }
+        if !self.is_looked_over {
+            self.is_looked_over = true;
+            self.look_over()?;
+        }
+        for _ in 0..1 + self.dice.below(3) {
+            let due = self.ledger.due_job(self.now).filter(|_| self.in_hand.len() < AT_ONCE_MAX);
+            let Some(due) = due else { break };
+            let row = &mut self.ledger.jobs[due];
+            let job = Arc::clone(&row.job);
+            let marks_late = self.bug == Some(Bug::MarkedAfterCall) && !job.errand.only_reads();
+            if !marks_late {
+                row.state = JobState::Doing;
+                self.may_die()?;
+            }
+            self.go(job)?;
+        }
+        if !self.in_hand.is_empty() && (self.peace || self.dice.one_in(3)) {
+            let (job, receipt, said) = self.in_hand.remove(0);
+            self.bring_back(&job, receipt, said)?;
+        }
+        Ok(())
+    }
+
+    fn look_over(&mut self) -> Step {
+        let mut left = Vec::new();
+        for row in self.ledger.jobs.iter_mut().filter(|r| r.state == JobState::Doing) {
+            match left_behind(&row.job) {
+                Some(receipt) if self.bug != Some(Bug::ChangeInHandForgotten) => left.push((Arc::clone(&row.job), receipt)),
+                Some(_) | None => row.state = JobState::Waiting,
+            }
+        }
+        left.into_iter().try_for_each(|(job, receipt)| self.bring_back(&job, receipt, Said::Nothing))
+    }
+
+    fn fate(&mut self) {
+        let fate = match self.dice.below(16) {
+            _ if self.peace => Fate::Well,
+            0..=8 => Fate::Well,
+            9 => Fate::NotSent,
+            10 => Fate::Busy,
+            11 => Fate::LostBefore,
+            12 | 13 => Fate::LostAfter,
+            14 => Fate::BreaksBefore,
+            _ => Fate::BreaksAfter,
+        };
+        self.panel.lock().fate = fate;
+    }
+
+    fn go(&mut self, job: Arc<Job>) -> Step {
+        let now = if self.is(Bug::AppliedAfterExpiry) { Time::MIN } else { self.now };
+        match before_doing(&job, true, now) {
+            Course::Answer(receipt) => self.bring_back(&job, receipt, Said::NotDone),
+            Course::Once => {
+                self.fate();
+                if !job.errand.only_reads() {
+                    self.asked_of_change(&job);
+                }
+                let receipt = switch::run(&self.actor, &job, self.now);
+                let said = self.panel.lock().said.take().unwrap_or(Said::Nothing);
+                self.may_die()?;
+                if self.is(Bug::MarkedAfterCall) {
+                    self.ledger.job(&job.id).state = JobState::Doing;
+                }
+                if !self.peace && self.dice.one_in(6) {
+                    self.in_hand.push((job, receipt, said));
+                    return Ok(());
+                }
+                self.bring_back(&job, receipt, said)
+            }
+            Course::LookBack => {
+                if !self.peace && self.dice.one_in(10) {
+                    // The process is told to end while it looks: whoever comes next looks again.
+                    let now = self.now;
+                    let row = self.ledger.job(&job.id);
+                    (row.state, row.next_at) = (JobState::Waiting, now);
+                    return Ok(());
+                }
+                let mut last = Receipt::NotSent(String::new());
+                for _ in 0..2 {
+                    self.fate();
+                    last = switch::run(&self.actor, &job, self.now);
+                    if is_enough(&last) {
+                        break;
+                    }
+                }
+                self.may_die()?;
+                self.bring_back(&job, last, Said::Nothing)
+            }
+        }
+    }
+
+    fn bring_back(&mut self, job: &Arc<Job>, receipt: Receipt, said: Said) -> Step {
+        let is_lost = matches!(receipt, Receipt::Unknown(_)) && !job.errand.only_reads();
+        let receipt = match self.bug {
+            Some(Bug::LostChangeRepeated) if is_lost => {
+                self.ledger.job(&job.id).state = JobState::Waiting;
+                return Ok(());
+            }
+            Some(Bug::LostChangeIsDone) if is_lost => Receipt::Done(String::new()),
+            Some(Bug::LostChangeIsNotSent) if is_lost => Receipt::NotSent(String::new()),
+            _ => receipt,
+        };
+        if self.is(Bug::SettledBeforeHeard) {
+            self.ledger.job(&job.id).state = JobState::Done;
+            self.may_die()?;
+        }
+        let is_plan = matches!(receipt, Receipt::Planned(_));
+        let reads_as_wanted = matches!(receipt, Receipt::Read { as_wanted: true, .. });
+        let (incident, step) = (job.incident.id.clone(), job.step.id.clone());
+        let (key, command) = heard(job, receipt);
+        // As the keeper does: by its key once, and only to the newest incident of its kind.
+        if !self.ledger.keys.contains(&key) && self.engine().incidents().any(|i| i.id == incident) {
+            self.ledger.keys.insert(key);
+            if !job.errand.only_reads() {
+                self.said.insert(job.id.clone(), said);
+            }
+            if is_plan {
+                self.planned.insert((incident.clone(), step.clone()), self.ledger.seq + 1);
+            }
+            let (at, wall) = (self.engine().boundary(), self.now);
+            self.enter(at, Control::Act { incident: incident.clone(), command, wall })?;
+            self.may_die()?;
+        }
+        self.ledger.job(&job.id).state = JobState::Done;
+        let current = self.ledger.incidents.get(&incident).and_then(|i| Some((i, i.response.step(&step)?)));
+        if self.is(Bug::AppliedWithoutApproval)
+            && let Some((i, s)) = current.filter(|(_, s)| is_plan && s.state == StepState::Planned)
+        {
+            let (job, now) = (Job::new(i, s, Errand::Apply), self.now);
+            self.ledger.add_job(job, now);
+        } else if self.is(Bug::ReadBackSettles) && reads_as_wanted && current.is_some_and(|(_, s)| s.state == StepState::Unknown) {
+            let (at, wall) = (self.engine().boundary(), self.now);
+            let command = Command::Step(StepCommand::Settle { by: "duty".to_owned(), step, why: String::new() });
+            return self.enter(at, Control::Act { incident, command, wall });
+        }
+        Ok(())
+    }
+
+    /// What must be so when the request for a change leaves, by what people truly did.
+    fn asked_of_change(&mut self, job: &Job) {
+        let wrong = self.wrong_with(job);
+        if self.oracle.wrong.is_none() {
+            self.oracle.wrong = wrong;
+        }
+    }
+
+    fn wrong_with(&mut self, job: &Job) -> Option<String> {
+        let id = &job.id;
+        let target = |j: &Job| j.step.action.as_ref().map(|a| a.target.clone());
+        let mine = target(job)?;
+        let under_way = |r: &&ledger::JobRow| r.state == JobState::Doing && !r.job.errand.only_reads() && r.job.id != *id;
+        if let Some(other) = self.ledger.jobs.iter().filter(under_way).find(|r| target(&r.job).as_ref() == Some(&mine)) {
+            return Some(format!("{id} and {} are at {mine} at once", other.job.id));
+        }
+        if job.errand != Errand::Apply {
+            return None;
+        }
+        let Some(plan) = &job.step.plan else { return Some(format!("{id} has no plan")) };
+        if self.now > plan.expires_at || plan.expires_at.since_ms(plan.at) != PLAN_EXPIRES_MS {
+            return Some(format!("{id} is applied at {}, and its plan was good until {}", self.now.rfc3339(), plan.expires_at.rfc3339()));
+        }
+        let times = self.applied.entry(mine.clone()).or_default();
+        *times += 1;
+        if *times > respond::PER_HOUR_MAX as usize {
+            return Some(format!("{mine} is changed {times} times within minutes"));
+        }
+        let is_harm = job.incident.severity == Severity::HARM;
+        let by_itself = job.incident.key.model == "ranker" && job.step.id == "safe_default" && is_harm;
+        if by_itself && job.step.approvals.iter().any(|a| a.by == respond::steps::RUNBOOK) {
+            return None;
+        }
+        let needed = if is_harm && !by_itself { 2 } else { 1 };
+        let planned = self.planned.get(&(job.incident.id.clone(), job.step.id.clone())).copied().unwrap_or(u64::MAX);
+        let mut signed: BTreeSet<&str> = BTreeSet::new();
+        for deed in self.deeds.iter_mut().filter(|d| d.seq > planned && d.incident == job.incident.id && d.step == job.step.id) {
+            if let What::Approved { by, role, plan: seen, is_used } = &mut deed.what
+                && *seen == plan.hash
+                && *role >= Role::Approver
+                && deed.wall <= plan.expires_at
+                && !std::mem::replace(is_used, true)
+            {
+                signed.insert(*by);
+            }
+        }
+        (signed.len() < needed).then(|| format!("{id} is applied, {needed} people had to approve, and it was approved by {signed:?}"))
+    }
+
+    /// How a step stands must be what is known of its last change, unless a person has spoken since.
+    fn asked_of_steps(&self) -> Result<(), String> {
+        let mut seen: BTreeSet<(&str, &str)> = BTreeSet::new();
+        for row in self.ledger.jobs.iter().rev().filter(|r| !r.job.errand.only_reads()) {
+            let (incident, step) = (row.job.incident.id.as_str(), row.job.step.id.as_str());
+            if !seen.insert((incident, step)) {
+                continue;
+            }
+            let spoken = |d: &Deed| d.is_taken && d.seq > row.seq && d.incident == incident && d.step == step;
+            if self.deeds.iter().any(spoken) {
+                continue;
+            }
+            let Some(step) = self.ledger.incidents.get(incident).and_then(|i| i.response.step(step)) else {
+                return Err(format!("{} has lost its step", row.job.id));
+            };
+            use StepState::*;
+            let is_apply = row.job.errand == Errand::Apply;
+            let fits = match self.said.get(&row.job.id).copied() {
+                None | Some(Said::Nothing) if is_apply => matches!(step.state, Applying | Unknown),
+                None | Some(Said::Nothing) => matches!(step.state, Undoing | UndoUnknown),
+                Some(Said::NotDone) if is_apply => matches!(step.state, Applying | Moved | Failed),
+                Some(Said::NotDone) => matches!(step.state, Undoing | UndoFailed),
+                Some(Said::Done) if is_apply => matches!(step.state, Applying | Verifying | Done | Unverified),
+                Some(Said::Done) => matches!(step.state, Undoing | VerifyingUndo | Undone | UndoFailed),
+            };
+            if !fits {
+                return Err(format!("{} heard {:?}, nobody has spoken since, and the step is {}", row.job.id, self.said.get(&row.job.id), step.state));
+            }
+        }
+        Ok(())
+    }
+
+    // --- messages ---
 
     /// One turn of the dispatcher: what is claimed goes out, and some answers come later or never.
     fn dispatch(&mut self) -> Step {
@@ -556,16 +902,16 @@ impl Life {
         let claims = self.ledger.claim(now, bug);
         for claimed in claims {
             self.may_die()?;
-            let current = self.ledger.incidents.get(&claimed.delivery.message.incident.id).cloned();
-            if self.is(Bug::StaleDropped) && current.as_ref().is_some_and(|c| c.revision > claimed.delivery.message.incident.revision + 1) {
+            let current = self.ledger.incidents.get(&claimed.delivery.message.incident.id);
+            if self.is(Bug::StaleDropped) && current.is_some_and(|c| c.revision > claimed.delivery.message.incident.revision + 1) {
                 self.ledger.settle(&claimed, DeliveryState::Superseded, None, now, bug);
                 continue;
             }
-            if let Before::GiveUp { state, .. } = before_sending(&claimed, &Manner::VENDOR, current.as_ref(), now) {
+            let is_over = current.is_some_and(|c| !c.state.is_live());
+            if let Before::GiveUp { state, .. } = before_sending(&claimed, &Manner::VENDOR, current, now) {
                 self.ledger.settle(&claimed, state, None, now, bug);
                 continue;
             }
-            let is_over = current.as_ref().is_some_and(|c| !c.state.is_live());
             if is_over && Act::of(&claimed.delivery.message) == Act::Trigger && self.oracle.perhaps.contains(&claimed.delivery.id) {
                 self.oracle.wrong = Some(format!("{} may have arrived, and calls again for what is over", claimed.delivery.id));
             }
@@ -624,27 +970,39 @@ impl Life {
     }
 
     fn turn(&mut self) -> Step {
-        match self.dice.below(20) {
-            0..=9 => self.read_some(),
-            10..=13 => self.dispatch(),
-            14 | 15 => self.person(),
-            16 => self.snapshot(),
-            17 => {
+        match self.dice.below(25) {
+            0..=9 if (self.read as usize) < self.log.len() => self.read_some(),
+            0..=13 => self.dispatch(),
+            14..=16 => self.person(),
+            17 => self.snapshot(),
+            18 => {
                 let back = self.dice.below(20_000) as i64;
                 self.now = self.now.plus_ms(-back);
                 Ok(())
             }
-            _ => {
+            19 | 20 => {
                 self.now = self.now.plus_ms(self.dice.below(15_000) as i64);
                 Ok(())
             }
+            21 if self.dice.one_in(3) => {
+                // Somebody turns a switch himself.
+                let (model, which) = (MODELS[self.dice.below(2) as usize], ["mode", "route"][self.dice.below(2) as usize]);
+                let value = ["live", "half", "safe"][self.dice.below(3) as usize];
+                self.panel.lock().turn(&format!("{model}-{which}"), value);
+                Ok(())
+            }
+            _ => self.errands(),
         }
     }
 
     fn live(&mut self) -> Result<(), String> {
         self.start();
+        let mut after = 0;
         for _ in 0..4_000 {
             if self.read as usize >= self.log.len() {
+                after += 1;
+            }
+            if after > TURNS_AFTER {
                 break;
             }
             if self.turn().is_err() {
@@ -664,7 +1022,8 @@ impl Life {
         for _ in 0..400 {
             self.now = self.now.plus_ms(20_000);
             let _ = self.dispatch();
-            if self.ledger.deliveries.iter().all(|r| r.state.is_final()) {
+            let _ = self.errands();
+            if self.in_hand.is_empty() && self.ledger.is_all_said() {
                 break;
             }
         }
@@ -674,15 +1033,23 @@ impl Life {
     // --- what was promised ---
 
     fn asked_at_any_time(&mut self) -> Result<(), String> {
-        for i in self.ledger.incidents.values() {
-            let newest = self.newest.entry(i.id.clone()).or_default();
-            if i.revision < *newest {
-                return Err(format!("{} went back from revision {newest} to {}", i.id, i.revision));
-            }
-            *newest = i.revision;
+        if let Some(wrong) = self.oracle.wrong.take().or_else(|| self.panel.lock().wrong.take()) {
+            return Err(wrong);
         }
-        if let Some(wrong) = &self.oracle.wrong {
-            return Err(wrong.clone());
+        if let Some(id) = &self.oracle.twice {
+            return Err(format!("{id} was sent again although its acceptance was known"));
+        }
+        if !std::mem::take(&mut self.ledger.is_new) {
+            return Ok(());
+        }
+        for i in self.ledger.incidents.values() {
+            match self.newest.get_mut(&i.id) {
+                Some(newest) if i.revision < *newest => {
+                    return Err(format!("{} went back from revision {newest} to {}", i.id, i.revision));
+                }
+                Some(newest) => *newest = i.revision,
+                None => drop(self.newest.insert(i.id.clone(), i.revision)),
+            }
         }
         let mut keys: BTreeSet<&IncidentKey> = BTreeSet::new();
         for i in self.ledger.incidents.values().filter(|i| i.state.is_live()) {
@@ -690,10 +1057,7 @@ impl Life {
                 return Err(format!("two live incidents of {:?}", i.key));
             }
         }
-        match &self.oracle.twice {
-            Some(id) => Err(format!("{id} was sent again although its acceptance was known")),
-            None => Ok(()),
-        }
+        self.asked_of_steps()
     }
 
     fn asked_at_the_end(&mut self) -> Result<(), String> {
@@ -703,24 +1067,27 @@ impl Life {
         engine.declare(0);
         self.ledger.journal.iter().for_each(|e| engine.enter(e.clone()));
         let mut out = Outcome::default();
-        for (n, (arrival, json)) in self.log.iter().enumerate() {
-            engine.record(0, n as i64 + 1, *arrival, json.as_bytes(), &self.decoder, None).expect("valid");
-        }
+        DECODER.with(|decoder| {
+            for n in 0..self.log.len() {
+                let (arrival, json) = self.log.get(n).expect("within");
+                engine.record(0, n as i64 + 1, arrival, json, decoder, None).expect("valid");
+            }
+        });
         engine.advance(&mut out);
         engine.finish(0);
         engine.advance(&mut out);
         let mut told = Ledger::default();
-        told.commit(&out, self.now, None, 0);
+        told.commit(out, self.now, None, 0);
         if told.incidents != self.ledger.incidents {
             let one = told.incidents.values().find(|i| self.ledger.incidents.get(&i.id) != Some(i));
             let one = one.or_else(|| self.ledger.incidents.values().find(|i| !told.incidents.contains_key(&i.id)));
             return Err(format!("incidents differ from an undisturbed life: {one:?}"));
         }
-        if told.timeline.values().ne(self.ledger.timeline.values()) {
+        if told.timeline != self.ledger.timeline {
             let line = |t: &TimelineEntry| format!("{} {} at {}: {} {}", t.incident_id, t.revision, t.at.rfc3339(), t.what, t.why);
             let odd = |a: &Ledger, b: &Ledger| {
-                let odd = a.timeline.iter().filter(|(k, t)| b.timeline.get(*k) != Some(t));
-                odd.map(|(_, t)| line(t)).collect::<Vec<_>>()
+                let odd = a.timeline.values().flatten().filter(|t| !b.timeline.get(&t.incident_id).is_some_and(|all| all.contains(t)));
+                odd.map(line).collect::<Vec<_>>()
             };
             let (lacks, extra) = (odd(&told, &self.ledger), odd(&self.ledger, &told));
             return Err(format!("timelines differ from an undisturbed life: it lacks {lacks:?} and has {extra:?}"));
@@ -728,6 +1095,10 @@ impl Life {
         let ids = |l: &Ledger| l.deliveries.iter().map(|r| r.delivery.id.clone()).collect::<BTreeSet<_>>();
         if ids(&told) != ids(&self.ledger) {
             return Err("other deliveries than in an undisturbed life".to_owned());
+        }
+        let jobs = |l: &Ledger| l.jobs.iter().map(|r| (r.job.id.clone(), Arc::clone(&r.job))).collect::<BTreeMap<_, _>>();
+        if jobs(&told) != jobs(&self.ledger) {
+            return Err("other errands than in an undisturbed life".to_owned());
         }
         // Whoever was harmed has an incident, under its own key or told by another.
         for model in &self.harmed {
@@ -744,10 +1115,9 @@ impl Life {
 
     fn asked_of(&self, i: &Incident) -> Result<(), String> {
         let id = &i.id;
-        let revisions: Vec<u64> = self.ledger.timeline.keys().filter(|k| k.0 == *id).map(|k| k.1).collect();
         let mut expected = 1;
-        for r in &revisions {
-            if *r > expected {
+        for r in self.ledger.timeline.get(id).into_iter().flatten().map(|t| t.revision) {
+            if r > expected {
                 return Err(format!("{id}: nothing on the timeline of revision {expected}"));
             }
             expected = r + 1;
@@ -761,11 +1131,23 @@ impl Life {
         {
             return Err(format!("{id} is merged into {into}, which is over"));
         }
+        // Every errand was answered, and nothing waits for an answer that will not come.
+        if let Some(row) = self.ledger.jobs.iter().find(|r| r.job.incident.id == *id && r.state != JobState::Done) {
+            return Err(format!("{}: still {:?} after two hours of peace", row.job.id, row.state));
+        }
+        for step in &i.response.steps {
+            use StepState::*;
+            let is_asked = self.ledger.jobs.iter().any(|r| r.job.incident.id == *id && r.job.step.id == step.id);
+            if matches!(step.state, Applying | Verifying | Undoing | VerifyingUndo) || step.state == Planning && is_asked {
+                return Err(format!("{id}: step {} is {} for ever", step.id, step.state));
+            }
+        }
         let rows: Vec<&Row> = self.ledger.deliveries.iter().filter(|r| r.delivery.message.incident.id == *id).collect();
         if let Some(row) = rows.iter().find(|r| !r.state.is_final()) {
             return Err(format!("{}: still {:?} after two hours of peace", row.delivery.id, row.state));
         }
-        let seen = self.oracle.seen.get(id).cloned().unwrap_or_default();
+        let none = Vec::new();
+        let seen = self.oracle.seen.get(id).unwrap_or(&none);
         if let Some(w) = seen.windows(2).find(|w| w[1].0 < w[0].0) {
             return Err(format!("{id}: the receiver heard {} after {}", w[1].1, w[0].1));
         }
@@ -780,7 +1162,8 @@ impl Life {
                 return Err(format!("{} was never sent", row.delivery.id));
             }
         }
-        let calls = self.oracle.calls.get(id).cloned().unwrap_or_default();
+        let none = Vec::new();
+        let calls = self.oracle.calls.get(id).unwrap_or(&none);
         if let Some(again) = calls.iter().enumerate().find(|(n, c)| calls[..*n].contains(c)) {
             return Err(format!("{}: opened a second alert", again.1));
         }
@@ -801,29 +1184,91 @@ impl Life {
     fn print(&self) -> String {
         let incidents: Vec<&Incident> = self.ledger.incidents.values().collect();
         let rows: Vec<(&String, DeliveryState, u32)> = self.ledger.deliveries.iter().map(|r| (&r.delivery.id, r.state, r.attempts)).collect();
-        format!("{incidents:?}{:?}{rows:?}{:?}", self.ledger.timeline, self.oracle.seen)
+        let jobs: Vec<(&String, Option<&Said>)> = self.ledger.jobs.iter().map(|r| (&r.job.id, self.said.get(&r.job.id))).collect();
+        format!("{incidents:?}{:?}{rows:?}{:?}{jobs:?}", self.ledger.timeline, self.oracle.seen)
+    }
+}
+
+/// What all lives share.
+struct World {
+    settings: Settings,
+}
+
+impl World {
+    fn new() -> World {
+        let mut settings = settings(PANE_MS, PANE_MS, &[]);
+        settings.judge.false_pages = 0.0001;
+        settings.respond = runbooks();
+        World { settings }
+    }
+}
+
+thread_local! {
+    static DECODER: Decoder = Decoder::canonical(decode::Settings::new([0; 16]));
+}
+
+/// What happened in the lives, so that nobody has to believe that it did.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    kills: u64,
+    incidents: u64,
+    messages: u64,
+    /// Requests for a change that left, of these unknown.
+    changes: u64,
+    unknown: u64,
+}
+
+impl Count {
+    fn add(&mut self, other: Count) {
+        self.kills += other.kills;
+        self.incidents += other.incidents;
+        self.messages += other.messages;
+        self.changes += other.changes;
+        self.unknown += other.unknown;
+    }
+
+    fn of(life: &Life) -> Count {
+        let unknown = life.said.values().filter(|s| **s == Said::Nothing).count();
+        Count {
+            kills: u64::from(life.kills),
+            incidents: life.ledger.incidents.len() as u64,
+            messages: life.ledger.deliveries.len() as u64,
+            changes: life.said.len() as u64,
+            unknown: unknown as u64,
+        }
     }
 }
 
 /// Lives from `first` on, over all cores; the first that fails.
-fn lives(first: u64, count: u64, bug: Option<Bug>) -> Option<(u64, String)> {
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64).min(count.max(1));
+fn lives(first: u64, count: u64, bug: Option<Bug>) -> Result<Count, (u64, String)> {
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    let threads = number("BELLWETHER_THREADS", cores).clamp(1, count.max(1));
+    let world = World::new();
     std::thread::scope(|scope| {
         let hands: Vec<_> = (0..threads)
             .map(|t| {
+                let world = &world;
                 scope.spawn(move || {
-                    let mut seed = first + t;
+                    let (mut seed, mut count_here) = (first + t, Count::default());
                     while seed < first + count {
-                        if let Err(why) = Life::new(seed, bug).live() {
-                            return Some((seed, why));
-                        }
+                        let mut life = Life::new(seed, bug, world);
+                        life.live().map_err(|why| (seed, why))?;
+                        count_here.add(Count::of(&life));
                         seed += threads;
                     }
-                    None
+                    Ok(count_here)
                 })
             })
             .collect();
-        hands.into_iter().filter_map(|h| h.join().expect("a life does not panic")).min()
+        let mut all = Count::default();
+        let mut failed: Vec<(u64, String)> = Vec::new();
+        for hand in hands {
+            match hand.join().expect("a life does not panic") {
+                Ok(count) => all.add(count),
+                Err(why) => failed.push(why),
+            }
+        }
+        failed.into_iter().min().map_or(Ok(all), Err)
     })
 }
 
@@ -835,17 +1280,26 @@ fn number(name: &str, default: u64) -> u64 {
 fn many_lives_keep_every_promise() {
     let (first, count) = (number("BELLWETHER_SEED", 1), number("BELLWETHER_LIVES", 50_000));
     let began = Instant::now();
-    if let Some((seed, why)) = lives(first, count, None) {
-        panic!("seed {seed} (BELLWETHER_SEED={seed} BELLWETHER_LIVES=1): {why}");
+    match lives(first, count, None) {
+        Ok(all) => println!(
+            "{count} lives from seed {first} in {:?}: no promise broken over {} kills, {} incidents, {} messages, {} changes ({} with an unknown outcome)",
+            began.elapsed(),
+            all.kills,
+            all.incidents,
+            all.messages,
+            all.changes,
+            all.unknown
+        ),
+        Err((seed, why)) => panic!("seed {seed} (BELLWETHER_SEED={seed} BELLWETHER_LIVES=1): {why}"),
     }
-    println!("{count} lives from seed {first} in {:?}: no promise broken", began.elapsed());
 }
 
 #[test]
 fn the_same_seed_makes_the_same_bytes() {
+    let world = World::new();
     for seed in 1..20 {
         let [one, two] = [(); 2].map(|()| {
-            let mut life = Life::new(seed, None);
+            let mut life = Life::new(seed, None, &world);
             life.live().unwrap_or_else(|why| panic!("seed {seed}: {why}"));
             (life.print(), life.kills)
         });
@@ -859,8 +1313,8 @@ fn every_planted_mistake_is_found() {
     let mut missed = Vec::new();
     for bug in BUGS {
         match lives(1, most, Some(bug)) {
-            Some((seed, why)) => println!("{bug:?}: found by seed {seed}: {}", why.chars().take(110).collect::<String>()),
-            None => missed.push(bug),
+            Err((seed, why)) => println!("{bug:?}: found by seed {seed}: {}", why.chars().take(110).collect::<String>()),
+            Ok(_) => missed.push(bug),
         }
     }
     assert!(missed.is_empty(), "not found within {most} lives: {missed:?}");
