@@ -402,9 +402,9 @@ mod tests {
         ("a feature:age 0", "a fairness:age_band 30", "-"),
         ("a missing:age 0 run:features", "b fairness:age_band 40 run:features", "< run of features"),
         ("a fairness:age_band 0", "a feature:age 1", "inputs that broke for some groups"),
-        ("a flag:harmful 0 deploy:v7", "a fairness:age_band 1 deploy:v7", "both began after v7"),
-        ("a out_of_scope 0 deploy:v7", "a fairness:age_band 1 deploy:v7", "< both began after v7"),
-        ("a error_rate 0 deploy:v7", "a out_of_scope 1 deploy:v7", "- what concerns people"),
+        ("a flag:harmful 0 deploy:v7", "a fairness:age_band 0 deploy:v7", "both began after v7"),
+        ("a out_of_scope 0 deploy:v7", "a fairness:age_band 0 deploy:v7", "< both began after v7"),
+        ("a error_rate 0 deploy:v7", "a out_of_scope 0 deploy:v7", "- what concerns people"),
         ("a flag:leak 0 deploy:v7", "a error_rate 0 deploy:v7", "both began after v7"),
     ];
 
