@@ -15,8 +15,9 @@ use super::{Outcome, Route, Settings};
 use crate::domain::alarm::{Alarm, Unit};
 use crate::domain::delivery::{Delivery, Message, Notice};
 use crate::domain::incident::{Actor, Branch, Estimate, Exemplar, Finding, Incident, IncidentKey, Suppression, TimelineEntry};
+use crate::domain::response::{Response, Step};
 use crate::domain::time::{DAY_MS, HOUR_MS};
-use crate::domain::{ClosedAs, Decision, GroupKey, Hold, IncidentState, Onset, Segment, SeriesId, SeriesKey, Severity, Signal, Time};
+use crate::domain::{ClosedAs, Decision, GroupKey, Hold, IncidentState, Onset, Segment, SeriesId, SeriesKey, Severity, Signal, StepState, Time};
 use crate::incident::{BRANCHES_MAX, Command, Effect, Event, Happening, Refusal, Verdict, belongs, correlate, decide, effects, evolve, timeline_of};
 use crate::judge::{Import, Judge, RuleFired, Rules, Said, Spoken};
 use crate::pane::{BoxedCell, Contribution, Fact, FactKind, LeafCell, Outbound, PartitionId};
@@ -1284,8 +1285,15 @@ fn exemplars_of(group: &GroupKey, cells: &[LeafCell]) -> Vec<Exemplar> {
     kept.told()
 }
 
-/// An incident as something that was found: what is merged into another brings along what it knows.
+/// An incident as something that was found: what is merged into another brings along what it knows. What has been changed for it
+/// stays with it, and so do the approvals: nobody has given them for the other one.
 fn as_happening(i: &Incident) -> Happening {
+    let untouched = |s: &&Step| s.applied.is_empty() && (s.state.may_be_planned() || s.state == StepState::Planning || !s.kind.acts());
+    let anew = |s: &Step| match s.kind.acts() {
+        true => Step { state: StepState::Idle, plan: None, approvals: Vec::new(), words: String::new(), ..s.clone() },
+        false => s.clone(),
+    };
+    let steps = i.response.steps.iter().filter(untouched).map(anew).collect();
     Happening {
         key: i.key.clone(),
         severity: i.severity,
@@ -1298,7 +1306,7 @@ fn as_happening(i: &Incident) -> Happening {
         users_affected: i.users_affected,
         cause: i.cause.clone(),
         action: i.action.clone(),
-        response: i.response.clone(),
+        response: Response { steps, ..i.response.clone() },
         exemplars: vec![],
         pages: i.paged,
         page_reason: i.page_reason.clone(),

@@ -349,7 +349,12 @@ struct Deed {
 enum What {
     Planned,
     /// Of the plan that he saw; each serves once.
-    Approved { by: &'static str, role: Role, plan: String, is_used: bool },
+    Approved {
+        by: &'static str,
+        role: Role,
+        plan: String,
+        is_used: bool,
+    },
     Undone,
     Settled,
 }
@@ -637,7 +642,12 @@ impl Life {
             1 => {
                 let Some((newest, planned_at)) = plan else { return Ok(()) };
                 let place = (incident.clone(), id.clone());
-                let before = if self.dice.one_in(4) { self.screen.get(&place).cloned() } else { None };
+                if self.dice.one_in(4) {
+                    // He only looks, and comes back.
+                    self.screen.insert(place, newest);
+                    return Ok(());
+                }
+                let before = if self.dice.one_in(2) { self.screen.get(&place).cloned() } else { None };
                 let seen = before.unwrap_or_else(|| {
                     self.screen.insert(place, newest.clone());
                     newest.clone()
@@ -786,12 +796,14 @@ impl Life {
         let (incident, step) = (job.incident.id.clone(), job.step.id.clone());
         let (key, command) = heard(job, receipt);
         // As the keeper does: by its key once, and only to the newest incident of its kind.
-        if !self.ledger.keys.contains(&key) && self.engine().incidents().any(|i| i.id == incident) {
+        let waiting = self.engine().incidents().find(|i| i.id == incident).map(|i| i.response.step(&step).map(|s| s.state));
+        if let Some(state) = waiting.filter(|_| !self.ledger.keys.contains(&key)) {
             self.ledger.keys.insert(key);
             if !job.errand.only_reads() {
                 self.said.insert(job.id.clone(), said);
             }
-            if is_plan {
+            // A second plan, made because somebody was called anew, is heard by nobody.
+            if is_plan && state == Some(StepState::Planning) {
                 self.planned.insert((incident.clone(), step.clone()), self.ledger.seq + 1);
             }
             let (at, wall) = (self.engine().boundary(), self.now);
@@ -846,7 +858,9 @@ impl Life {
         if by_itself && job.step.approvals.iter().any(|a| a.by == respond::steps::RUNBOOK) {
             return None;
         }
-        let needed = if is_harm && !by_itself { 2 } else { 1 };
+        // A step keeps the signatures of the severity for which it was prepared.
+        let was_harm = self.ledger.opened_as.get(&job.incident.id) == Some(&Severity::HARM);
+        let needed = if was_harm && is_harm && !by_itself { 2 } else { 1 };
         let planned = self.planned.get(&(job.incident.id.clone(), job.step.id.clone())).copied().unwrap_or(u64::MAX);
         let mut signed: BTreeSet<&str> = BTreeSet::new();
         for deed in self.deeds.iter_mut().filter(|d| d.seq > planned && d.incident == job.incident.id && d.step == job.step.id) {
@@ -888,7 +902,12 @@ impl Life {
                 Some(Said::Done) => matches!(step.state, Undoing | VerifyingUndo | Undone | UndoFailed),
             };
             if !fits {
-                return Err(format!("{} heard {:?}, nobody has spoken since, and the step is {}", row.job.id, self.said.get(&row.job.id), step.state));
+                return Err(format!(
+                    "{} heard {:?}, nobody has spoken since, and the step is {}",
+                    row.job.id,
+                    self.said.get(&row.job.id),
+                    step.state
+                ));
             }
         }
         Ok(())
@@ -984,7 +1003,7 @@ impl Life {
                 self.now = self.now.plus_ms(self.dice.below(15_000) as i64);
                 Ok(())
             }
-            21 if self.dice.one_in(3) => {
+            21 if self.dice.one_in(2) => {
                 // Somebody turns a switch himself.
                 let (model, which) = (MODELS[self.dice.below(2) as usize], ["mode", "route"][self.dice.below(2) as usize]);
                 let value = ["live", "half", "safe"][self.dice.below(3) as usize];

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bellwether::dispatch::Claimed;
-use bellwether::domain::Time;
 use bellwether::domain::delivery::{Delivery, DeliveryState};
 use bellwether::domain::incident::{Incident, TimelineEntry};
 use bellwether::domain::response::Job;
+use bellwether::domain::{Severity, Time};
 use bellwether::engine::{Control, Entry, Outcome};
 
 use super::Bug;
@@ -25,6 +25,8 @@ pub struct Ledger {
     /// Keys of the journal: what is told in one name is entered once.
     pub keys: BTreeSet<String>,
     pub incidents: BTreeMap<String, Incident>,
+    /// How bad each incident was when it opened.
+    pub opened_as: BTreeMap<String, Severity>,
     /// By incident, in order.
     pub timeline: BTreeMap<String, Vec<TimelineEntry>>,
     pub deliveries: Vec<Row>,
@@ -66,6 +68,9 @@ impl Ledger {
         self.is_new = true;
         for i in out.incidents {
             let known = self.incidents.get(&i.id).map(|k| k.revision);
+            if known.is_none() {
+                self.opened_as.insert(i.id.clone(), i.severity);
+            }
             if known.is_none_or(|k| i.revision > k) || bug == Some(Bug::OlderRevisionWins) {
                 self.incidents.insert(i.id.clone(), i);
             }
