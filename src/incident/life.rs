@@ -560,6 +560,18 @@ fn may_be_milder(incident: &Incident, now: &Happening) -> bool {
 const TREND: &str = "Is it getting worse?";
 const AFFECTED: &str = "Does it affect all users or a subset?";
 
+/// Is this said of a trend, or is it too early to say?
+fn is_answer(said: &str) -> bool {
+    said.starts_with("yes") || said.starts_with("no")
+}
+
+/// The newer answers; but whether it gets worse, once that is known, stays known when a series joins of which it is too early to say.
+fn answered(before: &[Answer], now: &[Answer]) -> Vec<Answer> {
+    let known = before.iter().find(|a| a.question == TREND && is_answer(&a.answer));
+    let newer = |a: &Answer| known.filter(|_| a.question == TREND && !is_answer(&a.answer)).unwrap_or(a).clone();
+    now.iter().map(newer).collect()
+}
+
 /// What a later look says otherwise, in words worth a line of the timeline.
 fn news(incident: &Incident, now: &Happening, is_milder: bool) -> Vec<String> {
     let mut news = Vec::new();
@@ -582,7 +594,6 @@ fn news(incident: &Incident, now: &Happening, is_milder: bool) -> Vec<String> {
     }
     let trend = |of: &[Answer]| of.iter().find(|a| a.question == TREND).map(|a| a.answer.clone());
     // An answer, once there is one, and every other one that follows it.
-    let is_answer = |t: &String| t.starts_with("yes") || t.starts_with("no");
     if let Some(grows) = trend(&now.severity_reasons).filter(|t| is_answer(t) && trend(&incident.severity_reasons).as_ref() != Some(t)) {
         news.push(format!("is it getting worse? {grows}"));
     }
@@ -654,7 +665,7 @@ pub fn evolve(state: Option<Incident>, event: &Event, now: Time) -> Option<Incid
             // A call alone does not overrule a person.
             if incident.severity_set.is_none() || incident.is_overruled_by(h.severity) {
                 incident.severity = incident.severity.min(h.severity);
-                incident.severity_reasons = h.severity_reasons.clone();
+                incident.severity_reasons = answered(&incident.severity_reasons, &h.severity_reasons);
                 incident.severity_set = None;
             }
             learn(&mut incident, h);
@@ -846,7 +857,7 @@ fn learn(incident: &mut Incident, h: &Happening) {
     let stands = incident.severity_reasons.iter().find(|a| a.question == DECISION).cloned();
     let agrees = incident.severity == h.severity && incident.severity_set.is_none();
     if !h.severity_reasons.is_empty() {
-        incident.severity_reasons = h.severity_reasons.clone();
+        incident.severity_reasons = answered(&incident.severity_reasons, &h.severity_reasons);
         if let Some(old) = stands.filter(|_| !agrees) {
             incident.severity_reasons.retain(|a| a.question != DECISION);
             incident.severity_reasons.insert(0, old);
