@@ -247,8 +247,11 @@ pub fn joined(before: &Response, new: &Response) -> Response {
     let begun = |s: &&Step| s.state != StepState::Idle && s.kind.acts();
     let kept: Vec<&Step> = before.steps.iter().filter(|s| begun(s) || new.step(&s.id).is_none()).collect();
     let mut steps: Vec<Step> = new.steps.iter().filter(|s| !kept.iter().any(|k| k.id == s.id)).cloned().collect();
-    let stricter = |s: &Step| s.two_people || new.step(&s.id).is_some_and(|n| n.two_people);
-    steps.extend(kept.into_iter().map(|s| Step { two_people: stricter(s), ..s.clone() }));
+    steps.extend(kept.into_iter().cloned());
+    // Where one of the two asks for a second signature, a step of the milder one is no way around it.
+    let asks = |r: &Response| r.steps.iter().any(|s| s.kind.acts() && s.two_people);
+    let is_strict = asks(before) || asks(new);
+    steps.iter_mut().filter(|s| s.kind.acts() && !s.automatic).for_each(|s| s.two_people |= is_strict);
     // A deadline does not move because things became worse.
     let clocks: Vec<Timer> = before.timers.iter().filter(|t| t.clock().is_some()).cloned().collect();
     let is_new = |t: &&Timer| t.clock().is_none() || !clocks.iter().any(|c| c.clock() == t.clock());
