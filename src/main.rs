@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// The system's allocator takes a sixth more time where a hundred thousand series live (`benches/results/throughput.md`).
+/// The system's allocator takes more time where a hundred thousand series live (`benches/results/throughput.md`).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

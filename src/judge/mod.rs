@@ -74,6 +74,7 @@ const GATHER_PREDICTIONS: u32 = 20;
 const GATHER_MS: i64 = 600_000;
 /// More codes than this are counted before more are gathered.
 const GATHERED_CODES_MAX: usize = 1_024;
+/// From so many on, codes that are alike are added up before more memory is asked for.
 const GATHERED_CODES_FULL: usize = 64;
 
 /// What change of a signal is worth waking for.

@@ -582,6 +582,7 @@ impl Partition {
                 .enumerate()
                 .filter_map(|(leaf, cell)| {
                     let mut cell = cell?;
+                    // Many codes are added up before they wait for other partitions.
                     cell.entries();
                     Some((self.leaves[leaf].clone(), cell))
                 })

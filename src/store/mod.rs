@@ -178,10 +178,7 @@ impl Store {
         T: Send + 'static,
         F: FnMut(&Connection) -> Result<T, Fault> + Send + 'static,
     {
-        match &self.inner.writer {
-            Some(writer) => writer.write(doing, false, work),
-            None => Err(Error::OnlyReads { path: self.inner.path.clone(), doing }),
-        }
+        self.write_by(doing, false, work)
     }
 
     /// The same in a transaction of its own, for what is large.
@@ -190,8 +187,16 @@ impl Store {
         T: Send + 'static,
         F: FnMut(&Connection) -> Result<T, Fault> + Send + 'static,
     {
+        self.write_by(doing, true, work)
+    }
+
+    fn write_by<T, F>(&self, doing: &'static str, alone: bool, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnMut(&Connection) -> Result<T, Fault> + Send + 'static,
+    {
         match &self.inner.writer {
-            Some(writer) => writer.write(doing, true, work),
+            Some(writer) => writer.write(doing, alone, work),
             None => Err(Error::OnlyReads { path: self.inner.path.clone(), doing }),
         }
     }
