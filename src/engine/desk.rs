@@ -331,7 +331,7 @@ impl Desk {
         parts.sort_by_key(|c| c.partition);
         let mut facts: Vec<Fact> = Vec::new();
         parts.iter_mut().for_each(|part| facts.append(&mut part.facts));
-        facts.sort();
+        facts.sort_unstable();
         let mut merged = self.judge.leaves.gather(parts.into_iter().flat_map(|part| part.cells), &mut self.spent);
         let heartbeats = facts.iter().any(|f| matches!(f.kind, FactKind::Heartbeat { .. }));
         self.remember(&facts, &merged, now);

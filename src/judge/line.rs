@@ -27,6 +27,8 @@ use crate::pane::{Samples, SlotName};
 /// Panes kept of every line of a whole model, and of its parts, for charts and for comparing siblings.
 pub const POINTS_MAX: usize = 120;
 pub const POINTS_OF_PART_MAX: usize = 60;
+/// Room for points is asked for so many at a time.
+const POINTS_MORE: usize = 6;
 /// Decisions kept of every line.
 pub const DECISIONS_MAX: usize = 12;
 /// What was expected once is not expected for ever.
@@ -107,34 +109,36 @@ pub enum Feed<'a> {
     Together(&'a Samples, &'a [SlotName]),
 }
 
+/// What every judging touches stands at the front, as in a group.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[repr(C)]
 pub struct Line {
     pub series: SeriesKey,
-    pub id: SeriesId,
-    pub unit: Unit,
     pub bank: Bank,
-    /// False pages that this line may spend on one pane.
-    pub injection: f64,
-    /// Its part of the budget before division: features weigh less than failures.
-    pub weight: f64,
-    /// Before this it only learns.
-    pub judged_from: Time,
-    pub points: Points,
-    pub decisions: VecDeque<Decided>,
-    pub onset: Option<Time>,
-    /// Its alarm belongs to a live incident.
-    pub is_out: bool,
-    pub held: bool,
     /// A person said that this change is expected: it does not speak again before it is back, for a day at most. Holds the
     /// pane from which the day counts; `Time::MIN` until there is one.
     pub expected: Option<Time>,
-    pub half_recovered: bool,
+    /// Before this it only learns.
+    pub judged_from: Time,
+    /// False pages that this line may spend on one pane.
+    pub injection: f64,
+    /// What was learned first, of a model as a whole: the yardstick of slow drift.
+    pub reference: Option<Box<Reference>>,
     pub last_evidence: f64,
     /// Nats of evidence that the change is over, and how many are asked, while an incident is open.
     pub recovery: Option<(f64, f64)>,
+    /// Its alarm belongs to a live incident.
+    pub is_out: bool,
+    pub held: bool,
+    pub half_recovered: bool,
+    pub unit: Unit,
+    pub points: Points,
+    pub id: SeriesId,
+    /// Its part of the budget before division: features weigh less than failures.
+    pub weight: f64,
+    pub onset: Option<Time>,
     pub change: Option<bellwether_detectors::Change>,
-    /// What was learned first, of a model as a whole: the yardstick of slow drift.
-    pub reference: Option<Box<Reference>>,
+    pub decisions: VecDeque<Decided>,
     /// The file that its baseline began with.
     pub learned_from: Option<Arc<Provenance>>,
 }
@@ -145,6 +149,10 @@ impl Points {
     fn push(&mut self, p: Point, most: usize) {
         while self.0.len() >= most {
             self.0.pop_front();
+        }
+        if self.0.len() == self.0.capacity() {
+            // There are very many of these, and most grow slowly: no more room than is needed soon.
+            self.0.reserve_exact(POINTS_MORE);
         }
         let small = [p.n, p.value, p.baseline, p.low, p.high, p.log_evidence, p.threshold].map(|v| v as f32);
         self.0.push_back((p.time.0, small));

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::incident::Exemplar;
 use crate::domain::{GroupKey, SeriesId, SeriesKey, Signal, Time};
-use crate::pane::{Code, Distinct, Leaf, LeafCell, Leaves, Samples, SlotName, once_each, renew_order, slot};
+use crate::pane::{Code, Codes, Distinct, Leaf, LeafCell, Leaves, Samples, SlotName, renew_order, slot};
 
 mod budget;
 mod embedding;
@@ -74,8 +74,6 @@ const GATHER_PREDICTIONS: u32 = 20;
 const GATHER_MS: i64 = 600_000;
 /// More codes than this are counted before more are gathered.
 const GATHERED_CODES_MAX: usize = 1_024;
-/// From so many on, codes that are alike are added up before more memory is asked for.
-const GATHERED_CODES_FULL: usize = 64;
 
 /// What change of a signal is worth waking for.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -152,30 +150,39 @@ pub struct Spoken {
     pub named: Option<String>,
 }
 
-/// All lines of one group.
+/// All lines of one group. What every pane touches stands together in memory, at the front: a pane of a large fleet touches tens of
+/// thousands of groups, and each line of the cache that it has to fetch costs as much as the arithmetic.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[repr(C)]
 pub struct Group {
     pub key: GroupKey,
-    pub lines: Vec<Line>,
-    /// Lines that each slot feeds, by their index.
-    by_slot: Vec<(u16, Vec<u16>)>,
-    /// Predictions by minute, newest last.
-    minutes: VecDeque<(i64, u32)>,
-    /// Sums of the running interval: start, predictions, cost in billionths.
-    interval: Option<(Time, u64, i64)>,
+    pub born: Time,
+    pub last_event_at: Time,
+    pub predictions: u64,
+    #[serde(skip)]
+    pub dirty: bool,
     has_cost: bool,
     /// The lines of the whole are open; with cost or without.
     #[serde(skip)]
     grown: Option<bool>,
-    pub born: Time,
-    pub last_event_at: Time,
-    pub predictions: u64,
+    gathered: Gathered,
+    minutes: Minutes,
+    /// Sums of the running interval: start, predictions, cost in billionths.
+    interval: Option<(Time, u64, i64)>,
     users: VecDeque<(i64, Distinct, Distinct)>,
+    pub lines: Vec<Line>,
+    /// Lines that each slot feeds, by their index.
+    by_slot: Vec<(u16, Vec<u16>)>,
     /// Of a model as a whole.
     versions: Versions,
-    gathered: Gathered,
-    #[serde(skip)]
-    pub dirty: bool,
+}
+
+/// Predictions by minute.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Minutes {
+    now: Option<(i64, u32)>,
+    /// Newest last.
+    before: VecDeque<(i64, u32)>,
 }
 
 /// Versions that a model was met with. One alone is the model: it is watched apart from the second on, from what the model is like.
@@ -191,7 +198,7 @@ enum Versions {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Gathered {
     since: Option<Time>,
-    codes: Vec<(Code, u32)>,
+    codes: Codes,
     predictions: u32,
     with_features: u32,
     /// Predictions outside the intended use.
@@ -260,6 +267,34 @@ pub struct Core {
     raised: Vec<(GroupKey, f64)>,
     is_live: bool,
     refused: Refused,
+}
+
+// === impl Minutes ===
+
+impl Minutes {
+    fn add(&mut self, minute: i64, predictions: u32) {
+        match &mut self.now {
+            Some(now) if now.0 == minute => now.1 += predictions,
+            now => {
+                self.before.extend(now.replace((minute, predictions)));
+                while self.before.front().is_some_and(|m| m.0 <= minute - EXPOSURE_MINUTES) {
+                    self.before.pop_front();
+                }
+            }
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &(i64, u32)> {
+        self.before.iter().chain(&self.now)
+    }
+
+    fn first(&self) -> Option<i64> {
+        self.iter().next().map(|m| m.0)
+    }
+
+    fn predictions(&self) -> f64 {
+        self.iter().map(|m| f64::from(m.1)).sum()
+    }
 }
 
 // === impl Group ===
@@ -446,8 +481,12 @@ impl Judge {
                 self.groups[w].versions = Versions::Several;
                 self.groups[w].dirty = true;
                 self.part(w, first, now);
-                // Which groups a leaf belongs to has changed.
-                self.leaf_groups.clear();
+                // Which groups its leaves belong to has changed.
+                for (groups, known) in self.leaf_groups.iter_mut().zip(self.leaves.all()) {
+                    if known.model == leaf.model && known.environment == leaf.environment {
+                        groups.clear();
+                    }
+                }
             }
             Versions::One(_) | Versions::Several => {}
         }
@@ -590,21 +629,15 @@ impl Judge {
             if !is_segment && !cell.samples.is_empty() {
                 gathered.samples.join(&cell.samples, is_whole);
             }
-            let codes = cell.entries();
-            // Where the memory is full, what is alike is added up before more is asked for.
-            let all = gathered.codes.len();
-            if all + codes.len() > gathered.codes.capacity() && all >= GATHERED_CODES_FULL {
-                once_each(&mut gathered.codes);
-            }
             if is_segment {
-                gathered.codes.extend(codes.iter().filter(|c| !self.of_features.get(usize::from(c.0.slot())).is_some_and(|f| *f)));
+                gathered.codes.add_some(cell.entries(), |code| !self.of_features.get(usize::from(code.slot())).is_some_and(|f| *f));
             } else {
-                gathered.codes.extend_from_slice(codes);
+                gathered.codes.add_all(cell.entries());
             }
         }
         if gathered.predictions < GATHER_PREDICTIONS && length_ms < GATHER_MS {
-            if gathered.codes.len() > GATHERED_CODES_MAX {
-                once_each(&mut gathered.codes);
+            if gathered.codes.fresh_len() > GATHERED_CODES_MAX {
+                gathered.codes.count();
             }
             self.groups[g as usize].dirty = true;
             self.scratch.codes = codes;
@@ -612,11 +645,9 @@ impl Judge {
             return;
         }
         let Gathered { predictions, with_features, outside, .. } = *gathered;
-        codes.extend_from_slice(&gathered.codes);
-        gathered.codes.clear();
+        gathered.codes.count_into(&mut codes);
         let samples = std::mem::take(&mut gathered.samples);
         *gathered = Gathered { codes: std::mem::take(&mut gathered.codes), ..Gathered::default() };
-        once_each(&mut codes);
         self.grow(g as usize, &codes, predictions > 0, since);
         if is_whole && samples.rows().next().is_some() {
             self.take_together(g as usize, since);
@@ -628,9 +659,9 @@ impl Judge {
         let group = &mut self.groups[g as usize];
         group.dirty = true;
         // Predictions of the last hour, or of what is known of it, per pane.
-        let since_ms = group.minutes.front().map_or(start.0, |m| m.0 * 60_000).max(group.born.0);
+        let since_ms = group.minutes.first().map_or(start.0, |m| m * 60_000).max(group.born.0);
         let covered_ms = (start.0 + pane_ms - since_ms).clamp(pane_ms.min(EXPOSURE_MINUTES * 60_000), EXPOSURE_MINUTES * 60_000);
-        let exposure: f64 = group.minutes.iter().map(|m| f64::from(m.1)).sum::<f64>() * pane_ms as f64 / covered_ms as f64;
+        let exposure: f64 = group.minutes.predictions() * pane_ms as f64 / covered_ms as f64;
         let Group { key, lines, by_slot, .. } = group;
         let exemplars = |failed: bool| -> Vec<Exemplar> {
             let mut kept = crate::pane::Exemplars::default();
@@ -755,13 +786,7 @@ impl Judge {
             group.last_event_at = group.last_event_at.max(start.plus_ms(self.settings.pane_ms));
         }
         let minute = start.0.div_euclid(60_000);
-        match group.minutes.back_mut() {
-            Some(last) if last.0 == minute => last.1 += predictions,
-            _ => group.minutes.push_back((minute, predictions)),
-        }
-        while group.minutes.front().is_some_and(|m| m.0 <= minute - EXPOSURE_MINUTES) {
-            group.minutes.pop_front();
-        }
+        group.minutes.add(minute, predictions);
         if group.key.is_roll_up() {
             group.has_cost |= cost > 0;
             let interval = start.floor(INTERVAL_MS);
@@ -799,7 +824,7 @@ impl Judge {
             key,
             lines: Vec::new(),
             by_slot: Vec::new(),
-            minutes: VecDeque::new(),
+            minutes: Minutes::default(),
             interval: None,
             has_cost: false,
             grown: None,
@@ -1190,7 +1215,7 @@ impl Judge {
                 continue;
             }
             // In whichever order they came in.
-            once_each(&mut group.gathered.codes);
+            group.gathered.codes.count();
             if let Ok(mut bytes) = postcard::to_stdvec(group) {
                 // All of them are in memory at once until they are written.
                 bytes.shrink_to_fit();

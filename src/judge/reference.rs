@@ -88,7 +88,7 @@ impl Reference {
     /// Counts what came in.
     fn fold(&mut self) {
         let into = if self.is_complete { &mut self.today } else { &mut self.first };
-        self.fresh.drain(..).for_each(|(bin, n)| add(into, bin, n));
+        add_all(into, &mut self.fresh);
     }
 
     /// The learning of the line is over: what came so far is the yardstick.
@@ -253,6 +253,36 @@ fn add(all: &mut Histogram, bin: u16, n: f32) {
     }
 }
 
+/// Adds many at once, and leaves `fresh` empty.
+fn add_all(all: &mut Histogram, fresh: &mut Histogram) {
+    fresh.sort_unstable_by_key(|c| c.0);
+    fresh.dedup_by(|next, kept| {
+        let same = next.0 == kept.0;
+        if same {
+            kept.1 += next.1;
+        }
+        same
+    });
+    // Those that are known are added where they stand; what is left is new.
+    let mut at = 0;
+    fresh.retain(|(bin, n)| {
+        at += all[at..].iter().take_while(|c| c.0 < *bin).count();
+        match all.get_mut(at).filter(|c| c.0 == *bin) {
+            Some(known) => {
+                known.1 += n;
+                false
+            }
+            None => true,
+        }
+    });
+    fresh.truncate(ENTRIES_MAX.saturating_sub(all.len()));
+    if !fresh.is_empty() {
+        all.append(fresh);
+        all.sort_by_key(|c| c.0); // Two runs in order: a merge.
+    }
+    fresh.clear();
+}
+
 /// What has all but faded makes room.
 fn bounded(all: &mut Histogram) {
     all.retain(|c| c.1 >= 0.01);
@@ -261,6 +291,18 @@ fn bounded(all: &mut Histogram) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn adding_many_at_once_is_adding_them_one_by_one() {
+        let (mut one_by_one, mut at_once) = (Histogram::new(), Histogram::new());
+        for round in 0u16..50 {
+            let mut fresh: Histogram = (0..90u16).map(|i| ((round * 37 + i * 13) % 211, f32::from(i % 3))).collect();
+            fresh.iter().for_each(|(bin, n)| add(&mut one_by_one, *bin, *n));
+            add_all(&mut at_once, &mut fresh);
+            assert!(fresh.is_empty());
+        }
+        assert_eq!(one_by_one, at_once);
+    }
 
     fn days(reference: &mut Reference, bank: &Bank, shares: &[f64]) -> Vec<DayEnd> {
         shares

@@ -80,38 +80,34 @@ impl Rules {
     }
 
     fn total_failure(&mut self, now: Time, cells: &mut [LeafCell], fired: &mut Vec<RuleFired>) {
-        let mut sums: Vec<(GroupKey, f64, f64)> = Vec::new();
-        for LeafCell { leaf, cell, .. } in cells.iter_mut() {
+        let (mut at, mut next) = (0, 0);
+        while at < cells.len() {
+            // Cells stand in the order of leaves, so those of a model stand together.
+            let first = cells[at].leaf.clone();
             let (mut failed, mut all) = (0.0, 0.0);
-            for (code, n) in cell.entries().iter().filter(|c| c.0.slot() == slot::STATUS) {
-                all += if code.bin() == 3 { 0.0 } else { f64::from(*n) };
-                failed += if matches!(code.bin(), 1 | 2 | 4) { f64::from(*n) } else { 0.0 };
-            }
-            match sums.last_mut() {
-                Some((g, f, a)) if g.model == leaf.model && g.environment == leaf.environment => {
-                    *f += failed;
-                    *a += all;
+            while let Some(LeafCell { cell, .. }) =
+                cells.get_mut(at).filter(|c| c.leaf.model == first.model && c.leaf.environment == first.environment)
+            {
+                for (code, n) in cell.entries().iter().filter(|c| c.0.slot() == slot::STATUS) {
+                    all += if code.bin() == 3 { 0.0 } else { f64::from(n) };
+                    failed += if matches!(code.bin(), 1 | 2 | 4) { f64::from(n) } else { 0.0 };
                 }
-                _ => {
-                    sums.push((leaf.whole(), failed, all));
-                }
+                at += 1;
             }
-        }
-        let mut next = 0;
-        for (group, failed, all) in sums {
             // Both are in the order of models, and most models are in every pane.
-            let at = match self.totals.get(next).filter(|t| t.group == group) {
+            let is_it = |t: &Totals| t.group.model == first.model && t.group.environment == first.environment;
+            let known = match self.totals.get(next).filter(|t| is_it(t)) {
                 Some(_) => next,
-                None => match self.totals.binary_search_by(|t| t.group.cmp(&group)) {
-                    Ok(at) => at,
-                    Err(at) => {
-                        self.totals.insert(at, Totals { group: group.clone(), recent: VecDeque::new(), usual: (0.0, 0.0) });
+                None => {
+                    let group = first.whole();
+                    self.totals.binary_search_by(|t| t.group.cmp(&group)).unwrap_or_else(|at| {
+                        self.totals.insert(at, Totals { group, recent: VecDeque::new(), usual: (0.0, 0.0) });
                         at
-                    }
-                },
+                    })
+                }
             };
-            next = at + 1;
-            let totals = &mut self.totals[at];
+            next = known + 1;
+            let totals = &mut self.totals[known];
             totals.recent.push_back((failed, all));
             if totals.recent.len() > 2 {
                 let (f, a) = totals.recent.pop_front().unwrap_or_default();
@@ -123,7 +119,7 @@ impl Rules {
             let both = totals.recent.len() == 2 && totals.recent.iter().all(|r| r.1 > 0.0 && r.0 >= TOTAL_FAILED * r.1);
             if both && a >= TOTAL_EVENTS && usual < USUAL_FAILED_MAX && totals.usual.1 >= TOTAL_EVENTS {
                 let why = format!("total failure: {f:.0} of the last {a:.0} predictions failed");
-                let series = SeriesKey { group, signal: Signal::Rule("total_failure".to_owned()) };
+                let series = SeriesKey { group: totals.group.clone(), signal: Signal::Rule("total_failure".to_owned()) };
                 self.fire(series, now, now, why, Some((usual, f / a)), fired);
             }
         }

@@ -1,24 +1,24 @@
 //! The mergeable aggregate of one leaf (model, environment, version, segments) over one pane.
 //!
-//! A cell is a multiset of codes. A code is a slot (what was measured) and a bin (what came out): 16 bits each. An event of 24
-//! metrics appends 24 codes to one vector; when the vector grows long it is sorted and run-length counted. So a cell with one
-//! event is as small as its event, a cell with a million events is as small as the codes that occur, and merging two cells is
-//! adding counts: the same bytes in any order. The road not taken is a block of histograms per cell: 24 allocations for a cell
-//! that most often holds one event.
+//! A cell is a multiset of codes: slot (what was measured) and bin (what came out). An event of 24 metrics appends 24 codes to one
+//! vector. So a cell with one event is as small as its event, a cell with a million events is as small as the codes that occur, and
+//! merging two cells is adding counts: the same bytes in any order. The road not taken is a block of histograms per cell: 24
+//! allocations for a cell that most often holds one event.
 
 use serde::{Deserialize, Serialize};
 
+use super::codes::{Code, Codes};
 use super::sample::Samples;
 use crate::domain::Time;
 use crate::domain::incident::Exemplar;
 
 /// Codes gathered before they are sorted and counted.
-const RAW_CODES_MAX: usize = 4_096;
+const RAW_CODES_MAX: usize = 1_024;
 /// Codes that are passed on as they came: they are sorted with those of other cells later.
 const UNSORTED_MAX: usize = 64;
 /// Room for the codes of one usual event, so that it is asked for once; and what a cell that is used again keeps at most.
 const CODES_AT_FIRST: usize = 32;
-const CODES_KEPT: usize = 256;
+const CODES_KEPT_BYTES: usize = 2_048;
 /// Exemplars kept per cell and kind (failed, other): the smallest hashes of their ids.
 pub const EXEMPLARS_MAX: usize = 3;
 /// Distinct users are counted by the smallest hashes of their keys ("k minimum values").
@@ -26,27 +26,9 @@ pub const USERS_MAX: usize = 128;
 /// Sub-slots of a pane in which arrivals are marked, to see gaps within and between panes.
 pub const SLOTS_PER_PANE: i64 = 256;
 
-/// What was measured, and which bin of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Code(u32);
-
-impl Code {
-    pub fn new(slot: u16, bin: u16) -> Code {
-        Code(u32::from(slot) << 16 | u32::from(bin))
-    }
-    pub fn slot(self) -> u16 {
-        (self.0 >> 16) as u16
-    }
-    pub fn bin(self) -> u16 {
-        self.0 as u16
-    }
-}
-
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cell {
-    /// Codes and how often each came. The first `counted` are in order and each there once; what follows has just come in.
-    codes: Vec<(Code, u32)>,
-    counted: usize,
+    codes: Codes,
     pub predictions: u32,
     /// Predictions that carried a `features` object: the denominator of missing values.
     pub with_features: u32,
@@ -67,12 +49,10 @@ pub type BoxedCell = Box<Cell>;
 
 impl Cell {
     pub fn add(&mut self, slot: u16, bin: u16) {
-        if self.codes.capacity() == 0 {
-            self.codes.reserve(CODES_AT_FIRST);
-        }
-        self.codes.push((Code::new(slot, bin), 1));
-        if self.codes.len() >= self.counted + RAW_CODES_MAX.max(2 * self.counted) {
-            self.count();
+        self.codes.reserve_at_first(CODES_AT_FIRST);
+        self.codes.push(Code::new(slot, bin));
+        if self.codes.fresh_len() >= RAW_CODES_MAX.max(2 * self.codes.counted_len()) {
+            self.codes.count();
         }
     }
 
@@ -82,24 +62,16 @@ impl Cell {
         self.arrivals[(slot / 64) as usize] |= 1 << (slot % 64);
     }
 
-    fn count(&mut self) {
-        if self.counted == self.codes.len() {
-            return;
-        }
-        once_each(&mut self.codes);
-        self.counted = self.codes.len();
-    }
-
     /// The multiset, sorted by code. Counting is finished here.
+    #[cfg(test)]
     pub fn codes(&mut self) -> &[(Code, u32)] {
-        self.count();
-        &self.codes
+        self.codes.count()
     }
 
     /// The same for whoever adds up anyway: few codes are as they came, unsorted, and one may stand there more than once.
-    pub fn entries(&mut self) -> &[(Code, u32)] {
-        if self.codes.len() - self.counted > UNSORTED_MAX {
-            self.count();
+    pub fn entries(&mut self) -> &Codes {
+        if self.codes.fresh_len() > UNSORTED_MAX {
+            self.codes.count();
         }
         &self.codes
     }
@@ -121,13 +93,14 @@ impl Cell {
         other.clear();
     }
 
+    /// Holds more memory than a cell that waits to be used again should.
+    pub fn is_large(&self) -> bool {
+        self.codes.capacity_bytes() > CODES_KEPT_BYTES
+    }
+
     /// As new, but with the memory that it has: cells are used again.
     pub fn clear(&mut self) {
         self.codes.clear();
-        if self.codes.capacity() > CODES_KEPT {
-            self.codes = Vec::new();
-        }
-        self.counted = 0;
         (self.predictions, self.with_features, self.cost_nano, self.arrivals) = (0, 0, 0, [0; 4]);
         self.users.smallest.clear();
         self.users_failed.smallest.clear();
@@ -135,18 +108,6 @@ impl Cell {
         self.usual.clear();
         self.samples.clear();
     }
-}
-
-/// Sorts codes, and adds up those that are alike.
-pub fn once_each(codes: &mut Vec<(Code, u32)>) {
-    codes.sort_unstable_by_key(|c| c.0);
-    codes.dedup_by(|b, a| {
-        let same = a.0 == b.0;
-        if same {
-            a.1 = a.1.saturating_add(b.1);
-        }
-        same
-    });
 }
 
 /// Distinct count by the k smallest hashes (Bar-Yossef et al. 2002): exact below k, within about 1/sqrt(k) above.

@@ -77,6 +77,11 @@ impl Leaves {
         number
     }
 
+    /// All leaves that have a number, in the order of numbers.
+    pub fn all(&self) -> impl Iterator<Item = &Leaf> {
+        self.all.iter().map(|leaf| &**leaf)
+    }
+
     /// Cells of several partitions become one for each leaf, in the order of leaves. Cells that are merged into others go to
     /// `spare`, empty.
     pub fn gather(&mut self, cells: impl Iterator<Item = (Arc<Leaf>, Box<Cell>)>, spare: &mut Vec<BoxedCell>) -> Vec<LeafCell> {

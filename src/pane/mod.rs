@@ -4,13 +4,16 @@
 //! partition. So a kill, a replay or a second reader cannot change a pane, only repeat it.
 
 mod cell;
+mod codes;
 mod leaf;
+mod open;
 mod sample;
 #[cfg(test)]
 mod tests;
 mod watch;
 
-pub use cell::{BoxedCell, Cell, Code, Distinct, Exemplars, SLOTS_PER_PANE, once_each};
+pub use cell::{BoxedCell, Cell, Distinct, Exemplars, SLOTS_PER_PANE};
+pub use codes::{Code, Codes};
 pub use leaf::{Leaf, LeafCell, Leaves, SlotName, renew_order, slot};
 pub use sample::{Row, Samples, VECTORS_MAX, Vector};
 pub use watch::{Contribution, Counts, Fact, FactKind, Limits, Outbound, PartitionId, Protected, Scan, Settings, Watch};

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cell::{BoxedCell, Cell, Told};
 use super::leaf::{Leaf, SlotName, slot};
+use super::open::{OpenPane, open_pane};
 use super::sample::Row;
 use crate::domain::observation::{Body, Fault, FeatureValue, FeedbackKind, Flag, PipelineState, Prediction, Status};
 use crate::domain::series::{StableHash, UNKNOWN};
@@ -171,13 +172,6 @@ pub struct Counts {
     pub per_model: Vec<(String, u64)>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct OpenPane {
-    start: Time,
-    cells: Vec<Option<Box<Cell>>>,
-    facts: Vec<Fact>,
-}
-
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Partition {
     position: i64,
@@ -186,15 +180,9 @@ struct Partition {
     floor: Option<Time>,
     open: Vec<OpenPane>,
     leaves: Vec<Arc<Leaf>>,
-    /// Where a leaf stands in `leaves`.
+    /// By a leaf's number in the table of all leaves.
     #[serde(skip)]
-    leaf_index: Map<Arc<Leaf>, u32>,
-    /// The same by a hash of what the event says, so that the usual event builds no leaf to look for it. Only a cache.
-    #[serde(skip)]
-    leaf_by_hash: Map<u64, u32>,
-    /// The shape of each leaf's model, where it was looked for. Only a cache.
-    #[serde(skip)]
-    leaf_shapes: Vec<Option<u32>>,
+    leaf_index: Vec<LeafHere>,
     recent: Vec<u64>,
     older: Vec<u64>,
     recent_since: Option<Time>,
@@ -249,8 +237,7 @@ pub struct Watch {
     slot_by_name: Map<SlotName, u16>,
     shapes: Vec<Shape>,
     shape_by_model: Map<Arc<str>, u32>,
-    /// One of each leaf for all partitions.
-    leaves: HashSet<Arc<Leaf>, FixedState>,
+    leaves: LeafTable,
     names: Names,
     /// Empty cells, to be used again, and how many are kept at most.
     spare: Vec<BoxedCell>,
@@ -262,6 +249,32 @@ pub struct Watch {
 #[derive(Debug, Default)]
 struct Names(HashSet<Arc<str>, FixedState>);
 
+/// One of each leaf for all partitions, so it is bounded as they are.
+#[derive(Debug, Default)]
+struct LeafTable {
+    all: Vec<Arc<Leaf>>,
+    by_leaf: Map<Arc<Leaf>, u32>,
+    /// The same by a hash of what an event says, with a second hash that must agree: the usual event builds no leaf to look for it,
+    /// and reads no names. Who could make two names agree in both could as well write the other's name. Only a cache.
+    by_hash: Map<u64, (u64, u32)>,
+    /// The shape of each leaf's model, where it was looked for.
+    shapes: Vec<Option<u32>>,
+}
+
+/// Where a leaf stands in a partition's leaves, or `NOWHERE`; and where its model stands in the partition's counts, if there.
+#[derive(Clone, Copy, Debug)]
+struct LeafHere {
+    index: u32,
+    model: u32,
+}
+
+/// An event's leaf: its number in the table of all leaves, and where it stands in its partition.
+#[derive(Clone, Copy)]
+struct LeafPlace {
+    number: u32,
+    index: u32,
+}
+
 /// Parts of the watch that every partition uses.
 struct Common<'a> {
     settings: &'a Settings,
@@ -269,7 +282,7 @@ struct Common<'a> {
     slot_by_name: &'a mut Map<SlotName, u16>,
     shapes: &'a mut Vec<Shape>,
     shape_by_model: &'a mut Map<Arc<str>, u32>,
-    leaves: &'a mut HashSet<Arc<Leaf>, FixedState>,
+    leaves: &'a mut LeafTable,
     names: &'a mut Names,
     spare: &'a mut Vec<BoxedCell>,
 }
@@ -294,7 +307,7 @@ impl Watch {
             slot_by_name,
             shapes: Vec::new(),
             shape_by_model: Map::default(),
-            leaves: HashSet::default(),
+            leaves: LeafTable::default(),
             names: Names::default(),
             spare: Vec::new(),
             spare_max: 0,
@@ -322,35 +335,35 @@ impl Watch {
         watch.slots = saved.slots;
         watch.partitions = saved.partitions;
         for p in &mut watch.partitions {
-            for leaf in &mut p.leaves {
-                *leaf = one_of(&mut watch.leaves, &mut watch.names, (**leaf).clone());
+            p.model_index = p.counts.per_model.iter().enumerate().map(|(i, (m, _))| (watch.names.get(m), i)).collect();
+            for (index, leaf) in p.leaves.iter_mut().enumerate() {
+                let number = watch.leaves.number(&mut watch.names, (**leaf).clone());
+                *leaf = watch.leaves.all[number as usize].clone();
+                let model = p.model_index.get(&leaf.model).map_or(NOWHERE, |at| *at as u32);
+                set_at(&mut p.leaf_index, number, LeafHere { index: index as u32, model });
             }
-            p.leaf_index = p.leaves.iter().cloned().zip(0u32..).collect();
             for (i, a) in p.admitted.iter_mut().enumerate() {
                 a.set = a.values.iter().cloned().collect();
                 p.admitted_of.entry(a.model.clone()).or_default().push(i);
             }
             p.recent_set = p.recent.iter().copied().collect();
             p.older_set = p.older.iter().copied().collect();
-            p.model_index = p.counts.per_model.iter().enumerate().map(|(i, (m, _))| (watch.names.get(m), i)).collect();
         }
         Ok(watch)
     }
 
-    /// Cells that have been judged are filled again. As many are kept as come back at a time: while history is read that is what
-    /// was read ahead, afterwards a pane or two, and what is too many is given up by and by.
+    /// Cells that have been judged are filled again. How many are kept follows what comes back at a time; what is too many is given
+    /// up by and by.
     pub fn reuse(&mut self, cells: impl ExactSizeIterator<Item = Box<Cell>>) {
         if cells.len() == 0 {
             return;
         }
         let less = self.spare_max - self.spare_max / SPARE_CELLS_FADE;
-        self.spare_max = less.max(cells.len()).clamp(SPARE_CELLS_MIN, SPARE_CELLS_MAX);
+        self.spare_max = less.max(SPARE_PANES * cells.len()).clamp(SPARE_CELLS_MIN, SPARE_CELLS_MAX);
         let room = self.spare_max.saturating_sub(self.spare.len());
         self.spare.truncate(self.spare_max);
-        self.spare.extend(cells.take(room).map(|mut cell| {
-            cell.clear();
-            cell
-        }));
+        // They are emptied when they are taken: then they are near anyway.
+        self.spare.extend(cells.take(room).map(|cell| if cell.is_large() { BoxedCell::default() } else { cell }));
     }
 
     /// Slots known so far, for a judge that starts beside a restored watch.
@@ -455,12 +468,13 @@ impl Watch {
         }
         p.counts.events += 1;
         p.counts.per_kind[seen.body.kind()] += 1;
-        if let Some(model) = &seen.envelope.model {
-            p.count_model(&mut self.names, model);
-        }
-
         let start = time.floor(settings.pane_ms);
         let sealed = p.watermark.is_some_and(|w| start.plus_ms(settings.pane_ms + settings.lateness_ms) <= w) || p.floor.is_some_and(|f| start < f);
+        // What has a leaf is counted with it.
+        let has_leaf = !sealed && matches!(seen.body, Body::Prediction(_) | Body::Quality(_) | Body::Feedback(_));
+        if let Some(model) = seen.envelope.model.as_ref().filter(|_| !has_leaf) {
+            p.count_model(&mut self.names, model);
+        }
         if sealed {
             p.counts.late += 1;
             // What is counted cannot reopen a pane; what is said once (a deployment, a leak) is told late rather than never.
@@ -496,12 +510,17 @@ impl Watch {
     }
 }
 
-/// Empty cells kept for the next panes: at most, at least, and the part that is given up with every pane that needs fewer.
-const SPARE_CELLS_MAX: usize = 131_072;
+/// Empty cells kept for the next panes: as many as so many panes hold, for partitions run ahead of each other; at most, at least, and
+/// the part that is given up with every pane that needs fewer.
+const SPARE_PANES: usize = 3;
+const SPARE_CELLS_MAX: usize = 65_536;
 const SPARE_CELLS_MIN: usize = 1_024;
 const SPARE_CELLS_FADE: usize = 16;
+/// No index of a leaf.
+const NOWHERE: u32 = u32::MAX;
 /// Of a cache that no other process reads.
 const LEAF_HASH: FixedState = FixedState::with_seed(1);
+const LEAF_CHECK: FixedState = FixedState::with_seed(2);
 /// What does not fit its bound is counted under this name.
 const OTHER: &str = "other";
 /// Leaves beyond the bound that hold what did not fit, one for each model.
@@ -576,113 +595,91 @@ impl Partition {
     fn seal_before(&mut self, id: PartitionId, through: Time, out: &mut Vec<Outbound>) {
         while self.open.first().is_some_and(|pane| pane.start < through) {
             let pane = self.open.remove(0);
-            let cells: Vec<(Arc<Leaf>, Box<Cell>)> = pane
-                .cells
-                .into_iter()
-                .enumerate()
-                .filter_map(|(leaf, cell)| {
-                    let mut cell = cell?;
-                    // Many codes are added up before they wait for other partitions.
-                    cell.entries();
-                    Some((self.leaves[leaf].clone(), cell))
-                })
-                .collect();
+            let cells = pane.cells.into_sorted().into_iter().map(|(leaf, cell)| (self.leaves[leaf as usize].clone(), cell)).collect();
             out.push(Outbound::Sealed(Contribution { partition: id, pane: pane.start, stamp: self.position, cells, facts: pane.facts }));
         }
     }
 
     /// The leaf of an event; new values of segments are admitted within their budget, others become `other`.
-    fn leaf(
-        &mut self,
-        settings: &Settings,
-        leaves: &mut HashSet<Arc<Leaf>, FixedState>,
-        names: &mut Names,
-        seen: &Observation<'_>,
-        model: &str,
-    ) -> u32 {
+    fn leaf(&mut self, settings: &Settings, leaves: &mut LeafTable, names: &mut Names, seen: &Observation<'_>, model: &str) -> LeafPlace {
         let e = &seen.envelope;
         let environment = e.environment.as_deref().unwrap_or(UNKNOWN);
         let version = e.version.as_deref().unwrap_or(UNKNOWN);
         let value_of = |dimension: &str| e.segments.iter().find(|(d, _)| d == dimension).map(|(_, v)| v.as_ref());
-        let mut h = LEAF_HASH.build_hasher();
-        (model, environment, version).hash(&mut h);
-        for d in &settings.dimensions {
-            value_of(d).hash(&mut h);
-        }
-        let hash = h.finish();
-        let said = || settings.dimensions.iter().filter_map(|d| value_of(d).map(|v| (d.as_str(), v)));
-        let is_it = |leaf: &Leaf| {
-            let same_name = &*leaf.model == model && &*leaf.environment == environment && &*leaf.version == version;
-            let mut segments = leaf.segments.iter();
-            let mut same = |(d, v): (&str, &str)| segments.next().is_some_and(|s| &*s.dimension == d && &*s.value == v);
-            same_name && said().all(&mut same) && segments.next().is_none()
-        };
-        if let Some(i) = self.leaf_by_hash.get(&hash)
-            && is_it(&self.leaves[*i as usize])
+        let hashes = [LEAF_HASH, LEAF_CHECK].map(|of| {
+            let mut h = of.build_hasher();
+            (model, environment, version).hash(&mut h);
+            for d in &settings.dimensions {
+                value_of(d).hash(&mut h);
+            }
+            h.finish()
+        });
+        let said_before = leaves.by_hash.get(&hashes[0]).copied();
+        if let Some((_, number)) = said_before.filter(|known| known.0 == hashes[1])
+            && let Some(here) = self.leaf_index.get(number as usize).copied().filter(|here| here.index != NOWHERE)
         {
-            return *i;
+            if let Some(count) = self.counts.per_model.get_mut(here.model as usize) {
+                count.1 += 1;
+            }
+            return LeafPlace { number, index: here.index };
         }
+        self.count_model(names, model);
+        let said = || settings.dimensions.iter().filter_map(|d| value_of(d).map(|v| (d.as_str(), v)));
         let mut segments = Vec::new();
         for (dimension, value) in said() {
             let admitted = self.admit(settings, model, dimension, value);
             segments.push(Segment { dimension: dimension.into(), value: admitted.as_ref().into() });
         }
         let leaf = Leaf { environment: environment.into(), model: model.into(), version: version.into(), segments };
-        let index = self.place(settings, leaves, names, leaf);
-        if self.leaf_by_hash.len() >= 4 * settings.limits.leaves_max {
-            self.leaf_by_hash.clear();
+        let place = self.place(settings, leaves, names, leaf);
+        let counted_as = &leaves.all[place.number as usize];
+        let same_name = &*counted_as.model == model && &*counted_as.environment == environment && &*counted_as.version == version;
+        let mut segments = counted_as.segments.iter();
+        let mut same = |(d, v): (&str, &str)| segments.next().is_some_and(|s| &*s.dimension == d && &*s.value == v);
+        let is_it = same_name && said().all(&mut same) && segments.next().is_none();
+        if said_before.is_none() && is_it {
+            leaves.by_hash.insert(hashes[0], (hashes[1], place.number));
         }
-        self.leaf_by_hash.insert(hash, index);
-        index
+        place
     }
 
     /// The index of a leaf. When all are given out, a new one is counted with its model's `other` version; and when even those
     /// have grown too many, with a model `other`. A leaf that is known keeps its place, full or not: else a restart, which
     /// forgets the cache, would count differently.
-    fn place(&mut self, settings: &Settings, leaves: &mut HashSet<Arc<Leaf>, FixedState>, names: &mut Names, leaf: Leaf) -> u32 {
+    fn place(&mut self, settings: &Settings, leaves: &mut LeafTable, names: &mut Names, leaf: Leaf) -> LeafPlace {
         let limits = &settings.limits;
-        if let Some(i) = self.leaf_index.get(&leaf) {
-            return *i;
+        if let Some(place) = self.find(leaves, &leaf) {
+            return place;
         }
         if self.leaves.len() < limits.leaves_max {
             return self.push_leaf(leaves, names, leaf);
         }
         self.counts.leaves_as_other += 1;
         let of_model = Leaf { environment: leaf.environment, model: leaf.model, version: OTHER.into(), segments: vec![] };
-        if let Some(i) = self.leaf_index.get(&of_model) {
-            return *i;
+        if let Some(place) = self.find(leaves, &of_model) {
+            return place;
         }
         if self.leaves.len() < limits.leaves_max + OTHER_LEAVES_MAX {
             return self.push_leaf(leaves, names, of_model);
         }
         let of_none = Leaf { environment: OTHER.into(), model: OTHER.into(), version: OTHER.into(), segments: vec![] };
-        match self.leaf_index.get(&of_none) {
-            Some(i) => *i,
-            None => self.push_leaf(leaves, names, of_none),
-        }
+        self.find(leaves, &of_none).unwrap_or_else(|| self.push_leaf(leaves, names, of_none))
     }
 
-    fn push_leaf(&mut self, leaves: &mut HashSet<Arc<Leaf>, FixedState>, names: &mut Names, leaf: Leaf) -> u32 {
-        let leaf = one_of(leaves, names, leaf);
+    fn find(&self, leaves: &LeafTable, leaf: &Leaf) -> Option<LeafPlace> {
+        let number = *leaves.by_leaf.get(leaf)?;
+        let index = self.leaf_index.get(number as usize)?.index;
+        (index != NOWHERE).then_some(LeafPlace { number, index })
+    }
+
+    fn push_leaf(&mut self, leaves: &mut LeafTable, names: &mut Names, leaf: Leaf) -> LeafPlace {
+        let number = leaves.number(names, leaf);
         let index = self.leaves.len() as u32;
-        self.leaf_index.insert(leaf.clone(), index);
+        let leaf = leaves.all[number as usize].clone();
+        let model = self.model_index.get(&leaf.model).map_or(NOWHERE, |at| *at as u32);
         self.leaves.push(leaf);
-        index
-    }
-
-    /// Where the shape of a leaf's model is.
-    fn shape(&mut self, leaf: u32, shapes: &mut Vec<Shape>, by_model: &mut Map<Arc<str>, u32>) -> usize {
-        let leaf = leaf as usize;
-        if self.leaf_shapes.len() <= leaf {
-            self.leaf_shapes.resize(self.leaves.len(), None);
-        }
-        let at = *self.leaf_shapes[leaf].get_or_insert_with(|| {
-            *by_model.entry(self.leaves[leaf].model.clone()).or_insert_with(|| {
-                shapes.push(Shape::default());
-                shapes.len() as u32 - 1
-            })
-        });
-        at as usize
+        set_at(&mut self.leaf_index, number, LeafHere { index, model });
+        LeafPlace { number, index }
     }
 
     fn admit<'v>(&mut self, settings: &Settings, model: &str, dimension: &str, value: &'v str) -> Cow<'v, str> {
@@ -741,13 +738,13 @@ impl Partition {
         match (&seen.body, model) {
             (Body::Prediction(prediction), Some(model)) => {
                 let leaf = self.leaf(settings, leaves, names, seen, model);
-                let shape = self.shape(leaf, shapes, shape_by_model);
+                let shape = leaves.shape(leaf.number, shapes, shape_by_model);
                 let shape = &mut shapes[shape];
                 let id = seen.envelope.id.as_deref().unwrap_or("");
                 let foreign = prediction.cost.as_ref().is_some_and(|c| c.currency.as_deref().is_some_and(|x| x != settings.currency));
                 self.counts.foreign_currency += u64::from(foreign);
                 let pane = open_pane(&mut self.open, start);
-                let cell = cell_of(pane, leaf, spare);
+                let cell = pane.cells.of(leaf.index, spare);
                 cell.predictions += 1;
                 cell.arrived(time, start, settings.pane_ms);
                 add_prediction(cell, prediction, foreign);
@@ -764,7 +761,7 @@ impl Partition {
                     }
                 }
                 if let Some(protected) = settings.protected.get(model) {
-                    add_groups(cell, prediction, &self.leaves[leaf as usize], protected, &mut shape.groups, &mut slot_of, out);
+                    add_groups(cell, prediction, &leaves.all[leaf.number as usize], protected, &mut shape.groups, &mut slot_of, out);
                 }
                 let failed = !matches!(prediction.status, Status::Ok | Status::Cancelled);
                 if let Some(user) = seen.envelope.user {
@@ -781,7 +778,7 @@ impl Partition {
             }
             (Body::Quality(quality), Some(model)) => {
                 let leaf = self.leaf(settings, leaves, names, seen, model);
-                let cell = cell_of(open_pane(&mut self.open, start), leaf, spare);
+                let cell = open_pane(&mut self.open, start).cells.of(leaf.index, spare);
                 if let Some(value) = quality.value
                     && let Some(s) = slot_of(SlotName::Quality(quality.name.as_ref().into()), out)
                 {
@@ -801,7 +798,7 @@ impl Partition {
                     FeedbackKind::Rating | FeedbackKind::Correction => false,
                 };
                 let leaf = self.leaf(settings, leaves, names, seen, model);
-                let cell = cell_of(open_pane(&mut self.open, start), leaf, spare);
+                let cell = open_pane(&mut self.open, start).cells.of(leaf.index, spare);
                 if negative {
                     cell.add(slot::COMPLAINT, 1);
                 }
@@ -878,19 +875,6 @@ fn facts_of(settings: &Settings, seen: &Observation<'_>, time: Time) -> Vec<Fact
     facts
 }
 
-fn open_pane(open: &mut Vec<OpenPane>, start: Time) -> &mut OpenPane {
-    // The newest pane is nearly always the one: look from the back.
-    let at = open.iter().rposition(|pane| pane.start <= start);
-    match at {
-        Some(i) if open[i].start == start => &mut open[i],
-        _ => {
-            let i = at.map_or(0, |i| i + 1);
-            open.insert(i, OpenPane { start, cells: Vec::new(), facts: Vec::new() });
-            &mut open[i]
-        }
-    }
-}
-
 /// The slot of a flag; the few flags of a model are looked up by their names.
 fn flag_slot(
     flags: &mut Vec<(Arc<str>, u16)>,
@@ -947,14 +931,6 @@ fn add_groups(
             cell.add(slot, bin);
         }
     }
-}
-
-fn cell_of<'p>(pane: &'p mut OpenPane, leaf: u32, spare: &mut Vec<BoxedCell>) -> &'p mut Cell {
-    let leaf = leaf as usize;
-    if pane.cells.len() <= leaf {
-        pane.cells.resize_with(leaf + 1, || None);
-    }
-    pane.cells[leaf].get_or_insert_with(|| spare.pop().unwrap_or_default())
 }
 
 fn add_prediction(cell: &mut Cell, p: &Prediction<'_>, foreign_currency: bool) {
@@ -1108,17 +1084,45 @@ fn cut(text: &str) -> &str {
     text.char_indices().nth(64).map_or(text, |(at, _)| &text[..at])
 }
 
-/// The one leaf that all who mean the same share, of names that all share.
-fn one_of(leaves: &mut HashSet<Arc<Leaf>, FixedState>, names: &mut Names, leaf: Leaf) -> Arc<Leaf> {
-    if let Some(known) = leaves.get(&leaf) {
-        return known.clone();
+/// Writes one place of a list, which grows as far as that.
+fn set_at(all: &mut Vec<LeafHere>, at: u32, here: LeafHere) {
+    let at = at as usize;
+    if all.len() <= at {
+        all.resize(at + 1, LeafHere { index: NOWHERE, model: NOWHERE });
     }
-    let mut get = |name: &str| names.get(name);
-    let Leaf { environment, model, version, segments } = leaf;
-    let segments = segments.iter().map(|s| Segment { dimension: get(&s.dimension), value: get(&s.value) }).collect();
-    let leaf = Arc::new(Leaf { environment: get(&environment), model: get(&model), version: get(&version), segments });
-    leaves.insert(leaf.clone());
-    leaf
+    all[at] = here;
+}
+
+// === impl LeafTable ===
+
+impl LeafTable {
+    /// The number of a leaf, which is made of names that all share if it is new.
+    fn number(&mut self, names: &mut Names, leaf: Leaf) -> u32 {
+        if let Some(number) = self.by_leaf.get(&leaf) {
+            return *number;
+        }
+        let mut get = |name: &str| names.get(name);
+        let Leaf { environment, model, version, segments } = leaf;
+        let segments = segments.iter().map(|s| Segment { dimension: get(&s.dimension), value: get(&s.value) }).collect();
+        let leaf = Arc::new(Leaf { environment: get(&environment), model: get(&model), version: get(&version), segments });
+        let number = self.all.len() as u32;
+        self.all.push(leaf.clone());
+        self.shapes.push(None);
+        self.by_leaf.insert(leaf, number);
+        number
+    }
+
+    /// Where the shape of a leaf's model is.
+    fn shape(&mut self, number: u32, shapes: &mut Vec<Shape>, by_model: &mut Map<Arc<str>, u32>) -> usize {
+        let number = number as usize;
+        let at = *self.shapes[number].get_or_insert_with(|| {
+            *by_model.entry(self.all[number].model.clone()).or_insert_with(|| {
+                shapes.push(Shape::default());
+                shapes.len() as u32 - 1
+            })
+        });
+        at as usize
+    }
 }
 
 // === impl Names ===
