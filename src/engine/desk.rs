@@ -366,7 +366,7 @@ impl Desk {
                             detector: line.bank.name().to_owned(),
                             decision: Decision::Held,
                             reason: why,
-                            change: line.change.map(change),
+                            change: line.change.as_deref().copied().map(change),
                             unit: line.unit,
                             log_evidence: Some(line.last_evidence),
                             threshold: Some(-line.injection.max(1e-300).ln()),

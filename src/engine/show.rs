@@ -207,7 +207,7 @@ impl Engine {
             threshold: (line.injection > 0.0).then(|| -line.injection.ln()),
             budget_share: line.injection * 30.0 * 86_400_000.0 / pane_ms,
             learned_from: line.learned_from.as_ref().map(|p| p.words()),
-            change: line.change.map(|c| crate::domain::Change { before: c.before, after: c.after, low: c.low, high: c.high }),
+            change: line.change.as_deref().map(|c| crate::domain::Change { before: c.before, after: c.after, low: c.low, high: c.high }),
         }
     }
 }

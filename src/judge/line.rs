@@ -52,9 +52,20 @@ pub struct Point {
     pub threshold: f64,
 }
 
-/// The newest points of a line. They are drawn and compared, never computed on: single precision is enough and half the size.
+/// The newest points of a line. There are very many, and they are drawn and compared, never computed on: values are of single
+/// precision, evidence and threshold have eight bits of mantissa, times are whole seconds, as panes are.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Points(VecDeque<(i64, [f32; 7])>);
+pub struct Points(VecDeque<SmallPoint>);
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct SmallPoint {
+    /// Since 1970.
+    seconds: u32,
+    /// Count, value, baseline and its edges.
+    values: [f32; 5],
+    /// Upper halves of the bits of evidence and threshold.
+    evidence: [u16; 2],
+}
 
 /// A decision about one series, for people.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -137,10 +148,16 @@ pub struct Line {
     /// Its part of the budget before division: features weigh less than failures.
     pub weight: f64,
     pub onset: Option<Time>,
-    pub change: Option<bellwether_detectors::Change>,
+    pub change: Option<Box<bellwether_detectors::Change>>,
     pub decisions: VecDeque<Decided>,
     /// The file that its baseline began with.
     pub learned_from: Option<Arc<Provenance>>,
+}
+
+/// The upper half of the bits of a single, rounded; what is no number stays none.
+fn upper_half(v: f64) -> u16 {
+    let bits = (v as f32).to_bits();
+    if v.is_finite() { (bits.saturating_add(0x8000) >> 16) as u16 } else { (bits >> 16) as u16 | u16::from(v.is_nan()) << 6 }
 }
 
 // === impl Points ===
@@ -154,15 +171,19 @@ impl Points {
             // There are very many of these, and most grow slowly: no more room than is needed soon.
             self.0.reserve_exact(POINTS_MORE);
         }
-        let small = [p.n, p.value, p.baseline, p.low, p.high, p.log_evidence, p.threshold].map(|v| v as f32);
-        self.0.push_back((p.time.0, small));
+        self.0.push_back(SmallPoint {
+            seconds: (p.time.0 / 1_000).clamp(0, i64::from(u32::MAX)) as u32,
+            values: [p.n, p.value, p.baseline, p.low, p.high].map(|v| v as f32),
+            evidence: [p.log_evidence, p.threshold].map(upper_half),
+        });
     }
 
     /// Oldest first.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = Point> + '_ {
-        self.0.iter().map(|(time, small)| {
-            let [n, value, baseline, low, high, log_evidence, threshold] = small.map(f64::from);
-            Point { time: Time(*time), n, value, baseline, low, high, log_evidence, threshold }
+        self.0.iter().map(|small| {
+            let [n, value, baseline, low, high] = small.values.map(f64::from);
+            let [log_evidence, threshold] = small.evidence.map(|half| f64::from(f32::from_bits(u32::from(half) << 16)));
+            Point { time: Time(i64::from(small.seconds) * 1_000), n, value, baseline, low, high, log_evidence, threshold }
         })
     }
 

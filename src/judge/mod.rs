@@ -1321,7 +1321,7 @@ fn said(line: &mut Line, call: Call, start: Time, pane_ms: i64, live: bool, exem
     match call {
         Call::Quiet => line.held = false,
         Call::Held { change, why } => {
-            line.change = Some(change);
+            line.change = Some(Box::new(change));
             if !line.held {
                 line.held = true;
                 line.decided(now, "held", why.to_owned());
@@ -1332,7 +1332,7 @@ fn said(line: &mut Line, call: Call, start: Time, pane_ms: i64, live: bool, exem
         }
         Call::Alarm { change, onset } => {
             line.held = false;
-            line.change = Some(change);
+            line.change = Some(Box::new(change));
             line.onset = Some(Time(onset.at_ms));
             let words = format!("{} → {}", line.unit.words(change.before), line.unit.words(change.after));
             if !live {
@@ -1357,7 +1357,7 @@ fn said(line: &mut Line, call: Call, start: Time, pane_ms: i64, live: bool, exem
             })));
         }
         Call::Recovered { change } => {
-            line.change = Some(change);
+            line.change = Some(Box::new(change));
             line.onset = None;
             line.expected = None;
             line.decided(now, "recovered", format!("back at {}", line.unit.words(change.after)));

@@ -243,6 +243,9 @@ impl Exemplars {
 
     fn insert(&mut self, sample: Sample) {
         if let Err(at) = self.kept.binary_search_by(|s| s.rank().cmp(&sample.rank())) {
+            if self.kept.capacity() == 0 {
+                self.kept.reserve_exact(1); // Most cells hold one event.
+            }
             self.kept.insert(at, sample);
             if self.kept.len() > EXEMPLARS_MAX
                 && let Some(last) = self.kept.pop()

@@ -5,6 +5,7 @@
 
 mod cell;
 mod codes;
+mod ids;
 mod leaf;
 mod open;
 mod sample;

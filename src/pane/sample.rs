@@ -157,6 +157,9 @@ impl<T: Ord + Copy, const MOST: usize> Smallest<T, MOST> {
                 }
                 self.0.pop();
             }
+            if self.0.capacity() == 0 {
+                self.0.reserve_exact(1); // Most cells hold one event.
+            }
             self.0.insert(at, item);
         }
     }

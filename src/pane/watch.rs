@@ -15,6 +15,7 @@ use foldhash::fast::FixedState;
 use serde::{Deserialize, Serialize};
 
 use super::cell::{BoxedCell, Cell, Told};
+use super::ids::Ids;
 use super::leaf::{Leaf, SlotName, slot};
 use super::open::{OpenPane, open_pane};
 use super::sample::Row;
@@ -183,17 +184,13 @@ struct Partition {
     /// By a leaf's number in the table of all leaves.
     #[serde(skip)]
     leaf_index: Vec<LeafHere>,
-    recent: Vec<u64>,
-    older: Vec<u64>,
+    recent: Ids,
+    older: Ids,
     recent_since: Option<Time>,
-    #[serde(skip)]
-    recent_set: HashSet<u64, FixedState>,
-    #[serde(skip)]
-    older_set: HashSet<u64, FixedState>,
     admitted: Vec<Admitted>,
     /// Where the values of a model stand in `admitted`: few, one for each dimension.
     #[serde(skip)]
-    admitted_of: Map<String, Vec<usize>>,
+    admitted_of: Map<Arc<str>, Vec<usize>>,
     counts: Counts,
     #[serde(skip)]
     model_index: Map<Arc<str>, usize>,
@@ -202,11 +199,12 @@ struct Partition {
 /// Values of one dimension of one model that have series of their own.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Admitted {
-    model: String,
-    dimension: String,
-    values: Vec<String>,
+    model: Arc<str>,
+    dimension: Arc<str>,
+    values: Vec<Arc<str>>,
+    /// The same, where walking them would take long.
     #[serde(skip)]
-    set: HashSet<String, FixedState>,
+    set: HashSet<Arc<str>, FixedState>,
 }
 
 /// Slots of what one model's events carry, so that the usual event looks up no name.
@@ -288,10 +286,17 @@ struct Common<'a> {
 }
 
 /// Saved state of a watch.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Saved {
     partitions: Vec<Partition>,
     slots: Vec<SlotName>,
+}
+
+/// The same, where it stands.
+#[derive(Serialize)]
+struct ToSave<'a> {
+    partitions: &'a [Partition],
+    slots: &'a [SlotName],
 }
 
 // === impl Watch ===
@@ -319,7 +324,7 @@ impl Watch {
     /// # Errors
     /// Only if a value cannot be encoded, which is a bug; told in words.
     pub fn save(&mut self) -> Result<Vec<u8>, String> {
-        let saved = Saved { partitions: self.partitions.clone(), slots: self.slots.clone() };
+        let saved = ToSave { partitions: &self.partitions, slots: &self.slots };
         postcard::to_stdvec(&saved).map_err(|e| format!("panes cannot be saved: {e}"))
     }
 
@@ -343,11 +348,13 @@ impl Watch {
                 set_at(&mut p.leaf_index, number, LeafHere { index: index as u32, model });
             }
             for (i, a) in p.admitted.iter_mut().enumerate() {
-                a.set = a.values.iter().cloned().collect();
+                (a.model, a.dimension) = (watch.names.get(&a.model), watch.names.get(&a.dimension));
+                a.values.iter_mut().for_each(|value| *value = watch.names.get(value));
+                if a.values.len() > ADMITTED_WALKED_MAX {
+                    a.set = a.values.iter().cloned().collect();
+                }
                 p.admitted_of.entry(a.model.clone()).or_default().push(i);
             }
-            p.recent_set = p.recent.iter().copied().collect();
-            p.older_set = p.older.iter().copied().collect();
         }
         Ok(watch)
     }
@@ -516,6 +523,8 @@ const SPARE_PANES: usize = 3;
 const SPARE_CELLS_MAX: usize = 65_536;
 const SPARE_CELLS_MIN: usize = 1_024;
 const SPARE_CELLS_FADE: usize = 16;
+/// Values of a segment dimension that are found by walking.
+const ADMITTED_WALKED_MAX: usize = 16;
 /// No index of a leaf.
 const NOWHERE: u32 = u32::MAX;
 /// Of a cache that no other process reads.
@@ -543,14 +552,9 @@ impl Partition {
                 self.counts.dedup_forgotten += self.older.len() as u64;
             }
             self.older = std::mem::take(&mut self.recent);
-            self.older_set = std::mem::take(&mut self.recent_set);
             self.recent_since = Some(now);
         }
-        if self.older_set.contains(&hash) || !self.recent_set.insert(hash) {
-            return false;
-        }
-        self.recent.push(hash);
-        true
+        !self.older.contains(hash) && self.recent.insert(hash)
     }
 
     /// The first pane that can still take something in.
@@ -627,7 +631,7 @@ impl Partition {
         let said = || settings.dimensions.iter().filter_map(|d| value_of(d).map(|v| (d.as_str(), v)));
         let mut segments = Vec::new();
         for (dimension, value) in said() {
-            let admitted = self.admit(settings, model, dimension, value);
+            let admitted = self.admit(settings, names, model, dimension, value);
             segments.push(Segment { dimension: dimension.into(), value: admitted.as_ref().into() });
         }
         let leaf = Leaf { environment: environment.into(), model: model.into(), version: version.into(), segments };
@@ -682,8 +686,8 @@ impl Partition {
         LeafPlace { number, index }
     }
 
-    fn admit<'v>(&mut self, settings: &Settings, model: &str, dimension: &str, value: &'v str) -> Cow<'v, str> {
-        let known = self.admitted_of.get(model).and_then(|all| all.iter().copied().find(|i| self.admitted[*i].dimension == dimension));
+    fn admit<'v>(&mut self, settings: &Settings, names: &mut Names, model: &str, dimension: &str, value: &'v str) -> Cow<'v, str> {
+        let known = self.admitted_of.get(model).and_then(|all| all.iter().copied().find(|i| *self.admitted[*i].dimension == *dimension));
         let at = match known {
             Some(i) => i,
             // A producer that invents models would fill the memory with their segments.
@@ -693,23 +697,22 @@ impl Partition {
             }
             None => {
                 let i = self.admitted.len();
-                self.admitted.push(Admitted {
-                    model: model.to_owned(),
-                    dimension: dimension.to_owned(),
-                    values: Vec::new(),
-                    set: HashSet::default(),
-                });
-                self.admitted_of.entry(model.to_owned()).or_default().push(i);
+                let model = names.get(model);
+                self.admitted_of.entry(model.clone()).or_default().push(i);
+                self.admitted.push(Admitted { model, dimension: names.get(dimension), values: Vec::new(), set: HashSet::default() });
                 i
             }
         };
         let admitted = &mut self.admitted[at];
-        if admitted.set.contains(value) {
+        let is_walked = admitted.values.len() <= ADMITTED_WALKED_MAX;
+        if admitted.set.contains(value) || is_walked && admitted.values.iter().any(|v| **v == *value) {
             return Cow::Borrowed(value);
         }
         if admitted.values.len() < settings.limits.segment_values_max {
-            admitted.values.push(value.to_owned());
-            admitted.set.insert(value.to_owned());
+            admitted.values.push(names.get(value));
+            if admitted.values.len() > ADMITTED_WALKED_MAX {
+                admitted.set.extend(admitted.values.iter().skip(admitted.set.len()).cloned());
+            }
             return Cow::Borrowed(value);
         }
         self.counts.segments_as_other += 1;
