@@ -374,7 +374,12 @@ impl Keeper {
                 }
                 self.state.topics[at] = name;
             }
-            Message::Batch(batch) => self.read(&batch)?,
+            Message::Batch(batch) => {
+                self.read(&batch)?;
+                if let Some(Steering::Kafka(handle)) = &self.steering {
+                    handle.give_back(batch);
+                }
+            }
             Message::Assigned(places) => self.assigned(&places)?,
             Message::Revoked(partitions) => {
                 self.state.held.retain(|p| !partitions.contains(p));

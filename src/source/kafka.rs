@@ -37,6 +37,8 @@ use crate::domain::Time;
 const BATCH_RECORDS_MAX: usize = 1_000;
 /// Bytes after which a batch goes out, so that the channel's memory is bounded by its length.
 const BATCH_BYTES_MAX: usize = 1 << 20;
+/// Empty batches kept for the next reads, a megabyte each: as many as may wait for the keeper, and a few.
+const SPARE_BATCHES_MAX: usize = 20;
 /// How long the first record of a batch waits for company.
 const BATCH_WAIT: Duration = Duration::from_millis(5);
 /// How long a poll waits for a first record; wishes of the handle wait as long at most.
@@ -121,6 +123,20 @@ struct Shared {
     view: Mutex<View>,
     /// (topic, partition, records behind), from the last look of the scout.
     lag: Mutex<Vec<(u16, i32, i64)>>,
+    /// Batches that were read and given back, empty, the last one on top: fresh memory for each would cost more than filling it.
+    spare: Mutex<Vec<Batch>>,
+}
+
+impl Shared {
+    /// Empties a batch and keeps it for the next read.
+    fn keep(&self, mut batch: Batch) {
+        batch.bytes.clear();
+        batch.records.clear();
+        let mut spare = lock(&self.spare);
+        if spare.len() < SPARE_BATCHES_MAX && (1..=2 * BATCH_BYTES_MAX).contains(&batch.bytes.capacity()) {
+            spare.push(batch);
+        }
+    }
 }
 
 #[derive(Default)]
@@ -277,6 +293,11 @@ impl Handle {
         wishes.commits.extend(next.into_iter().map(|(topic, partition, offset)| ((topic, partition), offset)));
     }
 
+    /// Takes back a batch that was read, for its memory.
+    pub fn give_back(&self, batch: Batch) {
+        self.shared.keep(batch);
+    }
+
     /// Stops reading these partitions, for they are too far ahead of the others, until they are released or revoked.
     pub fn hold(&self, partitions: Vec<(u16, i32)>) {
         let mut wishes = lock(&self.shared.wishes);
@@ -375,7 +396,8 @@ impl Reader {
     /// Reads one batch: up to 1,000 records, or what comes within 5 ms of the first.
     fn read(&mut self) {
         let consumer = self.consumer.clone();
-        let mut batch = Batch { bytes: Vec::with_capacity(self.bytes_hint), records: Vec::new() };
+        let spare = lock(&self.shared.spare).pop();
+        let mut batch = spare.unwrap_or_else(|| Batch { bytes: Vec::with_capacity(self.bytes_hint), records: Vec::new() });
         let mut wait = POLL_WAIT;
         let mut until: Option<Instant> = None;
         loop {
@@ -411,7 +433,7 @@ impl Reader {
 
     fn hand_over(&mut self, batch: Batch) {
         if batch.is_empty() {
-            return;
+            return self.shared.keep(batch);
         }
         let now = Instant::now();
         for part in self.parts.iter_mut().filter(|part| part.touched) {
