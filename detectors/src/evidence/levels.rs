@@ -17,8 +17,10 @@ const KNOWN_MIN: f64 = 6.0;
 const EVENTS_MIN: f64 = 30.0;
 /// Standard errors of what chance shows that are not believed.
 const DOUBT: f64 = 3.0;
-/// Variance of the hours' means in units of the squared tolerance below which it forgives the whole course: that of a wave as high.
+/// Variance of the hours' means in units of the squared tolerance below which it forgives the whole course, that of a wave as high; and the
+/// height that no hour may reach, with room for chance.
 const FORGIVEN: f64 = 0.5;
+const FORGIVEN_HEIGHT: f64 = 1.25;
 /// Hours compared before it counts whether they come again, and how many of them are remembered.
 const COMPARED_MIN: f32 = 12.0;
 const COMPARED_MAX: f32 = 168.0;
@@ -123,7 +125,9 @@ impl Levels {
         let tau2 = seen - chance;
         if tau2 > chance * DOUBT * (2.0 / (hours - 1.0)).sqrt() {
             self.tau2 = tau2;
-            self.forgiven = tau2 <= FORGIVEN * forgiven * forgiven;
+            // A course that is no wave goes farther than its variance tells.
+            let low = (0..HOURS as i64).all(|hour| self.own(hour).0.abs() <= FORGIVEN_HEIGHT * forgiven);
+            self.forgiven = low && tau2 <= FORGIVEN * forgiven * forgiven;
         }
     }
 
