@@ -16,7 +16,10 @@ use serde::{Deserialize, Serialize};
 use super::climb::Climb;
 use super::levels::Levels;
 use super::trail::{PARTS, Row, Rows, over_parts, place_of};
-use super::{Arm, Band, Ladder, Mixture, NormalTable, Sees, decay, exp, ln, ln_rising, nats, nats_per_pane_max, normal_cdf, recovery_injection};
+use super::{
+    Arm, Band, Ladder, Mixture, NormalTable, Sees, decay, exp, ln, ln_rising, ln_rising_of_half, nats, nats_per_pane_max, normal_cdf,
+    recovery_injection,
+};
 use crate::sketch::log_linear::{middle, upper_edge};
 use crate::verdict::{Call, Change, Onset, Reading, Release, State};
 
@@ -39,6 +42,13 @@ const TAIL: usize = 2 * SHIFTS.len();
 /// the same share of its delay for not being known.
 const WEIGHTS: [f64; ARMS] = [0.125, 0.095, 0.085, 0.055, 0.02, 0.125, 0.095, 0.085, 0.055, 0.02, 0.04, 0.03, 0.05, 0.04, 0.02, 0.03, 0.03];
 const RECOVERY_ARMS: usize = 3;
+/// How far the size of an incident is believed, on the way from the near end of its interval to what is most likely: less than that
+/// end at the alarm, which came just then because the panes before it showed more than the incident is; more by what comes after it.
+const SIZE_AT_ALARM: f64 = -0.15;
+const SIZE_LASTING: f64 = 0.25;
+/// What recovery must refute lies at least and at most so far on the way to the incident.
+const STILL_MIN: f64 = 0.2;
+const STILL_MAX: f64 = 1.0;
 /// A cut is kept when the baseline has at least this many values beyond it.
 const BEYOND_CUT_MIN: f64 = 5.0;
 const MERGE_EVENTS: f64 = 10.0;
@@ -212,14 +222,32 @@ struct Lag {
 struct Frozen {
     alarm_ms: i64,
     recovery: Mixture,
-    /// Half of the logarithms of what the incident made of the bins' shares, and from it the log-likelihood ratios per bin of each
-    /// recovery alternative against "still moved": these are of the present hour.
-    half_way: Vec<f64>,
-    tables: Vec<f64>,
+    way: Way,
     before: f64,
     told: Told,
     seen: Vec<(u16, u32)>,
     since: Vec<(u16, u32)>,
+}
+
+/// The way from quiet, place 0, to the incident as it was at its alarm, place 1: a tilt of the quiet shares. Recovery must refute the place
+/// `still` and all beyond it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Way {
+    /// ln of what the incident made of the bins' shares: the tilt at place 1.
+    toward: Vec<f64>,
+    still: f64,
+    /// Tolerance and a shift of a normal score upwards as places; the latter is 0 where the change is no shift.
+    tolerance: f64,
+    score: f64,
+    /// Of the present pane: log-likelihood ratios per bin of each alternative against `still`, and the mean of the tilt at place 0 and at `still`.
+    tables: Vec<f64>,
+    quiet_mean: f64,
+    still_mean: f64,
+    /// By what panes since the alarm lay beyond quiet, and their events: while the incident lasts its size becomes known.
+    lasting: f64,
+    lasting_n: f64,
+    /// By what panes lay beyond `still` since the recovery test began to speak.
+    beyond: f64,
 }
 
 /// A pane in the bank's own bins.
@@ -675,10 +703,6 @@ impl Armed {
         }
         if self.set_hour(mean, variance) {
             self.refresh(tolerance + self.hours.width);
-            if let Some(mut frozen) = self.frozen.take() {
-                frozen.tables = self.recovery_tables(&frozen.half_way);
-                self.frozen = Some(frozen);
-            }
         }
     }
 
@@ -701,7 +725,7 @@ impl Armed {
         let level = hours.levels.level(hours.levels.hour());
         let was = hours.width > 0.0;
         hours.ratios = [1.0; BINS_MAX];
-        hours.width = 0.0;
+        (hours.width, hours.middle, hours.deviation) = (0.0, 0.0, variance.max(1e-12).sqrt());
         if level.half <= 0.0 {
             return was;
         }
@@ -930,7 +954,7 @@ impl Armed {
         for b in 0..self.bins {
             if seen.counts[b] > 0.0 {
                 let d = seen.counts[b] * per;
-                sum += ln_rising(0.5, -std::f64::consts::LN_2, d) - d * ln(self.share(b));
+                sum += ln_rising_of_half(d) - d * ln(self.share(b));
             }
         }
         let half = 0.5 * self.bins as f64;
@@ -955,7 +979,7 @@ impl Armed {
         // Beyond what is normal at this hour; which bins are the upper tenth may change with it.
         tail -= self.scores.tail_share * seen.n;
         let hours = &self.hours;
-        if hours.come_again && hours.width > 0.0 && pane_ms > 0 {
+        if hours.come_again && pane_ms > 0 {
             // The course within the hour is no noise either.
             let moved = (hours.levels.at(at_ms + pane_ms / 2) - hours.middle) / hours.deviation;
             score -= moved * self.scores.variance * seen.n;
@@ -1073,24 +1097,78 @@ impl Armed {
             self.set_hour(mean, variance);
         }
         self.refresh(tolerance);
-        // Half way between the baseline and what was seen, but never inside the tolerance: that is what recovery must refute.
-        let seen = &since.counts[..self.bins];
-        let seen: Vec<f64> = seen.iter().map(|c| (c + 0.5) / (n + 0.5 * self.bins as f64)).collect();
-        let half_way: Vec<f64> = seen.iter().enumerate().map(|(b, s)| 0.5 * (s / self.share(b)).ln()).collect();
-        let tables = self.recovery_tables(&half_way);
+        let shift = size.map(|size| size[1]).filter(|d| arm < TAIL && (1e-3..SIZE_TOLD_MAX).contains(&d.abs()));
+        let toward = match shift {
+            Some(d) => self.scores.of_bin[..self.bins].iter().map(|z| d * f64::from(*z)).collect(),
+            None => {
+                let seen = |b: usize| (since.counts[b] + 0.5) / (n + 0.5 * self.bins as f64);
+                (0..self.bins).map(|b| ln(seen(b) / self.share(b))).collect()
+            }
+        };
+        let score = shift.map_or(0.0, f64::recip);
+        let settled = tolerance - self.hours.width;
+        let mut way = Way {
+            toward,
+            still: 0.0,
+            tolerance: if shift.is_some() { settled * score.abs() } else { STILL_MIN },
+            score,
+            tables: Vec::new(),
+            quiet_mean: 0.0,
+            still_mean: 0.0,
+            lasting: 0.0,
+            lasting_n: 0.0,
+            beyond: 0.0,
+        };
+        way.still = self.still_at(&way, 1.0, n, SIZE_AT_ALARM);
+        self.lay_out(&mut way, at_ms);
         let seen = self.on_grid(&since, newest);
         self.calm();
-        let frozen =
-            Frozen { alarm_ms: at_ms, recovery: Mixture::new(RECOVERY_ARMS), half_way, tables, before: change.before, told, seen, since: Vec::new() };
+        let frozen = Frozen { alarm_ms: at_ms, recovery: Mixture::new(RECOVERY_ARMS), way, before: change.before, told, seen, since: Vec::new() };
         self.frozen = Some(Box::new(frozen));
         (Reading { state: State::Frozen, log_evidence, threshold, call: Call::Alarm { change, onset } }, told)
     }
 
-    /// Half way is the geometric mean of quiet and incident; the alternatives are mixtures of it with what is quiet at this hour.
-    fn recovery_tables(&self, half_way: &[f64]) -> Vec<f64> {
-        let norm: f64 = half_way.iter().enumerate().map(|(b, h)| self.share(b) * h.exp()).sum();
-        let quiet_to_still = |h: &f64| norm * (-h).exp();
-        [1.0, 0.8, 0.6].iter().flat_map(|part| half_way.iter().map(move |h| (part * quiet_to_still(h) + (1.0 - part)).ln())).collect()
+    /// What recovery must refute when `n` events showed an incident of the size `seen` (1 is that of the alarm): half of what is
+    /// believed of it, but never inside the tolerance. `believed` is how far the size is, on the way from the near end of its
+    /// interval to what is most likely.
+    fn still_at(&self, way: &Way, seen: f64, n: f64, believed: f64) -> f64 {
+        let (quiet, variance) = self.along(way, 0.0).1;
+        let (far, _) = self.along(way, 1.0).1;
+        let error = 1.96 * (variance * self.dispersion() / n.max(1.0)).sqrt() / (far - quiet).max(1e-9);
+        (0.5 * (seen - (1.0 - believed) * error)).clamp(way.tolerance, way.tolerance.max(STILL_MAX))
+    }
+
+    /// ln of what divides the tilt at a place of the way, and mean and variance of the tilt there.
+    fn along(&self, way: &Way, place: f64) -> (f64, (f64, f64)) {
+        let (mut sum, mut first, mut second) = (0.0, 0.0, 0.0);
+        for (b, g) in way.toward.iter().enumerate() {
+            let share = self.share(b) * exp(place * g);
+            sum += share;
+            first += share * g;
+            second += share * g * g;
+        }
+        let mean = first / sum;
+        (ln(sum), (mean, second / sum - mean * mean))
+    }
+
+    /// The alternatives to "still moved": quiet, a fifth and two fifths of the way. Where this hour's level is not known for sure, all is
+    /// told from the level that is nearest to the incident's far side: healthy is what would be healthy wherever the level lies.
+    fn lay_out(&self, way: &mut Way, at_ms: i64) {
+        let hours = &self.hours;
+        let course = hours.levels.course_at(at_ms);
+        let scale = hours.deviation.max(1e-9).recip();
+        // From the level that the shares hold.
+        let middle = (course.middle - hours.middle) * scale * way.score;
+        let from = middle - course.half * scale * way.score.abs();
+        let still = from + way.still;
+        let (still_norm, (still_mean, _)) = self.along(way, still);
+        way.tables.clear();
+        for part in [0.0, 0.2, 0.4] {
+            let place = from + part * way.still;
+            let norm = self.along(way, place).0;
+            way.tables.extend(way.toward.iter().map(|g| (place - still) * g + still_norm - norm));
+        }
+        (way.quiet_mean, way.still_mean) = (self.along(way, middle).1.0, still_mean);
     }
 
     /// Events and scores of a row of the trail, these as if it were of the present hour.
@@ -1236,27 +1314,38 @@ impl Armed {
         let f = self.dispersion();
         let injection = recovery_injection(pane_ms);
         let bins = self.bins;
-        let Some(frozen) = self.frozen.as_mut() else {
+        let Some(mut frozen) = self.frozen.take() else {
             return (Reading { state: State::Armed, log_evidence: 0.0, threshold: f64::INFINITY, call: Call::Quiet }, None);
         };
         add_counts(&mut frozen.seen, pane, SINCE_BINS_MAX);
-        let l: [f64; RECOVERY_ARMS] =
-            std::array::from_fn(|j| counts.iter().zip(&frozen.tables[j * bins..(j + 1) * bins]).map(|(c, w)| c / f * w).sum::<f64>());
+        self.lay_out(&mut frozen.way, at_ms + pane_ms / 2);
+        let n: f64 = counts[..bins].iter().sum();
+        let tilt: f64 = counts.iter().zip(&frozen.way.toward).map(|(c, g)| c * g).sum();
+        frozen.way.lasting += tilt - n * frozen.way.quiet_mean;
+        frozen.way.lasting_n += n;
+        // Evidence against the old place is also evidence against a new one beyond it.
+        let far = self.along(&frozen.way, 1.0).1.0;
+        let seen = frozen.way.lasting / frozen.way.lasting_n.max(1.0) / (far - frozen.way.quiet_mean).max(1e-9);
+        let still = self.still_at(&frozen.way, seen, frozen.way.lasting_n, SIZE_LASTING);
+        frozen.way.still = frozen.way.still.max(still);
+        let l: [f64; RECOVERY_ARMS] = from_fn(|j| counts.iter().zip(&frozen.way.tables[j * bins..(j + 1) * bins]).map(|(c, w)| c / f * w).sum());
         let sum = frozen.recovery.step(&l, injection, at_ms);
         if frozen.recovery.is_idle() {
             frozen.since.clear();
+            frozen.way.beyond = 0.0;
         } else {
             add_counts(&mut frozen.since, pane, SINCE_BINS_MAX);
+            frozen.way.beyond += tilt - n * frozen.way.still_mean;
         }
         let (log_evidence, threshold) = nats(sum, injection);
-        if sum < 1.0 {
+        if sum < 1.0 || frozen.way.beyond > 0.0 {
+            self.frozen = Some(frozen);
             return (Reading { state: State::Frozen, log_evidence, threshold, call: Call::Quiet }, None);
         }
         let q = if frozen.told == Told::P95 { 0.95 } else { 0.5 };
         let after = quantile_of(&frozen.since, q);
         let change = Change { before: frozen.before, after, low: after, high: after };
         let told = frozen.told;
-        self.frozen = None;
         self.calm();
         (Reading { state: State::Armed, log_evidence, threshold, call: Call::Recovered { change } }, Some(told))
     }
@@ -1432,18 +1521,18 @@ mod tests {
         }
     }
 
-    /// A course of the day three times as high as the tolerance is learned in one day, and a fault in it is found, dated and repaired.
-    /// The incident lasts over a turn of the hour. At the trough, where a rise must pass the level of all hours while little is known,
+    /// A course of the day three times as high as the tolerance, or just within it, is learned in one day, and a fault in it is found, dated and
+    /// repaired; half of it is no repair. The incident lasts over a turn of the hour. At the trough, where a rise must pass the level of all hours while little is known,
     /// forty panes were seen not to be enough: that hour is not among these.
     #[test]
     fn a_daily_course_is_normal_and_faults_are_found_in_it() {
         const MINUTE: i64 = 60_000;
-        for hour in [0, 6, 13] {
+        for (hour, swing) in [(0, 0.3), (6, 0.3), (13, 0.3), (6, 0.09), (18, 0.09)] {
             let mut noise = Noise::new(70 + hour);
             let mut bank = BinsBank::new(BinsSettings { tolerance_sigma: 0.1 });
             let mut t = 0;
             let mut feed = |bank: &mut BinsBank, t: &mut i64, shift: f64, injection: f64| {
-                let level = shift + 0.3 * (*t as f64 / 86_400_000.0 * std::f64::consts::TAU).sin();
+                let level = shift + swing * (*t as f64 / 86_400_000.0 * std::f64::consts::TAU).sin();
                 *t += MINUTE;
                 bank.judge(&pane(&mut noise, 100, &|z| (6.0 + 0.6 * (z + level)).exp()), *t - MINUTE, MINUTE, injection).call
             };
@@ -1459,13 +1548,17 @@ mod tests {
             let Some(Call::Alarm { change, onset }) = call else { panic!("{hour}: {call:?}") };
             println!("{hour}: {} minutes, {change:?}, onset off by {} s", (t - began) / MINUTE, (onset.at_ms - began) / 1_000);
             assert!((onset.at_ms - began).abs() <= 30 * MINUTE, "{hour}: {onset:?} of {began}");
-            let usual = (6.0 + 0.6 * 0.3 * (began as f64 / 86_400_000.0 * std::f64::consts::TAU).sin()).exp();
+            let usual = (6.0 + 0.6 * swing * (began as f64 / 86_400_000.0 * std::f64::consts::TAU).sin()).exp();
             assert!((change.before / usual).ln().abs() < 0.08, "{hour}: {} of {usual}", change.before);
             for _ in 0..90 {
                 assert_eq!(feed(&mut bank, &mut t, 0.5, B), Call::Quiet, "{hour}: no recovery while it lasts");
             }
+            let (mut half, mut later) = (bank.clone(), t);
+            for minute in 0..1_440 {
+                assert_eq!(feed(&mut half, &mut later, 0.25, B), Call::Quiet, "{hour}: half of it lasts, minute {minute}");
+            }
             let back = (1..=60).find(|_| matches!(feed(&mut bank, &mut t, 0.0, B), Call::Recovered { .. }));
-            println!("{hour}: back after {back:?}");
+            println!("{hour}, {swing}: back after {back:?}");
             assert!(back.is_some(), "{hour}");
         }
     }

@@ -3,7 +3,7 @@
 //! **Formula.** Every value has a score on a scale that does not move (an event of a class scores 1, any other 0). For each of 24 hours (of UTC) the sum of quiet scores and their
 //! number are kept. tau2 is the variance of the hours' means beyond what chance shows, phi v / n; an hour's level is its mean, drawn to that
 //! of all hours with the weight kappa = phi v / tau2 (empirical Bayes). Hours are told apart only when tau2 is three standard
-//! errors beyond chance and the hours differ by more than tolerance forgives: a series without a day is judged as before.
+//! errors beyond chance. Where tolerance forgives the whole course, all hours are judged alike; that it is no noise is known all the same.
 //! **Do hours come again?** One day cannot tell a daily course from a random walk. Each hour is compared, before it is learned, with its own
 //! level of the days before and with that of all hours. Until a dozen of them were compared, *both* count as normal, and all that lies between
 //! them; from then on the hour's own, as far as it foretold better. A course that does not come again is not believed at all.
@@ -17,8 +17,10 @@ const KNOWN_MIN: f64 = 6.0;
 const EVENTS_MIN: f64 = 30.0;
 /// Standard errors of what chance shows that are not believed.
 const DOUBT: f64 = 3.0;
-/// Variance of the hours' means in units of the squared tolerance below which it forgives the whole course: that of a wave as high.
+/// Variance of the hours' means in units of the squared tolerance below which it forgives the whole course, that of a wave as high; and the
+/// height that no hour may reach, with room for chance.
 const FORGIVEN: f64 = 0.5;
+const FORGIVEN_HEIGHT: f64 = 1.25;
 /// Hours compared before it counts whether they come again, and how many of them are remembered.
 const COMPARED_MIN: f32 = 12.0;
 const COMPARED_MAX: f32 = 168.0;
@@ -42,6 +44,8 @@ pub struct Levels {
     tau2: f64,
     chance: f64,
     mean: f64,
+    /// Tolerance forgives all that the hours differ by.
+    forgiven: bool,
 }
 
 /// What is normal in an hour: the middle of its levels, from the mean of all hours, and how far they reach.
@@ -64,6 +68,7 @@ impl Default for Levels {
             tau2: 0.0,
             chance: 0.0,
             mean: 0.0,
+            forgiven: false,
         }
     }
 }
@@ -118,8 +123,11 @@ impl Levels {
         let seen = (squares - sum * sum / hours) / (hours - 1.0);
         let chance = chance / hours;
         let tau2 = seen - chance;
-        if tau2 > chance * DOUBT * (2.0 / (hours - 1.0)).sqrt() && tau2 > FORGIVEN * forgiven * forgiven {
+        if tau2 > chance * DOUBT * (2.0 / (hours - 1.0)).sqrt() {
             self.tau2 = tau2;
+            // A course that is no wave goes farther than its variance tells.
+            let low = (0..HOURS as i64).all(|hour| self.own(hour).0.abs() <= FORGIVEN_HEIGHT * forgiven);
+            self.forgiven = low && tau2 <= FORGIVEN * forgiven * forgiven;
         }
     }
 
@@ -142,14 +150,32 @@ impl Levels {
 
     /// The same at a time, evenly between the middles of hours.
     pub fn at(&self, at_ms: i64) -> f64 {
-        let half_hours = at_ms as f64 / 3_600_000.0 - 0.5;
-        let part = half_hours - half_hours.floor();
-        let before = half_hours.floor() as i64;
-        (1.0 - part) * self.own(before).0 + part * self.own(before + 1).0
+        let ((before, _), (after, _), part) = self.around(at_ms);
+        (1.0 - part) * before + part * after
     }
 
-    /// The level of an hour (since 1970).
+    /// The hours around a time with their levels, and how far on the way from the middle of the one to that of the other it is.
+    fn around(&self, at_ms: i64) -> ((f64, f64), (f64, f64), f64) {
+        let half_hours = at_ms as f64 / 3_600_000.0 - 0.5;
+        let before = half_hours.floor() as i64;
+        (self.own(before), self.own(before + 1), half_hours - half_hours.floor())
+    }
+
+    /// The level of an hour (since 1970); that of all hours where tolerance forgives the course.
     pub fn level(&self, hour: i64) -> Level {
+        if self.forgiven { Level::default() } else { self.course(hour) }
+    }
+
+    /// The level at a time, whether tolerance forgives the course or not; of the whole hour while it is not known whether hours come again.
+    pub fn course_at(&self, at_ms: i64) -> Level {
+        if !self.come_again() {
+            return self.course(at_ms.div_euclid(3_600_000));
+        }
+        let ((_, one), (_, other), _) = self.around(at_ms);
+        Level { middle: self.at(at_ms), half: (self.tau2 * (1.0 - one.min(other))).sqrt() }
+    }
+
+    fn course(&self, hour: i64) -> Level {
         let foretold = self.foretold();
         if self.tau2 <= 0.0 || foretold.is_some_and(|part| part <= 0.0) {
             return Level::default();

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::climb::{BARE, Climb, HIGH, PANES_PER_CLIMB_BARE};
 use super::hours::Hours;
 use super::trail::Trail;
-use super::{Arm, Band, Ladder, Mixture, Sees, decay, ln, ln_rising, nats_per_pane_max, recovery_injection};
+use super::{Arm, Band, Ladder, Mixture, Sees, decay, ln, ln_rising, ln_rising_of_half, nats_per_pane_max, recovery_injection};
 use crate::verdict::{Call, Change, Reading, Release, State};
 
 const ODDS: [f64; 6] = [1.35, 2.156, 3.443, 5.5, 8.77, 14.0];
@@ -861,7 +861,7 @@ impl Bets {
         } else {
             // G(e + 1/2) / G(1/2) and G(v - e + 1/2) / G(v + 1), over G(1/2).
             let misses = (v - e).max(0.0) + 0.5;
-            let anything = ln_rising(0.5, -std::f64::consts::LN_2, e) - ln_rising(misses, ln(misses), e + 0.5) - 0.5 * LN_PI - predictive;
+            let anything = ln_rising_of_half(e) - ln_rising(misses, ln(misses), e + 0.5) - 0.5 * LN_PI - predictive;
             if beyond { anything } else { anything.min(-0.5) }
         };
         l
