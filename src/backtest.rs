@@ -14,7 +14,7 @@
 //!   nothing is judged without a partition that is still to come. Standard input can be read once only: there the first
 //!   [`HELD_RECORDS`] records are read before anything is judged.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -27,9 +27,10 @@ use crate::domain::alarm::Alarm;
 use crate::domain::delivery::Notice;
 use crate::domain::incident::Incident;
 use crate::domain::time::{DAY_MS, MINUTE_MS};
-use crate::domain::{Category, Cause, Decision, IncidentState, Severity, Time};
+use crate::domain::{BY_CONFIGURATION, Category, Cause, Decision, HoldKind, IncidentState, Severity, Time};
 use crate::engine::{self, Control, Engine, Entry, Outcome};
 use crate::pane::PartitionId;
+use crate::settings::Window;
 use crate::source::file::{FileReader, FileRecord};
 
 /// Lines by which a time is held to be right.
@@ -78,6 +79,8 @@ pub struct Options {
     pub live_from: LiveFrom,
     /// Models and their packed references.
     pub references: Vec<(String, String)>,
+    /// Maintenance windows of the configuration: as in the daemon, whoever fits one is listed and pages nobody.
+    pub windows: Vec<Window>,
 }
 
 /// What is said while it runs.
@@ -562,6 +565,9 @@ struct Watcher<'a> {
     span: Option<(Time, Time)>,
     broken: bool,
     seen: Vec<PartitionId>,
+    /// Days of which the windows are announced, and those windows: which, and from when.
+    days: BTreeSet<i64>,
+    announced: BTreeSet<(usize, Time)>,
 }
 
 impl<'a> Watcher<'a> {
@@ -584,6 +590,8 @@ impl<'a> Watcher<'a> {
             span: None,
             broken: false,
             seen: Vec::new(),
+            days: BTreeSet::new(),
+            announced: BTreeSet::new(),
         };
         for (model, packed) in &options.references {
             watcher.enter(Time::MIN, Control::Baseline { model: model.clone(), environment: None, packed: packed.clone() });
@@ -602,6 +610,24 @@ impl<'a> Watcher<'a> {
     fn enter(&mut self, at: Time, control: Control) {
         self.entries += 1;
         self.engine.enter(Entry { seq: self.entries, at, control });
+    }
+
+    /// Windows that are on within the day of an event, or the next. The daemon announces them by the wall's clock; here the events' is all
+    /// there is.
+    fn announce(&mut self, time: Time) {
+        if self.options.windows.is_empty() || !self.days.insert(time.0.div_euclid(DAY_MS)) {
+            return;
+        }
+        let day = time.floor(DAY_MS);
+        for (i, window) in self.options.windows.iter().enumerate() {
+            for (from, until) in window.within(day, day.plus_ms(2 * DAY_MS)) {
+                if self.announced.insert((i, from)) {
+                    let (matcher, why, harm, by) = (window.matcher.clone(), window.why.clone(), window.harm, BY_CONFIGURATION.to_owned());
+                    let at = self.engine.boundary();
+                    self.enter(at, Control::Hold { kind: HoldKind::Maintenance, matcher, from, until, by, why, harm });
+                }
+            }
+        }
     }
 
     fn watch(&mut self, messages: &Receiver<Message>, tell: &mut dyn FnMut(Told)) {
@@ -651,6 +677,7 @@ impl<'a> Watcher<'a> {
         }
         if time < Time::MAX {
             self.span = Some(self.span.map_or((time, time), |(from, to)| (from.min(time), to.max(time))));
+            self.announce(time);
         }
         let (reason, detail) = if oversize > 0 {
             self.engine.rejected(part.id, next);

@@ -212,6 +212,13 @@ fn wait_ms(schedule: &Schedule, sent: u32, unit: f64) -> i64 {
     ((most_ms as f64 * unit.clamp(0.0, 1.0)) as i64).clamp(SECOND_MS.min(most_ms), most_ms)
 }
 
+/// What was in hand when the last process ended may have been made a moment ago, and a search shows it only after a while: whoever
+/// searched at once would make it a second time.
+fn found_at(claimed: &Claimed, manner: &Manner, began: Time) -> Time {
+    let is_searched = claimed.was_uncertain && manner.repeat == Repeat::Looked;
+    if is_searched { began.plus_ms(manner.look_after_ms) } else { Time::MIN }
+}
+
 /// A message that stands behind in the same lane makes this one stale.
 fn is_overtaken(claimed: &Claimed, behind: &VecDeque<Job>) -> bool {
     claimed.delivery.message.notice.may_be_superseded()
@@ -324,6 +331,8 @@ struct Desk {
     doors: BTreeMap<String, Door>,
     /// By delivery that is not final yet.
     tries: Mutex<HashMap<String, Tries>>,
+    /// When this one began: what the last process had in hand was made before.
+    began: Time,
 }
 
 /// (incident, receiver)
@@ -345,7 +354,8 @@ impl Dispatcher {
     ) -> Dispatcher {
         let (buckets, tries) = Default::default();
         let doors = receivers.keys().map(|name| (name.clone(), Door::new(tuning.per_receiver_max))).collect();
-        Dispatcher { desk: Arc::new(Desk { outbox, receivers, fallbacks, clock, observer, handed_on, tuning, buckets, doors, tries }) }
+        let began = clock();
+        Dispatcher { desk: Arc::new(Desk { outbox, receivers, fallbacks, clock, observer, handed_on, tuning, buckets, doors, tries, began }) }
     }
 
     /// Works until `shutdown` turns true (or its sender is gone), then waits a little for what is in the air.
@@ -491,6 +501,10 @@ impl Desk {
             return self.put_back(&job, "waits: the receiver has asked for time", at).await;
         }
         let manner = notifier.manner();
+        let found_at = found_at(claimed, &manner, self.began);
+        if found_at > (self.clock)() {
+            return self.put_back(&job, "waits: what may have been made before the restart is not found by a search yet", found_at).await;
+        }
         let id = message.incident.id.clone();
         let current = match self.ask(move |o| o.incident(&id)).await {
             Ok(current) => current,
@@ -785,6 +799,15 @@ mod tests {
         ] {
             assert_eq!(verdict(&claim, manner, state, minutes), expected, "{:?} {state} after {minutes} min", claim.delivery.message.notice);
         }
+    }
+
+    #[test]
+    fn after_a_restart_nothing_is_searched_for_before_it_can_be_found() {
+        let at = |was_uncertain, manner| found_at(&Claimed { was_uncertain, ..claimed(Notice::Opened) }, &manner, NOW);
+        assert_eq!(at(true, Manner::TICKETS), NOW.plus_ms(Manner::TICKETS.look_after_ms));
+        assert!(Manner::TICKETS.look_after_ms > 0);
+        // What never left need not be found, and a pager knows its key.
+        assert_eq!([at(false, Manner::TICKETS), at(true, Manner::VENDOR)], [Time::MIN; 2]);
     }
 
     #[test]

@@ -370,25 +370,8 @@ pub(crate) mod recorded {
             let provider = (kind.build)("x", &fixtures::common(), &fixtures::table(knobs)).unwrap_or_else(|p| panic!("{p:?}"));
             let set = set.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
             let action = Action { using: "x".into(), target: target.into(), set };
-            let step = crate::domain::response::Step {
-                id: "s".into(),
-                kind: crate::domain::StepKind::Reroute,
-                say: String::new(),
-                action: Some(action),
-                needs: crate::domain::Role::Approver,
-                two_people: false,
-                automatic: false,
-                undo_at_recovery: false,
-                expires_ms: 60_000,
-                raise: None,
-                tells: vec![],
-                per_hour_max: 4,
-                state: crate::domain::StepState::Planned,
-                plan: None,
-                approvals: vec![],
-                applied: vec![],
-                words: String::new(),
-            };
+            let state = crate::domain::StepState::Planned;
+            let step = crate::domain::response::Step { action: Some(action), state, ..crate::domain::response::fixtures::step("s") };
             let job = Job::new(&fixtures::incident(), &step, Errand::Plan);
             Way { actor: Actor { provider, targets: vec![target.to_owned()] }, job }
         }

@@ -162,7 +162,15 @@ impl Backtest {
             let packed = reference::read(&path, &asked).and_then(|found| found.import.pack());
             references.push((model.clone(), packed.map_err(|why| Failure::new(format!("models.{model}.reference: {why}")))?));
         }
-        Ok(Options { files: self.files.clone(), engine, topics, usual, live_from: self.live_from.unwrap_or_default(), references })
+        Ok(Options {
+            files: self.files.clone(),
+            engine,
+            topics,
+            usual,
+            live_from: self.live_from.unwrap_or_default(),
+            references,
+            windows: settings.maintenance.clone(),
+        })
     }
 }
 

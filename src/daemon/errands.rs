@@ -206,40 +206,11 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::response::{Action, Plan, Step};
-    use crate::domain::{Role, StepKind, StepState};
+    use crate::domain::StepState;
+    use crate::domain::response::{Step, fixtures};
 
     fn job(errand: Errand) -> Job {
-        let plan = Plan {
-            hash: "p".into(),
-            at: Time(0),
-            expires_at: Time(60_000),
-            before: "full".into(),
-            version: "1".into(),
-            request: String::new(),
-            change: String::new(),
-            is_noop: false,
-            can_undo: true,
-        };
-        let step = Step {
-            id: "s".into(),
-            kind: StepKind::Reroute,
-            say: String::new(),
-            action: Some(Action { using: "flags".into(), target: "mode".into(), set: BTreeMap::new() }),
-            needs: Role::Approver,
-            two_people: false,
-            automatic: false,
-            undo_at_recovery: false,
-            expires_ms: 60_000,
-            raise: None,
-            tells: vec![],
-            per_hour_max: 4,
-            state: StepState::Applying,
-            plan: Some(plan),
-            approvals: vec![],
-            applied: vec![],
-            words: String::new(),
-        };
+        let step = Step { state: StepState::Applying, plan: Some(fixtures::plan("p", Time(0))), ..fixtures::step("s") };
         Job::new(&crate::notify::fixtures::incident(), &step, errand)
     }
 

@@ -181,9 +181,19 @@ pub struct Turning {
     /// A moment of the clock that only runs forward, and what the wall said then.
     clock: Option<(Instant, Time)>,
     counted: Counted,
+    /// Acts that came with a key and are not answered yet, by the number of their entry: what was written down before a kill is answered
+    /// when it has been reached again, so that whoever repeats himself hears what became of it.
+    unanswered: BTreeMap<u64, String>,
     ended: usize,
     /// A partition woke then, and whether those that rest have something as well is not known yet.
     doubt: Option<Instant>,
+}
+
+impl Turning {
+    /// At a start, with what is still to be answered.
+    pub fn with(unanswered: BTreeMap<u64, String>) -> Turning {
+        Turning { unanswered, ..Turning::default() }
+    }
 }
 
 #[derive(Default)]
@@ -315,6 +325,8 @@ impl Keeper {
         if out.is_empty() {
             return Ok(());
         }
+        let answers: Vec<(String, Result<Option<Incident>, String>)> =
+            out.answers.iter().filter_map(|(seq, answer)| Some((self.state.unanswered.remove(seq)?, answer.clone()))).collect();
         for (_, alarm) in &out.alarms {
             self.metrics.alarm(alarm.category, alarm.decision);
             if alarm.decision == Decision::Raised {
@@ -342,6 +354,9 @@ impl Keeper {
         let commit =
             Commit { incidents: out.incidents, timeline: out.timeline, deliveries: out.deliveries, alarms: out.alarms, jobs: out.jobs, now: now() };
         self.store.commit(commit).inspect_err(|_| self.metrics.store_error())?;
+        for (key, answer) in answers {
+            self.keep_answer(&key, &answer)?;
+        }
         if tells {
             self.wake.notify_one();
         }
@@ -473,7 +488,13 @@ impl Keeper {
                 }
             }
             let read = self.engine.next_position(id).unwrap_or(place.next);
-            if place.high > read {
+            if place.high == Place::UNTIL_ENDED {
+                // A file has no history: all of it pages. But what the last run had read of it is to be reached again, before anybody
+                // acts on what came of it.
+                if self.engine.is_live() || self.engine.awaits_live() {
+                    self.state.behind.insert(id, place.high);
+                }
+            } else if place.high > read {
                 self.state.behind.insert(id, place.high);
                 self.wake(id)?;
             }
@@ -740,7 +761,10 @@ impl Keeper {
 
     /// Writes an act into the journal, applies it, and says what the engine answers.
     fn put(&mut self, control: Control, key: Option<&str>) -> Result<Result<Option<Incident>, CommandError>, Error> {
-        let (seq, _) = self.enter(self.engine.boundary(), control, key)?;
+        let (seq, is_new) = self.enter(self.engine.boundary(), control, key)?;
+        if let Some(key) = key.filter(|_| is_new) {
+            self.state.unanswered.insert(seq, key.to_owned());
+        }
         let mut out = Outcome::default();
         self.engine.advance(&mut out);
         let result = out.answers.iter().find(|a| a.0 == seq).map(|a| a.1.clone());
@@ -753,7 +777,7 @@ impl Keeper {
 
     fn act(&mut self, id: &str, command: Command, revision: Option<u64>, key: Option<&str>) -> Result<Result<Incident, CommandError>, Error> {
         if let Some(known) = key.map(|k| self.store.answer(k, now())).transpose()?.flatten() {
-            return Ok(serde_json::from_slice(&known).map_err(|e| CommandError::Unavailable(format!("the answer cannot be read: {e}"))));
+            return Ok(answered_before(&known));
         }
         if let Err(not_yet) = self.may_act() {
             return Ok(Err(not_yet));
@@ -769,17 +793,21 @@ impl Keeper {
         }
         let act = Control::Act { incident: id.to_owned(), command, wall: now() };
         Ok(match self.put(act, key)? {
-            Ok(Some(incident)) => {
-                if let Some(key) = key
-                    && let Ok(body) = serde_json::to_vec(&incident)
-                {
-                    self.store.set_answer(key, &body, now())?;
-                }
-                Ok(incident)
-            }
+            Ok(Some(incident)) => Ok(incident),
             Ok(None) => Err(CommandError::NotFound(id.to_owned())),
             Err(why) => Err(why),
         })
+    }
+
+    /// Whoever repeats himself under this key hears this again.
+    fn keep_answer(&self, key: &str, answer: &Result<Option<Incident>, String>) -> Result<(), Error> {
+        let body = match answer {
+            Ok(Some(incident)) => serde_json::to_vec(incident),
+            Ok(None) => return Ok(()),
+            Err(why) => serde_json::to_vec(&Refused { refused: why.clone() }),
+        };
+        let body = body.map_err(|e| Error::State(format!("an answer cannot be written: {e}")))?;
+        Ok(self.store.set_answer(key, &body, now())?)
     }
 
     fn hold(&mut self, control: Control, id: Option<String>) -> Result<Result<Hold, CommandError>, Error> {
@@ -873,6 +901,19 @@ impl Keeper {
     }
 }
 
+/// A refusal as it is kept under the key of whoever asked.
+#[derive(Serialize, Deserialize)]
+struct Refused {
+    refused: String,
+}
+
+fn answered_before(body: &[u8]) -> Result<Incident, CommandError> {
+    if let Ok(Refused { refused }) = serde_json::from_slice(body) {
+        return Err(CommandError::Refused(refused));
+    }
+    serde_json::from_slice(body).map_err(|e| CommandError::Unavailable(format!("the answer cannot be read: {e}")))
+}
+
 /// Reads where the very first start began.
 ///
 /// # Errors
@@ -882,11 +923,14 @@ pub fn origin(store: &Store) -> Result<Option<Origin>, Error> {
     serde_json::from_str(&text).map(Some).map_err(|e| Error::State(format!("the stored origin cannot be read: {e}")))
 }
 
+/// What a start finds: the engine, the positions it has been read to, and [`Turning::unanswered`].
+pub type Opened = (Engine, BTreeMap<PartitionId, i64>, BTreeMap<u64, String>);
+
 /// The engine as it stood, or a new one; with the journal behind it.
 ///
 /// # Errors
 /// The store cannot be read, or holds a state of another version.
-pub fn open_engine(store: &Store, settings: crate::engine::Settings) -> Result<(Engine, BTreeMap<PartitionId, i64>), Error> {
+pub fn open_engine(store: &Store, settings: crate::engine::Settings) -> Result<Opened, Error> {
     let snapshot = store.load_snapshot()?;
     let (mut engine, positions, mut seq) = match snapshot {
         Some(s) if s.version == STATE_VERSION => {
@@ -901,6 +945,7 @@ pub fn open_engine(store: &Store, settings: crate::engine::Settings) -> Result<(
         }
         None => (Engine::new(settings), BTreeMap::new(), 0),
     };
+    let mut unanswered = BTreeMap::new();
     loop {
         let rows = store.journal_after(seq)?;
         let Some(last) = rows.last() else { break };
@@ -909,9 +954,14 @@ pub fn open_engine(store: &Store, settings: crate::engine::Settings) -> Result<(
             let control: Control =
                 serde_json::from_slice(&row.body).map_err(|e| Error::State(format!("journal row {} cannot be read: {e}", row.seq)))?;
             engine.enter(Entry { seq: row.seq, at: row.at, control });
+            if let Some(key) = row.key
+                && store.answer(&key, now())?.is_none()
+            {
+                unanswered.insert(row.seq, key);
+            }
         }
     }
-    Ok((engine, positions))
+    Ok((engine, positions, unanswered))
 }
 
 /// What the configuration says is normal: each reference is written to the journal once, when it is new. A file that cannot be

@@ -150,7 +150,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     if restored > 0 {
         warn!(deliveries = restored, "messages were on their way when the last run ended; nobody knows whether they arrived");
     }
-    let (mut engine, positions) = keeper::open_engine(&store, engine_settings)?;
+    let (mut engine, positions, unanswered) = keeper::open_engine(&store, engine_settings)?;
     keeper::teach(&store, &mut engine, &build::references(&settings), settings.pane_ms)?;
     let origin = keeper::origin(&store)?;
     if let Some(origin) = &origin {
@@ -229,7 +229,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         on_live,
         on_outcome,
         origin,
-        state: keeper::Turning::default(),
+        state: keeper::Turning::with(unanswered),
     };
     let (ended_tx, mut ended) = oneshot::channel();
     let thread = std::thread::Builder::new().name("keeper".to_owned()).spawn(move || {

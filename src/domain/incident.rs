@@ -99,6 +99,12 @@ impl Incident {
         asked.is_worse_than(self.severity) && self.severity_set.as_ref().is_none_or(|set| asked.is_worse_than(set.over))
     }
 
+    /// Every series that spoke came back within tolerance, and with that it was over; not by a person's word.
+    pub fn is_over_by_evidence(&self) -> bool {
+        let is_back = self.findings.iter().all(|f| f.recovered_at.is_some());
+        !self.state.is_live() && self.closed_as == Some(ClosedAs::Fixed) && is_back
+    }
+
     /// The finding that names the incident: the first.
     pub fn lead(&self) -> Option<&Finding> {
         self.findings.first()

@@ -78,6 +78,36 @@ pub struct Step {
     pub applied: Vec<Time>,
     /// What came last, for people.
     pub words: String,
+    /// Of a step that sends traffic from one version to another: what is to be seen of it in the traffic itself.
+    #[serde(default)]
+    pub shift: Option<Shift>,
+}
+
+/// Traffic that goes from one version of a model to another. A router that says "done" is believed when the predictions say so.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shift {
+    /// The version that gets none any more.
+    pub from: Option<String>,
+    /// The version that gets nearly all.
+    pub to: Option<String>,
+    /// Panes that begin before say nothing of it.
+    pub since: Time,
+    /// Predictions by version, of the panes that are being looked at.
+    pub seen: BTreeMap<String, u64>,
+    /// None: it is looked for.
+    pub has_moved: Option<bool>,
+}
+
+impl Shift {
+    /// `version 8 should get none, and version 7 nearly all`.
+    pub fn words(&self) -> String {
+        match (&self.from, &self.to) {
+            (Some(from), Some(to)) => format!("version {from} should get none, and version {to} nearly all"),
+            (Some(from), None) => format!("version {from} should get none"),
+            (None, Some(to)) => format!("version {to} should get nearly all"),
+            (None, None) => String::new(),
+        }
+    }
 }
 
 /// One change of the world: absolute, so that it does no harm to ask for it twice.
@@ -322,6 +352,50 @@ impl Receipt {
             Receipt::Planned(plan) => &plan.change,
             Receipt::Done(w) | Receipt::Moved(w) | Receipt::Refused(w) | Receipt::NotSent(w) | Receipt::Unknown(w) => w,
             Receipt::Read { words, .. } => words,
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod fixtures {
+    use super::*;
+
+    /// A step that sends traffic elsewhere, of which nothing has been done yet.
+    pub fn step(id: &str) -> Step {
+        Step {
+            id: id.to_owned(),
+            kind: StepKind::Reroute,
+            say: String::new(),
+            action: Some(Action { using: "flags".to_owned(), target: "mode".to_owned(), set: [("variant".to_owned(), "safe".to_owned())].into() }),
+            needs: Role::Approver,
+            two_people: false,
+            automatic: false,
+            undo_at_recovery: false,
+            expires_ms: 60_000,
+            raise: None,
+            tells: Vec::new(),
+            per_hour_max: 4,
+            state: StepState::Planning,
+            plan: None,
+            approvals: Vec::new(),
+            applied: Vec::new(),
+            words: String::new(),
+            shift: None,
+        }
+    }
+
+    /// What was read at `at`, and can be restored.
+    pub fn plan(hash: &str, at: Time) -> Plan {
+        Plan {
+            hash: hash.to_owned(),
+            at,
+            expires_at: at.plus_ms(60_000),
+            before: "full".to_owned(),
+            version: "1".to_owned(),
+            request: String::new(),
+            change: "full -> safe".to_owned(),
+            is_noop: false,
+            can_undo: true,
         }
     }
 }

@@ -15,7 +15,7 @@ use super::{Outcome, Route, Settings};
 use crate::domain::alarm::{Alarm, Unit};
 use crate::domain::delivery::{Delivery, Message, Notice};
 use crate::domain::incident::{Actor, Branch, Estimate, Exemplar, Finding, Incident, IncidentKey, Suppression, TimelineEntry};
-use crate::domain::response::{Response, Step};
+use crate::domain::response::{Response, Shift, Step, Timer};
 use crate::domain::time::{DAY_MS, HOUR_MS};
 use crate::domain::{ClosedAs, Decision, GroupKey, Hold, IncidentState, Onset, Segment, SeriesId, SeriesKey, Severity, Signal, StepState, Time};
 use crate::incident::{BRANCHES_MAX, Command, Effect, Event, Happening, Refusal, Verdict, belongs, correlate, decide, effects, evolve, timeline_of};
@@ -349,6 +349,7 @@ impl Desk {
 
         let mut said = Vec::new();
         self.judge.pane(pane, &mut merged, heartbeats, &mut said);
+        self.look_at_shifts(pane, now, &merged, out);
         self.spent.extend(merged.into_iter().map(|c| c.cell));
         self.state.judged_through = Some(now);
         out.panes += 1;
@@ -413,6 +414,27 @@ impl Desk {
             self.tell_again(&key, now, out);
         }
         self.look_again(looked.min(pane), now, out);
+    }
+
+    /// Steps that sent traffic to another version: do the predictions say so?
+    fn look_at_shifts(&mut self, pane: Time, now: Time, cells: &[LeafCell], out: &mut Outcome) {
+        let mut verdicts: Vec<(IncidentKey, StepCommand)> = Vec::new();
+        for incident in self.state.incidents.values_mut().filter(|i| i.state.is_live()) {
+            let key = &incident.key;
+            for step in incident.response.steps.iter_mut().filter(|s| s.state == StepState::Done) {
+                let Some(shift) = step.shift.as_mut().filter(|s| s.has_moved.is_none()) else { continue };
+                let of_model = |c: &&LeafCell| *c.leaf.model == *key.model && *c.leaf.environment == *key.environment;
+                let predictions: Vec<(&str, u64)> =
+                    cells.iter().filter(of_model).map(|c| (&*c.leaf.version, u64::from(c.cell.predictions))).collect();
+                if let Some((has_moved, words)) = respond::steps::shifted(shift, &key.model, pane, now, &predictions) {
+                    let shift = Shift { has_moved: Some(has_moved), ..shift.clone() };
+                    verdicts.push((key.clone(), StepCommand::Shifted { step: step.id.clone(), shift, words }));
+                }
+            }
+        }
+        for (key, verdict) in verdicts {
+            let _ = self.command(&key, Command::Step(verdict), now, out);
+        }
     }
 
     /// A part may recover with its whole: when it has no traffic any more (a version that was rolled back says nothing for
@@ -876,9 +898,7 @@ impl Desk {
         }
         // Those that it told of are over with it.
         if let Some((closed_as, recovered, branches)) = events.iter().find_map(|e| match (e, &state) {
-            (Event::Resolved { by, closed_as, .. }, Some(i)) if !i.merged.is_empty() => {
-                Some((*closed_as, *by == Actor::Bellwether, i.merged.clone()))
-            }
+            (Event::Resolved { closed_as, recovered, .. }, Some(i)) if !i.merged.is_empty() => Some((*closed_as, *recovered, i.merged.clone())),
             _ => None,
         }) {
             let why = format!("over with {}, which told of it", state.as_ref().map_or("", |i| i.id.as_str()));
@@ -1034,6 +1054,7 @@ impl Desk {
                 (whole.severity, whole.severity_reasons, whole.title) = (happening.severity, happening.severity_reasons, happening.title);
             }
             whole.pages |= happening.pages;
+            respond::duties::take_over(&mut whole.response.timers, &happening.response.timers, None);
             whole.findings.extend(happening.findings.into_iter().take(BRANCHES_MAX.saturating_sub(whole.findings.len())));
             if branches.len() < BRANCHES_MAX { branches.push(branch) } else { *beyond += 1 }
         }
@@ -1076,6 +1097,11 @@ impl Desk {
                     None => child.findings.push(f.clone()),
                 }
             }
+            // So do the clocks that began with it, as they stand by now.
+            let began = |t: &&Timer| t.clock().is_some() && t.standing.begun_with.as_ref() == Some(&child.id);
+            let clocks: Vec<Timer> = parent.response.timers.iter().filter(began).cloned().collect();
+            child.response.timers.retain(|t| t.clock().is_none() || !clocks.iter().any(|c| c.clock() == t.clock()));
+            child.response.timers.extend(clocks);
         }
         let split = self.command(key, Command::Split { by: by.clone(), why: why.clone() }, now, out)?;
         if let Some(parent) = parent {

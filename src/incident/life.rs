@@ -200,6 +200,8 @@ pub enum Event {
         by: Actor,
         closed_as: ClosedAs,
         why: String,
+        /// By evidence, not by a person's word.
+        recovered: bool,
     },
     Noted {
         by: String,
@@ -399,8 +401,9 @@ pub fn decide(state: Option<&Incident>, command: Command, now: Time) -> Result<V
                     by: Actor::Bellwether,
                     closed_as: ClosedAs::Fixed,
                     why: "every series that spoke is back within tolerance, by evidence".to_owned(),
+                    recovered: true,
                 });
-                events.extend(respond::undone_at_recovery(incident).into_iter().map(|s| Event::Stepped(Box::new(s))));
+                events.extend(taken_back(incident));
             }
             Ok(events)
         }
@@ -431,7 +434,7 @@ pub fn decide(state: Option<&Incident>, command: Command, now: Time) -> Result<V
                 Err(not_live("mitigated"))
             }
         },
-        Command::Resolve { by, closed_as, why } if live => Ok(vec![Event::Resolved { by: Actor::Person(by), closed_as, why }]),
+        Command::Resolve { by, closed_as, why } if live => Ok(vec![Event::Resolved { by: Actor::Person(by), closed_as, why, recovered: false }]),
         Command::Resolve { .. } => Err(not_live("resolved")),
         Command::Reopen { by, why } => match incident.state {
             IncidentState::Resolved | IncidentState::ReviewDue => Ok(vec![Event::Reopened { happening: None, by: Actor::Person(by), why }]),
@@ -487,10 +490,10 @@ pub fn decide(state: Option<&Incident>, command: Command, now: Time) -> Result<V
         Command::Split { .. } => Err(Refusal(format!("incident {} is {}: only one that is merged can be split off", incident.id, incident.state))),
         Command::Part { branch, by, why } => Ok(vec![Event::Parted { branch, by, why }]),
         Command::End { closed_as, recovered, why } if incident.state == IncidentState::Merged => {
-            let mut events = vec![Event::Resolved { by: Actor::Bellwether, closed_as, why }];
+            let mut events = vec![Event::Resolved { by: Actor::Bellwether, closed_as, why, recovered }];
             // What was done for it before it went under another is undone as it would have been.
             if recovered {
-                events.extend(respond::undone_at_recovery(incident).into_iter().map(|s| Event::Stepped(Box::new(s))));
+                events.extend(taken_back(incident));
             }
             Ok(events)
         }
@@ -502,13 +505,18 @@ pub fn decide(state: Option<&Incident>, command: Command, now: Time) -> Result<V
         Command::Suppress { .. } => Err(not_live("suppressed")),
         Command::Unsuppress { by, why } if incident.state == IncidentState::Suppressed => Ok(vec![Event::Unsuppressed { by, why }]),
         Command::Unsuppress { .. } => Ok(vec![]),
-        Command::Settle if live && incident.settles_at.is_some_and(|t| t <= now) => Ok(vec![Event::Resolved {
-            by: Actor::Bellwether,
-            closed_as: ClosedAs::Fixed,
-            why: format!("quiet for {} min after it had come back {} times", SETTLES_MS / 60_000, incident.reopened),
-        }]),
+        Command::Settle if live && incident.settles_at.is_some_and(|t| t <= now) => {
+            let why = format!("quiet for {} min after it had come back {} times", SETTLES_MS / 60_000, incident.reopened);
+            let over = Event::Resolved { by: Actor::Bellwether, closed_as: ClosedAs::Fixed, why, recovered: true };
+            Ok(std::iter::once(over).chain(taken_back(incident)).collect())
+        }
         Command::Settle => Ok(vec![]),
     }
+}
+
+/// What was done for the time of the incident alone is undone with its recovery.
+fn taken_back(incident: &Incident) -> impl Iterator<Item = Event> {
+    respond::undone_at_recovery(incident).into_iter().map(|s| Event::Stepped(Box::new(s)))
 }
 
 /// What a look at the clock shows. Duties to report go on when the incident is over.
@@ -721,7 +729,13 @@ pub fn evolve(state: Option<Incident>, event: &Event, now: Time) -> Option<Incid
             incident.mitigated_at.get_or_insert(now);
             no_escalation(&mut incident);
         }
-        Event::Resolved { closed_as, .. } => {
+        Event::Resolved { closed_as, recovered, .. } => {
+            // Of what was merged, the series were watched by the incident that told of it.
+            if *recovered {
+                for f in &mut incident.findings {
+                    f.recovered_at.get_or_insert(now);
+                }
+            }
             incident.state = IncidentState::Resolved;
             incident.resolved_at = Some(now);
             incident.closed_as = Some(*closed_as);
@@ -791,12 +805,17 @@ pub fn evolve(state: Option<Incident>, event: &Event, now: Time) -> Option<Incid
         Event::Took { happening, branches, beyond, .. } => {
             absorb(&mut incident, happening);
             take_on(&mut incident, branches, *beyond);
+            let from = branches.first().and_then(|b| b.id.as_deref());
+            respond::duties::take_over(&mut incident.response.timers, &happening.response.timers, from);
         }
         Event::Split { .. } => {
             incident.state = IncidentState::Open;
             incident.merged_into = None;
         }
         Event::Parted { branch, .. } => {
+            // What began with it goes on there.
+            let id = incident.merged.iter().find(|b| b.key == *branch).and_then(|b| b.id.clone());
+            incident.response.timers.retain(|t| t.clock().is_none() || id.is_none() || t.standing.begun_with != id);
             incident.merged.retain(|b| b.key != *branch);
             incident.findings.retain(|f| !belongs(f, branch));
         }
@@ -910,12 +929,7 @@ impl Happening {
         for branch in std::iter::once(branch).chain(incident.merged.iter().filter(|b| b.key != self.key).cloned()) {
             if self.takes.len() < BRANCHES_MAX { self.takes.push(branch) } else { self.takes_beyond += 1 }
         }
-        let timers = incident.response.timers.iter().filter(|t| matches!(t.what, TimerKind::Legal { .. }));
-        for timer in timers {
-            if self.response.timers.iter().all(|t| t.what != timer.what) {
-                self.response.timers.push(timer.clone());
-            }
-        }
+        respond::duties::take_over(&mut self.response.timers, &incident.response.timers, Some(&incident.id));
         if self.exemplars.is_empty() {
             self.exemplars = incident.exemplars.clone();
         }
@@ -1088,6 +1102,8 @@ fn said(before: Option<&Incident>, after: &Incident, event: &Event) -> Vec<Effec
             out
         }
         Event::Noted { .. } | Event::Settling { .. } | Event::Timed { .. } | Event::Climbed { .. } | Event::Duty(_) => vec![],
+        // Whoever heard that it was done hears that it was not.
+        Event::Stepped(stepped) if stepped.to == StepState::Unverified && stepped.shift.is_some() => tell(after, Notice::Updated),
         Event::Stepped(stepped) => match stepped.to {
             StepState::Done | StepState::Unknown | StepState::Undone | StepState::UndoUnknown => tell(after, Notice::Updated),
             StepState::Idle
@@ -1141,7 +1157,7 @@ pub fn timeline_of(after: &Incident, event: &Event, ordinal: u32, at: Time) -> T
         Event::RecoveryBegan { .. } => (us, "monitoring_recovery", "evidence for recovery has passed half of what is asked".to_owned()),
         Event::Acknowledged { by, why } => (person(by), "acknowledged", why.clone()),
         Event::Mitigated { by, why } => (person(by), "mitigated", why.clone()),
-        Event::Resolved { by, closed_as, why } => (by.clone(), "resolved", format!("as {closed_as}: {why}")),
+        Event::Resolved { by, closed_as, why, .. } => (by.clone(), "resolved", format!("as {closed_as}: {why}")),
         Event::Noted { by, text } => (person(by), "note", text.clone()),
         Event::Stepped(s) => return stepped_line(after, s, ordinal, at),
         Event::Duty(d) => {
@@ -1205,7 +1221,9 @@ fn waits(timers: &[Timer]) -> String {
 mod tests {
     use super::*;
     use crate::domain::alarm::Unit;
-    use crate::domain::{Category, GroupKey, SeriesKey, Signal};
+    use crate::domain::response::{Standing, fixtures};
+    use crate::domain::time::HOUR_MS;
+    use crate::domain::{Category, ClockState, GroupKey, SeriesKey, Signal};
 
     fn finding(signal: Signal) -> Finding {
         let series = SeriesKey { group: GroupKey::roll_up("prod", "m"), signal };
@@ -1314,23 +1332,11 @@ mod tests {
     /// A step that tells somebody.
     fn response(place: &str, tells: &str) -> Response {
         let step = crate::domain::response::Step {
-            id: tells.into(),
             kind: crate::domain::StepKind::TellLeadership,
-            say: String::new(),
             action: None,
-            needs: crate::domain::Role::Responder,
-            two_people: false,
-            automatic: false,
-            undo_at_recovery: false,
-            expires_ms: 0,
-            raise: None,
             tells: vec![tells.into()],
-            per_hour_max: 1,
             state: StepState::Done,
-            plan: None,
-            approvals: vec![],
-            applied: vec![],
-            words: String::new(),
+            ..fixtures::step(tells)
         };
         Response { runbook: place.into(), steps: vec![step], ..Response::default() }
     }
@@ -1391,21 +1397,82 @@ mod tests {
         let mut done = response("r", "x");
         done.steps[0].undo_at_recovery = true;
         done.steps[0].applied = vec![Time(12)];
-        done.steps[0].plan = Some(crate::domain::response::Plan {
-            hash: "p".into(),
-            at: Time(11),
-            expires_at: Time(99),
-            before: String::new(),
-            version: String::new(),
-            request: String::new(),
-            change: String::new(),
-            is_noop: false,
-            can_undo: true,
-        });
+        done.steps[0].plan = Some(fixtures::plan("p", Time(11)));
         let under = under.map(|i| Incident { response: done, ..i });
         let end = |recovered| Command::End { closed_as: ClosedAs::Fixed, recovered, why: String::new() };
         let undone = |told: Vec<Effect>| told.iter().filter(|e| matches!(e, Effect::Do(_))).count();
         assert_eq!((undone(step(under.clone(), end(true), 50).1), undone(step(under, end(false), 50).1)), (1, 0));
+    }
+
+    fn duty(name: &str, due: Option<i64>, to: &str) -> Timer {
+        let what = TimerKind::Legal { name: name.into(), words: "w".into(), checked_on: "2026-11-01".into(), to: vec![to.into()] };
+        Timer { what, after_ms: 72 * HOUR_MS, due: due.map(Time), standing: Standing::default() }
+    }
+
+    /// Name, due time, state and who is told of every clock.
+    fn duties_of(incident: &Incident) -> Vec<(String, Option<i64>, ClockState, Vec<String>)> {
+        let mut all: Vec<_> = (incident.response.timers.iter())
+            .map(|t| (t.clock().unwrap_or_default().to_owned(), t.due.map(|d| d.0), t.standing.state, t.tells()))
+            .collect();
+        all.sort();
+        all
+    }
+
+    #[test]
+    fn a_duty_that_runs_in_two_incidents_is_counted_once_and_keeps_its_earlier_deadline() {
+        const LATE: Time = Time(1_000 * HOUR_MS);
+        let mut found = happening(Severity::DEGRADED, Signal::ErrorRate);
+        found.response.timers = vec![duty("gdpr", Some(100), "old"), duty("dora", Some(50), "old")];
+        let started = &mut found.response.timers[0].standing;
+        started.state = ClockState::Started;
+        let (milder, _) = step(None, Command::Find(found), 10);
+        let milder = milder.expect("there");
+        let mut harm = happening(Severity::HARM, Signal::Fairness("age".into()));
+        harm.key.category = Category::Bias;
+        // The same duty, written a little differently since: reminded is whoever is named now.
+        harm.response.timers = vec![duty("gdpr", None, "law"), duty("nis2", None, "law")];
+        harm.take_in(&milder, "r", Time(20));
+        let (leader, _) = step(None, Command::Find(harm.clone()), 20);
+        let leader = leader.expect("there");
+        let law = || vec!["law".to_owned()];
+        let (started, suggested) = (ClockState::Started, ClockState::Suggested);
+        let all = [
+            ("dora".to_owned(), Some(50), suggested, vec!["old".to_owned()]),
+            ("gdpr".to_owned(), Some(100), started, law()),
+            ("nis2".to_owned(), None, suggested, law()),
+        ];
+        assert_eq!(duties_of(&leader), all);
+        let (under, _) = step(Some(milder.clone()), Command::Yield { into: leader.id.clone(), why: "w".into() }, 20);
+        let under = under.expect("there");
+        let spoken = |i: &Incident| respond::duties::remind(i, LATE).len();
+        assert_eq!((spoken(&milder), spoken(&under), spoken(&leader)), (2, 0, 2), "by one of the two");
+        let (over, _) = step(Some(under.clone()), Command::End { closed_as: ClosedAs::Fixed, recovered: true, why: String::new() }, 30);
+        assert_eq!(spoken(&over.expect("there")), 0, "nor when both are over");
+        let met = Command::Duty(DutyCommand::Clock { by: "ana".into(), clock: "gdpr".into(), to: ClockState::Met, why: "w".into(), from: None });
+        assert!(decide(Some(&under), met.clone(), Time(31)).expect_err("told elsewhere").0.contains("its clocks are counted there"));
+
+        // The same key once more within a day: what was met for the outbreak before is not met for the one that runs.
+        let mut before = happening(Severity::HARM, Signal::Fairness("age".into()));
+        before.key.category = Category::Bias;
+        before.response.timers = vec![duty("gdpr", Some(70), "law")];
+        let (before, _) = step(None, Command::Find(before), 5);
+        let (before, _) = step(before, met, 6);
+        let (before, _) = step(before, Command::Resolve { by: "ana".into(), closed_as: ClosedAs::Fixed, why: String::new() }, 7);
+        let (again, _) = step(before, Command::Find(harm), 20);
+        assert_eq!(duties_of(&again.expect("there"))[1], all[1]);
+
+        // Merged by a person, the clocks go along; split off, those that began with it go back.
+        let branch = Branch { key: milder.key.clone(), id: Some(milder.id.clone()), at: Time(20), reason: "r".into() };
+        let mut other = happening(Severity::DEGRADED, Signal::Latency);
+        other.key = milder.key.clone();
+        other.response.timers = milder.response.timers.clone();
+        let plain = Incident { response: Response { timers: vec![duty("gdpr", Some(60), "law")], ..Response::default() }, merged: vec![], ..leader };
+        let take = Command::Take { happening: other, branches: vec![branch], beyond: 0, by: Actor::Bellwether };
+        let (joined, _) = step(Some(plain), take, 21);
+        let joined = joined.expect("there");
+        assert_eq!(duties_of(&joined), [all[0].clone(), ("gdpr".to_owned(), Some(60), started, law())]);
+        let (parted, _) = step(Some(joined), Command::Part { branch: milder.key.clone(), by: "ana".into(), why: String::new() }, 22);
+        assert_eq!(duties_of(&parted.expect("there")).len(), 1);
     }
 
     #[test]

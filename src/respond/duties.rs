@@ -96,6 +96,9 @@ pub fn decide(incident: &Incident, command: DutyCommand, now: Time) -> Result<Du
 
 fn decide_clock(incident: &Incident, by: String, clock: &str, to: ClockState, why: String, from: Option<Time>, now: Time) -> Result<Dutied, String> {
     let old = clock_of(incident, clock)?;
+    if let Some(into) = &incident.merged_into {
+        return Err(format!("incident {} is told by {into}: its clocks are counted there", incident.id));
+    }
     let name = old.clock().unwrap_or_default().to_owned();
     if from.is_some() && to != ClockState::Started {
         return Err("only a clock that is started has a beginning".to_owned());
@@ -167,7 +170,38 @@ fn passed(timer: &Timer, now: Time) -> u32 {
 
 /// Does its time still run?
 pub fn is_running(incident: &Incident, timer: &Timer) -> bool {
-    timer.clock().is_some() && timer.standing.state.runs() && incident.closed_as != Some(ClosedAs::FalseAlarm)
+    // Of what is told elsewhere, the clocks are counted there.
+    let is_over = incident.closed_as == Some(ClosedAs::FalseAlarm) || incident.merged_into.is_some();
+    timer.clock().is_some() && timer.standing.state.runs() && !is_over
+}
+
+/// Clocks of an incident that is told elsewhere from now on are counted there: each once, by its name. A deadline does not move because
+/// it is told elsewhere, so of two that run the earlier one holds. `from` is the incident that they began with.
+pub fn take_over(own: &mut Vec<Timer>, others: &[Timer], from: Option<&str>) {
+    for other in others.iter().filter(|t| t.clock().is_some()) {
+        let Some(known) = own.iter_mut().find(|t| t.clock() == other.clock()) else {
+            let mut taken = other.clone();
+            taken.standing.begun_with = taken.standing.begun_with.or(from.map(str::to_owned));
+            own.push(taken);
+            continue;
+        };
+        let (mine, theirs) = (known.standing.clone(), &other.standing);
+        match (mine.state.runs(), theirs.state.runs()) {
+            // What a person has met or waived for one of them is not met for the other.
+            (_, false) => {}
+            (false, true) => {
+                // Who is reminded is told by the configuration of now.
+                (known.after_ms, known.due, known.standing) = (other.after_ms, other.due, theirs.clone());
+            }
+            (true, true) => {
+                if other.due.is_some_and(|due| known.due.is_none_or(|own| due < own)) {
+                    (known.after_ms, known.due, known.standing) = (other.after_ms, other.due, theirs.clone());
+                }
+                let said = if mine.state == ClockState::Started { &mine } else { theirs };
+                (known.standing.state, known.standing.decided) = (said.state, said.decided.clone());
+            }
+        }
+    }
 }
 
 /// What is to be said of clocks by now, once each. Whoever slept through several moments says the last.

@@ -170,6 +170,7 @@ impl Settings {
                 applied: Vec::new(),
                 raise: template.raise,
                 words,
+                shift: None,
             });
             if let Some(draft) = &template.draft {
                 out.drafts.push(Draft { name: template.id.clone(), text: fill(draft).unwrap_or_else(|_| draft.clone()), ..Draft::default() });
@@ -253,7 +254,10 @@ pub fn joined(before: &Response, new: &Response) -> Response {
     let is_strict = asks(before) || asks(new);
     steps.iter_mut().filter(|s| s.kind.acts() && !s.automatic).for_each(|s| s.two_people |= is_strict);
     // A deadline does not move because things became worse.
-    let clocks: Vec<Timer> = before.timers.iter().filter(|t| t.clock().is_some()).cloned().collect();
+    let mut clocks: Vec<Timer> = before.timers.iter().filter(|t| t.clock().is_some()).cloned().collect();
+    // Those that run already began with an incident that goes under this one.
+    let running: Vec<Timer> = new.timers.iter().filter(|t| t.due.is_some()).cloned().collect();
+    duties::take_over(&mut clocks, &running, None);
     let is_new = |t: &&Timer| t.clock().is_none() || !clocks.iter().any(|c| c.clock() == t.clock());
     let mut timers: Vec<Timer> = new.timers.iter().filter(is_new).cloned().collect();
     timers.extend(clocks);

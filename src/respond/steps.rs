@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::RATE_WINDOW_MS;
 use crate::domain::incident::{Actor, Incident};
-use crate::domain::response::{Approval, Errand, Plan, Receipt, Step};
-use crate::domain::{Role, StepState, Time};
+use crate::domain::response::{Approval, Errand, Plan, Receipt, Shift, Step};
+use crate::domain::time::MINUTE_MS;
+use crate::domain::{Role, StepKind, StepState, Time};
 
 /// What somebody wants of a step, or what came of it outside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +44,13 @@ pub enum StepCommand {
         errand: Errand,
         receipt: Receipt,
     },
+    // New ones at the end: acts that wait for their boundary are saved by their place in this list.
+    /// What the traffic shows of a step that sends it to another version.
+    Shifted {
+        step: String,
+        shift: Shift,
+        words: String,
+    },
 }
 
 /// What happened to a step.
@@ -58,11 +66,23 @@ pub struct Stepped {
     pub approval: Option<Approval>,
     /// What is to be done outside next.
     pub errand: Option<Errand>,
+    /// What is looked for in the traffic from now on, or what came of it.
+    pub shift: Option<Shift>,
 }
 
 impl Stepped {
     fn new(step: &Step, to: StepState, by: Actor, what: &str, words: impl Into<String>) -> Stepped {
-        Stepped { step: step.id.clone(), to, by, what: what.to_owned(), words: words.into(), plan: None, approval: None, errand: None }
+        let (what, words) = (what.to_owned(), words.into());
+        Stepped { step: step.id.clone(), to, by, what, words, plan: None, approval: None, errand: None, shift: None }
+    }
+
+    /// The other side says that it is done, and it sends traffic to another version: the traffic must say so as well.
+    fn watched(mut self, incident: &Incident, step: &Step, now: Time) -> Stepped {
+        if let Some(shift) = shift_of(incident, step, now).filter(|_| self.to == StepState::Done) {
+            self.words = format!("{}; {}, which is looked for in the traffic", self.words, shift.words());
+            self.shift = Some(shift);
+        }
+        self
     }
 
     fn then(mut self, errand: Errand) -> Stepped {
@@ -79,6 +99,9 @@ impl Stepped {
             step.approvals.clear();
         }
         step.approvals.extend(self.approval.clone());
+        if self.shift.is_some() {
+            step.shift.clone_from(&self.shift);
+        }
         if self.errand == Some(Errand::Apply) {
             step.applied.push(now);
         }
@@ -157,14 +180,43 @@ pub fn decide(incident: &Incident, command: StepCommand, now: Time) -> Result<Ve
                 }
             };
             let why = if why.is_empty() { "done by hand".to_owned() } else { why };
-            Ok(vec![Stepped::new(step, to, Actor::Person(by), if to == Done { "done" } else { "undone" }, why)])
+            let is_known_now = step.state == Unknown;
+            let mut stepped = Stepped::new(step, to, Actor::Person(by), if to == Done { "done" } else { "undone" }, why);
+            if is_known_now {
+                stepped = stepped.watched(incident, step, now);
+            }
+            Ok(with_what_is_due(incident, step, stepped))
         }
         StepCommand::Answered { step, errand, receipt } => {
             // An answer to what nobody waits for any more is harmless.
             let Some(step) = incident.response.step(&step) else { return Ok(vec![]) };
-            Ok(answered(step, errand, receipt).into_iter().collect())
+            let stepped = answered(step, errand, receipt).map(|s| s.watched(incident, step, now));
+            Ok(stepped.map(|s| with_what_is_due(incident, step, s)).unwrap_or_default())
+        }
+        StepCommand::Shifted { step, shift, words } => {
+            let waits = |s: &&Step| s.state == StepState::Done && s.shift.as_ref().is_some_and(|s| s.has_moved.is_none());
+            let Some(step) = incident.response.step(&step).filter(waits) else { return Ok(vec![]) };
+            let (to, what) = match shift.has_moved {
+                Some(true) => (StepState::Done, "traffic_moved"),
+                Some(false) => (StepState::Unverified, "traffic_not_moved"),
+                None => return Ok(vec![]),
+            };
+            let mut stepped = Stepped::new(step, to, Actor::Bellwether, what, words);
+            stepped.shift = Some(shift);
+            Ok(vec![stepped])
         }
     }
+}
+
+/// A step of which it becomes known only after the recovery that it was applied is taken back then, and not forgotten.
+fn with_what_is_due(incident: &Incident, step: &Step, stepped: Stepped) -> Vec<Stepped> {
+    let is_due = stepped.to == StepState::Done && incident.is_over_by_evidence() && is_taken_back(step);
+    let back = is_due.then(|| undo(step, Actor::Bellwether));
+    std::iter::once(stepped).chain(back).collect()
+}
+
+fn is_taken_back(step: &Step) -> bool {
+    step.undo_at_recovery && !step.applied.is_empty() && step.plan.as_ref().is_some_and(|p| p.can_undo)
 }
 
 /// By this name the runbook itself approves.
@@ -270,10 +322,80 @@ pub fn automatic(incident: &Incident) -> Option<StepCommand> {
 }
 
 /// Steps that are taken back now that the incident is over.
+///
+/// What is still on its way then, or nobody knows, is taken back once it is known to be applied: [`decide`] sees to it.
 pub fn undone_at_recovery(incident: &Incident) -> Vec<Stepped> {
-    let may =
-        |s: &&Step| s.undo_at_recovery && !s.applied.is_empty() && s.plan.as_ref().is_some_and(|p| p.can_undo) && matches!(s.state, StepState::Done);
+    let may = |s: &&Step| s.state == StepState::Done && is_taken_back(s);
     incident.response.steps.iter().filter(may).map(|s| undo(s, Actor::Bellwether)).collect()
+}
+
+// === traffic ===
+
+/// Predictions by which it is judged where the traffic goes.
+const SHIFT_PREDICTIONS: u64 = 50;
+/// So long traffic may take to move, milliseconds: routes spread, and connections stay open.
+const SHIFT_MS_MAX: i64 = 5 * MINUTE_MS;
+/// What a version may keep that should get none, and another must have that should get nearly all.
+const SHIFT_KEPT_MAX: f64 = 0.05;
+const SHIFT_HAD_MIN: f64 = 0.9;
+/// Versions that are told apart.
+const SHIFT_VERSIONS_MAX: usize = 16;
+
+/// What a step that reroutes should do to the versions: the one at fault gets no traffic, the one that the step names (`set:
+/// {version: ...}`) nearly all. None: it is not about versions.
+fn shift_of(incident: &Incident, step: &Step, now: Time) -> Option<Shift> {
+    let action = step.action.as_ref().filter(|_| step.kind == StepKind::Reroute)?;
+    let at_fault = match incident.versions.as_slice() {
+        [one] => Some(one.clone()),
+        _ => None,
+    };
+    let to = action.set.get("version").filter(|v| at_fault.as_ref() != Some(v)).cloned();
+    (at_fault.is_some() || to.is_some()).then(|| Shift { from: at_fault, to, since: now, ..Shift::default() })
+}
+
+/// Adds a pane's predictions by version; the verdict with its words, once there is one. `until` is the pane's end.
+pub fn shifted(shift: &mut Shift, model: &str, pane: Time, until: Time, predictions: &[(&str, u64)]) -> Option<(bool, String)> {
+    if pane < shift.since {
+        return None;
+    }
+    // Without a prediction nobody could have seen it move: the time begins with the first.
+    if shift.seen.is_empty() && pane.since_ms(shift.since) >= SHIFT_MS_MAX {
+        shift.since = pane;
+    }
+    for (version, n) in predictions {
+        if let Some(known) = shift.seen.get_mut(*version) {
+            *known += n;
+        } else if shift.seen.len() < SHIFT_VERSIONS_MAX || [&shift.from, &shift.to].iter().any(|v| v.as_deref() == Some(version)) {
+            shift.seen.insert((*version).to_owned(), *n);
+        } else {
+            *shift.seen.entry("other".to_owned()).or_default() += n;
+        }
+    }
+    let all: u64 = shift.seen.values().sum();
+    let is_late = until.since_ms(shift.since) >= SHIFT_MS_MAX;
+    if all < SHIFT_PREDICTIONS && !is_late {
+        return None;
+    }
+    let of = |version: &str| shift.seen.get(version).copied().unwrap_or(0);
+    let share = |version: &str| of(version) as f64 / all.max(1) as f64;
+    let is_left = shift.from.as_deref().is_none_or(|v| share(v) <= SHIFT_KEPT_MAX);
+    let has_come = shift.to.as_deref().is_none_or(|v| share(v) >= SHIFT_HAD_MIN);
+    let words = || {
+        let mut by: Vec<(&String, &u64)> = shift.seen.iter().filter(|(v, n)| **n > 0 && Some(*v) != shift.from.as_ref()).collect();
+        by.sort_by_key(|(version, n)| (std::cmp::Reverse(**n), *version));
+        let named = shift.from.iter().map(|v| format!("version {v} has {} of the last {all} predictions of {model}", of(v)));
+        let others = by.into_iter().take(2).map(|(v, n)| format!("version {v} has {n}"));
+        let told: Vec<String> = named.chain(others).collect();
+        if all == 0 { format!("{model} has had no prediction since") } else { told.join(", ") }
+    };
+    match (is_left && has_come, is_late) {
+        (true, _) => Some((true, words())),
+        (false, true) => Some((false, format!("{}: {}, and it is not so {} min later", words(), shift.words(), SHIFT_MS_MAX / MINUTE_MS))),
+        (false, false) => {
+            shift.seen.clear();
+            None
+        }
+    }
 }
 
 /// Why a target may not be touched now: somebody is at it, or it was touched too often. `all` are the incidents that are known.
@@ -296,45 +418,17 @@ pub fn forbids<'a>(all: impl Iterator<Item = &'a Incident> + Clone, incident: &I
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::StepKind;
-    use crate::domain::response::Action;
+    use crate::domain::response::fixtures;
+    use crate::domain::{ClosedAs, IncidentState};
 
     const NOW: Time = Time(1_000_000);
 
     fn step(id: &str) -> Step {
-        Step {
-            id: id.to_owned(),
-            kind: StepKind::Reroute,
-            say: String::new(),
-            action: Some(Action { using: "flags".into(), target: "mode".into(), set: [("variant".to_owned(), "safe".to_owned())].into() }),
-            needs: Role::Approver,
-            two_people: false,
-            automatic: false,
-            undo_at_recovery: false,
-            expires_ms: 60_000,
-            raise: None,
-            tells: vec![],
-            per_hour_max: 2,
-            state: StepState::Planning,
-            plan: None,
-            approvals: vec![],
-            applied: vec![],
-            words: String::new(),
-        }
+        Step { per_hour_max: 2, ..fixtures::step(id) }
     }
 
     fn plan(hash: &str) -> Plan {
-        Plan {
-            hash: hash.to_owned(),
-            at: NOW,
-            expires_at: NOW.plus_ms(60_000),
-            before: "full".into(),
-            version: "1".into(),
-            request: "r".into(),
-            change: "full -> safe".into(),
-            is_noop: false,
-            can_undo: true,
-        }
+        fixtures::plan(hash, NOW)
     }
 
     fn incident(steps: Vec<Step>) -> Incident {
@@ -416,6 +510,87 @@ mod tests {
         give(&mut i, heard(Errand::VerifyUndo, Receipt::Read { as_wanted: true, words: "full".into() }), NOW).unwrap();
         assert_eq!(state(&i), StepState::Undone);
         assert_eq!(forbids([&i, &other].into_iter(), &other, &wants, NOW), None);
+    }
+
+    /// An incident that is over, by evidence or by a person's word, while its one step is in this state.
+    fn over(state: StepState, by_evidence: bool) -> Incident {
+        let step = Step { state, applied: vec![NOW], plan: Some(plan("p")), undo_at_recovery: true, ..step("s") };
+        let mut i = incident(vec![step]);
+        (i.state, i.resolved_at, i.closed_as) = (IncidentState::Resolved, Some(NOW), Some(ClosedAs::Fixed));
+        i.findings.iter_mut().filter(|_| by_evidence).for_each(|f| f.recovered_at = Some(NOW));
+        i
+    }
+
+    #[test]
+    fn what_is_known_to_be_applied_only_after_the_recovery_is_taken_back_then() {
+        let settled = || StepCommand::Settle { by: "ana".into(), step: "s".into(), why: String::new() };
+        let seen = || heard(Errand::Verify, Receipt::Read { as_wanted: true, words: "safe".into() });
+        let mut i = over(StepState::Applying, true);
+        assert_eq!(give(&mut i, heard(Errand::Apply, Receipt::Done("ok".into())), NOW), Ok(Some(Errand::Verify)));
+        assert_eq!((give(&mut i, seen(), NOW), state(&i)), (Ok(Some(Errand::Undo)), StepState::Undoing));
+        // Nobody knows: it stays so, until a person has looked.
+        let mut i = over(StepState::Unknown, true);
+        assert_eq!((give(&mut i, seen(), NOW), state(&i)), (Ok(None), StepState::Unknown));
+        assert_eq!((give(&mut i, settled(), NOW), state(&i)), (Ok(Some(Errand::Undo)), StepState::Undoing));
+        // It was never applied, or a person has closed it: nothing is taken back by itself.
+        let mut i = over(StepState::Applying, true);
+        assert_eq!((give(&mut i, heard(Errand::Apply, Receipt::Refused("no".into())), NOW), state(&i)), (Ok(None), StepState::Failed));
+        let mut i = over(StepState::Verifying, false);
+        assert_eq!((give(&mut i, seen(), NOW), state(&i)), (Ok(None), StepState::Done));
+        // Live again, it is wanted again.
+        let mut i = Incident { state: IncidentState::Open, closed_as: None, ..over(StepState::Verifying, true) };
+        assert_eq!((give(&mut i, seen(), NOW), state(&i)), (Ok(None), StepState::Done));
+    }
+
+    /// Verdicts of panes a minute long with these predictions of versions 7 and 8.
+    fn verdicts(shift: &mut Shift, panes: &[(u64, u64)]) -> Vec<Option<bool>> {
+        let at = |n: usize| shift.since.plus_ms(n as i64 * MINUTE_MS);
+        let all: Vec<(Time, Time)> = (0..panes.len()).map(|n| (at(n), at(n + 1))).collect();
+        let mut told = Vec::new();
+        for ((from, until), (seven, eight)) in all.into_iter().zip(panes) {
+            told.push(shifted(shift, "m", from, until, &[("7", *seven), ("8", *eight)]).map(|v| v.0));
+        }
+        told
+    }
+
+    #[test]
+    fn a_route_is_believed_when_the_traffic_has_moved() {
+        let mut i = incident(vec![Step { state: StepState::Verifying, applied: vec![NOW], plan: Some(plan("p")), ..step("s") }]);
+        i.versions = vec!["8".into()];
+        give(&mut i, heard(Errand::Verify, Receipt::Read { as_wanted: true, words: "weight 0".into() }), NOW).unwrap();
+        assert_eq!(state(&i), StepState::Done);
+        assert!(i.response.steps[0].words.contains("version 8 should get none"), "{}", i.response.steps[0].words);
+        let shift = i.response.steps[0].shift.clone().expect("it is looked for");
+        assert_eq!((shift.from.as_deref(), shift.to.as_deref(), shift.since), (Some("8"), None, NOW));
+        // What it had before does not count; a route needs a moment, and few predictions say nothing.
+        assert_eq!(shifted(&mut shift.clone(), "m", NOW.plus_ms(-1), NOW, &[("8", 900)]), None);
+        assert_eq!(verdicts(&mut shift.clone(), &[(50, 50), (20, 20), (100, 4)]), [None, None, None]);
+        assert_eq!(verdicts(&mut shift.clone(), &[(50, 50), (100, 4)]), [None, Some(true)]);
+        assert_eq!(verdicts(&mut shift.clone(), &[(50, 50), (60, 40), (60, 40), (60, 40), (60, 40)]), [None, None, None, None, Some(false)]);
+        // After a night without traffic, a few predictions are no verdict yet.
+        let mut night = Shift { since: NOW.plus_ms(-8 * 60 * MINUTE_MS), ..shift.clone() };
+        assert_eq!(shifted(&mut night, "m", NOW, NOW.plus_ms(MINUTE_MS), &[("8", 9)]), None);
+        // To another model altogether.
+        assert_eq!(verdicts(&mut shift.clone(), &[(0, 0), (0, 0), (0, 0), (0, 0), (0, 0)]), [None, None, None, None, Some(true)]);
+        // The step names the version that should have it: it is not enough that another has lost it.
+        let mut named = Shift { to: Some("7".into()), ..shift.clone() };
+        assert_eq!(verdicts(&mut named.clone(), &[(0, 0), (0, 0), (0, 0), (0, 0), (0, 0)]), [None, None, None, None, Some(false)]);
+        assert_eq!(verdicts(&mut named, &[(99, 1)]), [Some(true)]);
+
+        let told =
+            |has_moved| StepCommand::Shifted { step: "s".into(), shift: Shift { has_moved: Some(has_moved), ..shift.clone() }, words: "w".into() };
+        let mut moved = i.clone();
+        give(&mut moved, told(true), NOW).unwrap();
+        assert_eq!(state(&moved), StepState::Done);
+        assert_eq!(give(&mut moved, told(false), NOW), Ok(None), "it was said once");
+        assert_eq!(state(&moved), StepState::Done);
+        give(&mut i, told(false), NOW).unwrap();
+        assert_eq!(state(&i), StepState::Unverified, "a person decides");
+        // What is not about versions is read back, and that is all.
+        let mut plain = incident(vec![Step { kind: StepKind::SafeDefault, state: StepState::Verifying, ..step("s") }]);
+        plain.versions = vec!["8".into()];
+        give(&mut plain, heard(Errand::Verify, Receipt::Read { as_wanted: true, words: "off".into() }), NOW).unwrap();
+        assert_eq!(plain.response.steps[0].shift, None);
     }
 
     #[test]

@@ -230,8 +230,10 @@ impl Input {
 
 impl Reader {
     fn run(mut self) {
-        let place = |topic: usize| Place { topic: topic as u16, partition: 0, next: 1, high: -1 };
-        self.outbox.push(Message::Assigned((0..self.files.len()).map(place).collect()));
+        let high = |input: &Option<Input>| if matches!(input, Some(Input::File(_))) { Place::UNTIL_ENDED } else { -1 };
+        let place = |(topic, input): (usize, &Option<Input>)| Place { topic: topic as u16, partition: 0, next: 1, high: high(input) };
+        let places = self.files.iter().enumerate().map(place).collect();
+        self.outbox.push(Message::Assigned(places));
         while self.send() && self.files.iter().any(Option::is_some) {
             for index in 0..self.files.len() {
                 if self.files[index].is_some() && !(self.read_from(index) && self.send()) {

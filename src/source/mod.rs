@@ -52,8 +52,13 @@ pub struct Place {
     pub partition: i32,
     /// Offset of the first record to come.
     pub next: i64,
-    /// High watermark at assignment; -1 where the source cannot know it (files).
+    /// High watermark at assignment; -1 where the source cannot know it (pipes), [`Place::UNTIL_ENDED`] where its end comes and is told.
     pub high: i64,
+}
+
+impl Place {
+    /// The high watermark of a file.
+    pub const UNTIL_ENDED: i64 = i64::MAX;
 }
 
 /// What a source says.

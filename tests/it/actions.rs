@@ -119,7 +119,10 @@ impl Switch {
                 _ => None,
             };
             let (manner, promised) = if promise.is_some() { (Manner::Well, promise) } else { (manner, None) };
-            let said = json!({"status": "done", "observed": {"mode": now}, "undo": {"mode": now}, "message": format!("the mode is {now}")});
+            // With its mode goes whatever was set with it.
+            let is_set = action["parameters"]["mode"] == now.as_str();
+            let observed = if is_set { action["parameters"].clone() } else { json!({"mode": now}) };
+            let said = json!({"status": "done", "observed": observed, "undo": {"mode": now}, "message": format!("the mode is {now}")});
             (manner, promised.unwrap_or(said))
         };
         match manner {

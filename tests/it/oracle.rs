@@ -125,7 +125,11 @@ struct Memory {
     always: Vec<(String, Fault)>,
     secrets: BTreeMap<String, String>,
     vendors: Vendors,
+    watcher: Option<Watcher>,
 }
+
+/// Told of every request by its path, before it is acted on and after.
+type Watcher = Arc<dyn Fn(&str, bool) + Send + Sync>;
 
 pub struct Oracle {
     /// Without a slash at the end.
@@ -171,6 +175,11 @@ impl Oracle {
 
     pub fn heal(&self, path: &str) {
         self.lock().always.retain(|(p, _)| p != path);
+    }
+
+    /// Somebody wants to know of every request, before it is acted on and after.
+    pub fn watch(&self, watcher: impl Fn(&str, bool) + Send + Sync + 'static) {
+        self.lock().watcher = Some(Arc::new(watcher));
     }
 
     /// Messages to `…/hooks/<name>` must be signed with this.
@@ -247,6 +256,9 @@ fn serve(mut stream: TcpStream, memory: &Mutex<Memory>, is_over: &AtomicBool) {
     let _ = stream.set_write_timeout(Some(Duration::from_secs(30)));
     let _ = stream.set_nodelay(true);
     let Some((method, path, headers, body)) = read(&stream) else { return };
+    let (watcher, place) = (memory.lock().expect("a whole memory").watcher.clone(), path.clone());
+    let watched = |is_after| watcher.as_ref().into_iter().for_each(|w| w(&place, is_after));
+    watched(false);
     let (answer, fault) = {
         let mut m = memory.lock().expect("a whole memory");
         let fault = m.fault(&method, &path);
@@ -261,6 +273,7 @@ fn serve(mut stream: TcpStream, memory: &Mutex<Memory>, is_over: &AtomicBool) {
         m.requests.push(Seen { at: Instant::now(), wall: SystemTime::now(), method, path, headers, body, problems, status });
         (answer, fault)
     };
+    watched(true);
     let result = match fault.map(|f| f.answer) {
         None => respond(&mut stream, answer.0, &[], &answer.1),
         Some(Bad::Answer(status, headers, body)) => respond(&mut stream, status, &headers, &body),
