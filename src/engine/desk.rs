@@ -832,16 +832,18 @@ impl Desk {
         }
         let is_answer = matches!(command, Command::Step(StepCommand::Answered { .. }));
         let done = self.command(key, command, now, out)?;
-        match done.as_ref().filter(|_| is_answer).and_then(respond::automatic) {
+        match done.filter(|_| is_answer).and_then(respond::automatic) {
             // What is forbidden waits for a person.
-            Some(approval) => self.act(key, Command::Step(approval), now, out).or(Ok(done)),
-            None => Ok(done),
+            Some(approval) => self.act(key, Command::Step(approval), now, out).or_else(|_| Ok(self.state.incidents.get(key).cloned())),
+            None => Ok(done.cloned()),
         }
     }
 
-    fn command(&mut self, key: &IncidentKey, command: Command, now: Time, out: &mut Outcome) -> Result<Option<Incident>, Refusal> {
-        let mut state = self.state.incidents.get(key).cloned();
-        let events = decide(state.as_ref(), command, now)?;
+    /// What follows from a command, and the incident as it stands then. It is taken out of the book while it changes: a copy of it
+    /// is as much work as the change.
+    fn command(&mut self, key: &IncidentKey, command: Command, now: Time, out: &mut Outcome) -> Result<Option<&Incident>, Refusal> {
+        let events = decide(self.state.incidents.get(key), command, now)?;
+        let mut state = self.state.incidents.remove(key);
         for (ordinal, event) in events.iter().enumerate() {
             // A new incident of an old key begins a life of its own.
             let is_new = matches!(event, Event::Opened(_) | Event::OpenedUnder { .. });
@@ -893,20 +895,23 @@ impl Desk {
             out.incidents.push(after.clone());
             state = Some(after);
         }
-        if let Some(incident) = &state {
-            self.state.incidents.insert(key.clone(), incident.clone());
-        }
         // Those that it told of are over with it.
-        if let Some((closed_as, recovered, branches)) = events.iter().find_map(|e| match (e, &state) {
-            (Event::Resolved { closed_as, recovered, .. }, Some(i)) if !i.merged.is_empty() => Some((*closed_as, *recovered, i.merged.clone())),
+        let over = events.iter().find_map(|e| match (e, &state) {
+            (Event::Resolved { closed_as, recovered, .. }, Some(i)) if !i.merged.is_empty() => {
+                let why = format!("over with {}, which told of it", i.id);
+                Some((*closed_as, *recovered, i.merged.clone(), why))
+            }
             _ => None,
-        }) {
-            let why = format!("over with {}, which told of it", state.as_ref().map_or("", |i| i.id.as_str()));
+        });
+        if let Some(incident) = state {
+            self.state.incidents.insert(key.clone(), incident);
+        }
+        if let Some((closed_as, recovered, branches, why)) = over {
             for branch in branches.iter().filter(|b| b.id.is_some()) {
                 let _ = self.command(&branch.key, Command::End { closed_as, recovered, why: why.clone() }, now, out);
             }
         }
-        Ok(state)
+        Ok(self.state.incidents.get(key))
     }
 
     /// Watches the model more closely, and says what that may cost.
@@ -1021,7 +1026,7 @@ impl Desk {
         }
         self.state.storm.opened(&parent, now);
         let under = Command::Under { happening: Box::new(happening.clone()), into, why: reason };
-        branch.id = self.command(&key, under, now, out).ok().flatten().map(|i| i.id);
+        branch.id = self.command(&key, under, now, out).ok().flatten().map(|i| i.id.clone());
         let take = Command::Take { happening: Box::new(happening), branches: vec![branch], beyond: 0, by: Actor::Bellwether };
         let _ = self.command(&parent, take, now, out);
     }
@@ -1036,9 +1041,10 @@ impl Desk {
         }
         self.state.storm.opened(&key, now);
         let Ok(Some(leader)) = self.command(&key, Command::Find(Box::new(happening)), now, out) else { return };
+        let leader = leader.id.clone();
         for (milder, reason) in under {
             let why = format!("{reason}; what harms people is told first");
-            let _ = self.command(milder, Command::Yield { into: leader.id.clone(), why }, now, out);
+            let _ = self.command(milder, Command::Yield { into: leader.clone(), why }, now, out);
         }
     }
 
@@ -1077,7 +1083,7 @@ impl Desk {
             let kind = key.category.as_str().replace('_', " ");
             return Err(Refusal(format!("{} is about {kind}: what harms people is told first, so merge {into} into {} instead", child.id, child.id)));
         }
-        let merged = self.command(key, Command::Merge { into: into.to_owned(), by: by.clone(), why: why.clone() }, now, out)?;
+        let merged = self.command(key, Command::Merge { into: into.to_owned(), by: by.clone(), why: why.clone() }, now, out)?.cloned();
         let reason = if why.is_empty() { format!("merged by {by}") } else { why };
         let mut branches = vec![Branch { key: key.clone(), id: Some(child.id.clone()), at: now, reason }];
         branches.extend(child.merged.clone());
@@ -1103,7 +1109,7 @@ impl Desk {
             child.response.timers.retain(|t| t.clock().is_none() || !clocks.iter().any(|c| c.clock() == t.clock()));
             child.response.timers.extend(clocks);
         }
-        let split = self.command(key, Command::Split { by: by.clone(), why: why.clone() }, now, out)?;
+        let split = self.command(key, Command::Split { by: by.clone(), why: why.clone() }, now, out)?.cloned();
         if let Some(parent) = parent {
             self.command(&parent.key, Command::Part { branch: key.clone(), by, why }, now, out)?;
         }
@@ -1125,7 +1131,7 @@ impl Desk {
 
     /// The hold that keeps a happening from calling anybody.
     fn held(&self, happening: &Happening, now: Time) -> Option<Suppression> {
-        if !happening.pages {
+        if !happening.pages || !self.state.holds.iter().any(|h| h.is_on(now)) {
             return None;
         }
         // Asked of the incident as it would stand.

@@ -183,6 +183,12 @@ impl Engine {
         }
     }
 
+    /// One record that has been decoded: the same log may be driven many times.
+    pub fn observe(&mut self, partition: PartitionId, next_position: i64, record_time: Time, seen: &Observation<'_>) {
+        self.turn(partition, next_position - 1);
+        self.handle(partition, next_position, record_time, seen);
+    }
+
     fn handle(&mut self, partition: PartitionId, next_position: i64, record_time: Time, seen: &Observation<'_>) {
         self.watch.handle(partition, next_position, record_time, seen, &mut self.outbound);
         if !self.outbound.is_empty() {

@@ -40,3 +40,7 @@ mod tidy;
 mod told;
 mod vendors;
 mod triage;
+
+/// The product's, so that what is measured here is what runs there.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -21,7 +21,7 @@ use bellwether::dispatch::{Before, Claimed, Tries, after_sending, before_sending
 use bellwether::domain::delivery::{Delivery, DeliveryState, Notice, Outcome as Answered};
 use bellwether::domain::incident::{Incident, IncidentKey, TimelineEntry};
 use bellwether::domain::response::{Action, Errand, Job, Receipt};
-use bellwether::domain::{Category, ClosedAs, HoldKind, IncidentState, Matcher, Role, Severity, StepKind, StepState, Time};
+use bellwether::domain::{Category, ClosedAs, HoldKind, IncidentState, Matcher, Observation, Role, Severity, StepKind, StepState, Time};
 use bellwether::engine::{Control, Engine, Entry, Outcome, Settings};
 use bellwether::fleet::CANARY;
 use bellwether::incident::Command;
@@ -180,25 +180,26 @@ impl Dice {
 
 // === the world ===
 
-/// What happened, as the log has it: arrival, and the event as text.
-#[derive(Default)]
+/// What happened, as the log has it: the events as text, and which arrived when.
 struct Log {
     text: String,
     events: Vec<(Time, Range<usize>)>,
+    /// Models that did harm in it.
+    harmed: BTreeSet<&'static str>,
 }
 
 impl Log {
-    fn len(&self) -> usize {
-        self.events.len()
-    }
-
-    fn get(&self, n: usize) -> Option<(Time, &[u8])> {
-        self.events.get(n).map(|(arrival, range)| (*arrival, self.text[range.clone()].as_bytes()))
+    /// Every record as it is decoded. What was read before changes no reading, so one serves every replay.
+    fn read(&self) -> Vec<(Time, Observation<'_>)> {
+        let decoder = Decoder::canonical(decode::Settings::new([0; 16]));
+        let decoded =
+            |(arrival, range): &(Time, Range<usize>)| (*arrival, decoder.decode(self.text[range.clone()].as_bytes(), *arrival, None).expect("valid"));
+        self.events.iter().map(decoded).collect()
     }
 }
 
-/// The log of a life, and the models that did harm in it.
-fn happenings(dice: &mut Dice) -> (Log, BTreeSet<&'static str>) {
+/// The log of a life.
+fn happenings(dice: &mut Dice) -> Log {
     let (mut text, mut log) = (String::with_capacity(80_000), Vec::<(i64, i64, Range<usize>)>::with_capacity(600));
     let mut harmed: BTreeSet<&'static str> = BTreeSet::new();
     // Lives are shorter than the hour at whose beginning they begin.
@@ -244,7 +245,7 @@ fn happenings(dice: &mut Dice) -> (Log, BTreeSet<&'static str>) {
     }
     log.sort_by_key(|(arrival, n, range)| (*arrival, *n, range.start));
     let events = log.into_iter().map(|(arrival, _, range)| (START.plus_ms(arrival), range)).collect();
-    (Log { text, events }, harmed)
+    Log { text, events, harmed }
 }
 
 /// Every incident has two steps: one that is planned at once, and one on a switch of its own. The ranker's first step, at severity
@@ -359,12 +360,12 @@ enum What {
     Settled,
 }
 
-struct Life {
+struct Life<'l> {
     settings: Settings,
     dice: Dice,
     bug: Option<Bug>,
-    log: Log,
-    harmed: BTreeSet<&'static str>,
+    log: &'l [(Time, Observation<'l>)],
+    harmed: &'l BTreeSet<&'static str>,
     ledger: Ledger,
     oracle: Oracle,
     panel: Panel,
@@ -401,10 +402,18 @@ struct Life {
 struct Killed;
 type Step = Result<(), Killed>;
 
-impl Life {
-    fn new(seed: u64, bug: Option<Bug>, world: &World) -> Life {
+impl<'l> Life<'l> {
+    /// One whole life, and what is told of it at its end.
+    fn of<T>(seed: u64, bug: Option<Bug>, world: &World, tell: impl FnOnce(&Life<'_>) -> T) -> Result<T, String> {
         let mut dice = Dice(seed);
-        let (log, harmed) = happenings(&mut dice);
+        let log = happenings(&mut dice);
+        let read = log.read();
+        let mut life = Life::new(dice, &read, &log.harmed, bug, world);
+        life.live()?;
+        Ok(tell(&life))
+    }
+
+    fn new(dice: Dice, log: &'l [(Time, Observation<'l>)], harmed: &'l BTreeSet<&'static str>, bug: Option<Bug>, world: &World) -> Life<'l> {
         let panel = Panel::default();
         panel.lock().forgets_the_version = bug == Some(Bug::VersionForgotten);
         let targets = MODELS.iter().flat_map(|m| [format!("{m}-mode"), format!("{m}-route")]).collect();
@@ -536,11 +545,11 @@ impl Life {
         let some = 1 + self.dice.below(12);
         let engine = self.engine.as_mut().expect("alive");
         for _ in 0..some {
-            let Some((arrival, json)) = self.log.get(self.read as usize) else { break };
+            let Some((arrival, seen)) = self.log.get(self.read as usize) else { break };
             let position = self.read;
             let skips = engine.next_position(0).is_some_and(|next| position < next);
             if !skips {
-                DECODER.with(|decoder| engine.record(0, position + 1, arrival, json, decoder, None)).expect("valid");
+                engine.observe(0, position + 1, *arrival, seen);
             }
             self.read += 1;
         }
@@ -1086,12 +1095,9 @@ impl Life {
         engine.declare(0);
         self.ledger.journal.iter().for_each(|e| engine.enter(e.clone()));
         let mut out = Outcome::default();
-        DECODER.with(|decoder| {
-            for n in 0..self.log.len() {
-                let (arrival, json) = self.log.get(n).expect("within");
-                engine.record(0, n as i64 + 1, arrival, json, decoder, None).expect("valid");
-            }
-        });
+        for (n, (arrival, seen)) in self.log.iter().enumerate() {
+            engine.observe(0, n as i64 + 1, *arrival, seen);
+        }
         engine.advance(&mut out);
         engine.finish(0);
         engine.advance(&mut out);
@@ -1120,7 +1126,7 @@ impl Life {
             return Err("other errands than in an undisturbed life".to_owned());
         }
         // Whoever was harmed has an incident, under its own key or told by another.
-        for model in &self.harmed {
+        for model in self.harmed {
             let is_told = |i: &&Incident| i.findings.iter().any(|f| *f.series.group.model == **model && f.series.signal.to_string().contains("harm"));
             if !self.ledger.incidents.values().any(|i| is_told(&i)) {
                 return Err(format!("somebody was harmed by {model}, and there is no incident"));
@@ -1222,10 +1228,6 @@ impl World {
     }
 }
 
-thread_local! {
-    static DECODER: Decoder = Decoder::canonical(decode::Settings::new([0; 16]));
-}
-
 /// What happened in the lives, so that nobody has to believe that it did.
 #[derive(Clone, Copy, Debug, Default)]
 struct Count {
@@ -1246,7 +1248,7 @@ impl Count {
         self.unknown += other.unknown;
     }
 
-    fn of(life: &Life) -> Count {
+    fn of(life: &Life<'_>) -> Count {
         let unknown = life.said.values().filter(|s| **s == Said::Nothing).count();
         Count {
             kills: u64::from(life.kills),
@@ -1270,9 +1272,7 @@ fn lives(first: u64, count: u64, bug: Option<Bug>) -> Result<Count, (u64, String
                 scope.spawn(move || {
                     let (mut seed, mut count_here) = (first + t, Count::default());
                     while seed < first + count {
-                        let mut life = Life::new(seed, bug, world);
-                        life.live().map_err(|why| (seed, why))?;
-                        count_here.add(Count::of(&life));
+                        count_here.add(Life::of(seed, bug, world, Count::of).map_err(|why| (seed, why))?);
                         seed += threads;
                     }
                     Ok(count_here)
@@ -1317,11 +1317,8 @@ fn many_lives_keep_every_promise() {
 fn the_same_seed_makes_the_same_bytes() {
     let world = World::new();
     for seed in 1..20 {
-        let [one, two] = [(); 2].map(|()| {
-            let mut life = Life::new(seed, None, &world);
-            life.live().unwrap_or_else(|why| panic!("seed {seed}: {why}"));
-            (life.print(), life.kills)
-        });
+        let [one, two] =
+            [(); 2].map(|()| Life::of(seed, None, &world, |life| (life.print(), life.kills)).unwrap_or_else(|why| panic!("seed {seed}: {why}")));
         assert_eq!(one, two, "seed {seed}");
     }
 }
