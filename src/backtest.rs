@@ -602,7 +602,10 @@ impl<'a> Watcher<'a> {
             LiveFrom::Never => None,
         };
         if let Some(at) = live {
-            watcher.enter(at, Control::Live);
+            // So much was still open when the daemon had read its history.
+            let pane = &options.engine.pane;
+            let history_open_ms = pane.pane_ms + pane.lateness_ms;
+            watcher.enter(at, Control::Live { rules_from: at.plus_ms(-history_open_ms) });
         }
         watcher
     }

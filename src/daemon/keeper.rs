@@ -695,7 +695,7 @@ impl Keeper {
             return Ok(());
         }
         let at = self.engine.horizon();
-        self.enter(at, Control::Live, None)?;
+        self.enter(at, self.engine.end_of_history(), None)?;
         info!(at = %at, "history is read; what is found from here on pages");
         self.settle()
     }

@@ -17,8 +17,11 @@ pub struct Entry {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Control {
-    /// History ends: from here on findings page.
-    Live,
+    /// History ends: from here on findings page. Rules, which speak of single events, speak in every pane from `rules_from` on: what is
+    /// read after history may have happened in any pane that is still open.
+    Live {
+        rules_from: Time,
+    },
     /// Nothing has come from the partition for long: what is open is sealed, and nobody waits for it. Applies at its position.
     Rest {
         partition: PartitionId,
@@ -86,7 +89,7 @@ impl Control {
     pub fn turn(&self) -> Option<(PartitionId, i64)> {
         match self {
             Control::Rest { partition, position } | Control::Wake { partition, position, .. } => Some((*partition, *position)),
-            Control::Live
+            Control::Live { .. }
             | Control::Act { .. }
             | Control::Hold { .. }
             | Control::EndHold { .. }
@@ -102,9 +105,12 @@ impl Control {
     pub fn is_act(&self) -> bool {
         match self {
             Control::Act { .. } | Control::Hold { .. } | Control::EndHold { .. } | Control::Baseline { .. } | Control::Forget { .. } => true,
-            Control::Live | Control::Rest { .. } | Control::Wake { .. } | Control::Tick { .. } | Control::Blind { .. } | Control::Sighted { .. } => {
-                false
-            }
+            Control::Live { .. }
+            | Control::Rest { .. }
+            | Control::Wake { .. }
+            | Control::Tick { .. }
+            | Control::Blind { .. }
+            | Control::Sighted { .. } => false,
         }
     }
 }

@@ -252,7 +252,7 @@ impl Desk {
 
     fn apply(&mut self, entry: Entry, out: &mut Outcome) {
         match entry.control {
-            Control::Live => {
+            Control::Live { .. } => {
                 self.state.waiting = None;
                 self.judge.start_live(entry.at);
             }
@@ -337,7 +337,8 @@ impl Desk {
         self.remember(&facts, &merged, now);
 
         let (fired, over) = self.state.rules.pane(pane, pane_ms, &mut merged, &facts);
-        if self.judge.is_live() {
+        let is_last_of_history = |e: &Entry| matches!(e.control, Control::Live { rules_from } if pane >= rules_from);
+        if self.judge.is_live() || self.state.pending.iter().any(is_last_of_history) {
             for rule in fired {
                 let shown = exemplars_of(&rule.series.group, &merged);
                 self.rule_fired(rule, now, shown, out);
@@ -1235,7 +1236,7 @@ impl Desk {
     }
 
     pub fn awaits_live(&self) -> bool {
-        self.state.pending.iter().any(|e| e.control == Control::Live)
+        self.state.pending.iter().any(|e| matches!(e.control, Control::Live { .. }))
     }
 
     pub fn reroute(&mut self, models: BTreeMap<String, super::ModelSettings>, routes: Vec<Route>, respond: respond::Settings) {

@@ -227,7 +227,7 @@ impl Engine {
                 self.watch.wake(*partition, *floor);
                 self.desk.wake(*partition, *floor);
             }
-            Control::Live
+            Control::Live { .. }
             | Control::Act { .. }
             | Control::Hold { .. }
             | Control::EndHold { .. }
@@ -281,6 +281,11 @@ impl Engine {
     /// The boundary at which an entry applies that is made now.
     pub fn boundary(&self) -> Time {
         self.desk.state.judged_through.unwrap_or(Time::MIN)
+    }
+
+    /// What is entered at the horizon when history is read.
+    pub fn end_of_history(&self) -> Control {
+        Control::Live { rules_from: self.boundary() }
     }
 
     /// The pane boundary after everything read so far.

@@ -47,7 +47,7 @@ impl Town {
         let decoder = Decoder::canonical(decode::Settings::new([0; 16]));
         let mut t = Town { engine, decoder, out: Outcome::default(), now: START, position: 0, seq: 0, failing: BTreeMap::new(), dice: 1 };
         t.run_for(1_500);
-        t.enter(Control::Live).expect("taken");
+        t.enter(t.engine.end_of_history()).expect("taken");
         t.run_for(60);
         assert!(t.out.incidents.is_empty(), "quiet: {:?}", t.out.incidents.iter().map(|i| &i.title).collect::<Vec<_>>());
         t

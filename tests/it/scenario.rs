@@ -170,7 +170,7 @@ impl Driver {
     }
 
     pub fn live(&mut self) {
-        self.enter(Control::Live);
+        self.enter(self.engine.end_of_history());
     }
 
     fn act(&mut self, incident: &str, command: Command) {

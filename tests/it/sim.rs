@@ -530,7 +530,7 @@ impl<'l> Life<'l> {
             self.ledger.append(at, control);
             return Ok(());
         }
-        if self.is(Bug::LiveNotWritten) && matches!(control, Control::Live) {
+        if self.is(Bug::LiveNotWritten) && matches!(control, Control::Live { .. }) {
             let entry = Entry { seq: self.ledger.seq, at, control };
             self.engine().enter(entry);
             return Ok(());
@@ -556,7 +556,8 @@ impl<'l> Life<'l> {
         self.read_once = self.read_once.max(self.read);
         if !self.engine().is_live() && !self.engine().awaits_live() && self.read as usize > self.log.len() / 10 {
             let at = self.engine().horizon();
-            self.enter(at, Control::Live)?;
+            let control = self.engine().end_of_history();
+            self.enter(at, control)?;
         }
         self.settle()
     }
@@ -1311,6 +1312,39 @@ fn many_lives_keep_every_promise() {
         ),
         Err((seed, why)) => panic!("seed {seed} (BELLWETHER_SEED={seed} BELLWETHER_LIVES=1): {why}"),
     }
+}
+
+/// 1032456: harm in the rest of the pane in which history ended was judged as history, and nobody was told.
+#[test]
+fn lives_that_broke_a_promise_once_keep_it() {
+    for seed in [1_032_456] {
+        if let Err((seed, why)) = lives(seed, 1, None) {
+            panic!("seed {seed}: {why}");
+        }
+    }
+}
+
+/// Seed 1032456: the end of history was written between two records of one pane, and the second was of somebody harmed.
+#[test]
+fn harm_in_the_pane_in_which_history_ends_is_told() {
+    let mut engine = Engine::new(World::new().settings);
+    engine.declare(0);
+    let decoder = Decoder::canonical(decode::Settings::new([0; 16]));
+    let read = |engine: &mut Engine, n: i64, ms: i64, flags: &str| {
+        let at = START.plus_ms(ms);
+        let time = at.rfc3339();
+        let json = format!(r#"{{"kind":"prediction","id":"{n}","time":"{time}","model":"ranker","version":"1","environment":"prod"{flags}}}"#);
+        engine.record(0, n, at, json.as_bytes(), &decoder, None).expect("valid");
+    };
+    read(&mut engine, 1, 20_364, "");
+    let at = engine.horizon();
+    let control = engine.end_of_history();
+    engine.enter(Entry { seq: 1, at, control });
+    read(&mut engine, 2, 21_278, r#","flags":{"harmful":"confirmed"}"#);
+    engine.finish(0);
+    let mut out = Outcome::default();
+    engine.advance(&mut out);
+    assert!(out.incidents.iter().any(|i| i.severity == Severity::HARM), "{:?}", out.incidents);
 }
 
 #[test]
