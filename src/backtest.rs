@@ -605,7 +605,7 @@ impl<'a> Watcher<'a> {
             // So much was still open when the daemon had read its history.
             let pane = &options.engine.pane;
             let history_open_ms = pane.pane_ms + pane.lateness_ms;
-            watcher.enter(at, Control::Live { rules_from: at.plus_ms(-history_open_ms) });
+            watcher.enter(at, Control::Live { rules_from: Some(at.plus_ms(-history_open_ms)) });
         }
         watcher
     }

@@ -17,10 +17,10 @@ pub struct Entry {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Control {
-    /// History ends: from here on findings page. Rules, which speak of single events, speak in every pane from `rules_from` on: what is
-    /// read after history may have happened in any pane that is still open.
+    /// History ends: from here on findings page. Rules, which speak of single events, speak in every pane from `rules_from` on, or in all:
+    /// what is read after history may have happened in any pane that is still open.
     Live {
-        rules_from: Time,
+        rules_from: Option<Time>,
     },
     /// Nothing has come from the partition for long: what is open is sealed, and nobody waits for it. Applies at its position.
     Rest {

@@ -337,7 +337,7 @@ impl Desk {
         self.remember(&facts, &merged, now);
 
         let (fired, over) = self.state.rules.pane(pane, pane_ms, &mut merged, &facts);
-        let is_last_of_history = |e: &Entry| matches!(e.control, Control::Live { rules_from } if pane >= rules_from);
+        let is_last_of_history = |e: &Entry| matches!(e.control, Control::Live { rules_from } if rules_from.is_none_or(|from| pane >= from));
         if self.judge.is_live() || self.state.pending.iter().any(is_last_of_history) {
             for rule in fired {
                 let shown = exemplars_of(&rule.series.group, &merged);

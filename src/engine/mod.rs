@@ -285,7 +285,7 @@ impl Engine {
 
     /// What is entered at the horizon when history is read.
     pub fn end_of_history(&self) -> Control {
-        Control::Live { rules_from: self.boundary() }
+        Control::Live { rules_from: self.desk.state.judged_through }
     }
 
     /// The pane boundary after everything read so far.

@@ -329,7 +329,15 @@ impl Desk {
     }
 
     pub fn act(&self, incident: &str, verb: &str, body: Value) -> (u16, Value) {
-        self.post(&format!("/api/v1/incidents/{incident}/{verb}"), &body)
+        // Just after a kill it is said that one should ask again: what was read before has to be reached first.
+        let until = Instant::now() + Duration::from_secs(20);
+        loop {
+            let (status, answer) = self.post(&format!("/api/v1/incidents/{incident}/{verb}"), &body);
+            if status != 503 || Instant::now() > until {
+                return (status, answer);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     pub fn approve(&self, incident: &str, step: &str, by: &str) -> (u16, Value) {

@@ -510,7 +510,7 @@ fn known() -> &'static Known {
     KNOWN.get_or_init(|| {
         let mut engine = Engine::new(crate::scenario::settings(10_000, 30_000, &["region"]));
         engine.declare(0);
-        engine.enter(Entry { seq: 1, at: Time::MIN, control: Control::Live { rules_from: Time::MIN } });
+        engine.enter(Entry { seq: 1, at: Time::MIN, control: Control::Live { rules_from: None } });
         let decoder = Decoder::canonical(decode::Settings::new([0; 16]));
         let mut out = Outcome::default();
         for (i, m) in history().made.iter().enumerate() {
