@@ -154,7 +154,7 @@ pub struct Line {
     pub learned_from: Option<Arc<Provenance>>,
 }
 
-/// The upper half of the bits of a single, rounded; what is no number stays none.
+/// The upper half of the bits of a single, rounded; what is no number stays none, what is infinite stays so.
 fn upper_half(v: f64) -> u16 {
     let bits = (v as f32).to_bits();
     if v.is_finite() { (bits.saturating_add(0x8000) >> 16) as u16 } else { (bits >> 16) as u16 | u16::from(v.is_nan()) << 6 }
@@ -639,5 +639,35 @@ fn is_second(signal: &Signal, bank: &Bank) -> bool {
         Bank::Seasonal(_) => *signal != Signal::Traffic,
         Bank::Counts(_) => *signal == Signal::Traffic,
         Bank::Rate(_) | Bank::Bins(_) | Bank::Classes(_) | Bank::Gap(_) | Bank::Fairness(_) | Bank::Embedding(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_point_keeps_what_is_drawn_and_the_oldest_make_room() {
+        let mut points = Points::default();
+        let p = |i: i64, log_evidence: f64| Point {
+            time: Time(1_795_000_000_000 + i * 10_000),
+            n: 12.0,
+            value: 0.25,
+            baseline: f64::NAN,
+            low: 0.125,
+            high: f64::INFINITY,
+            log_evidence,
+            threshold: 13.8,
+        };
+        for (i, evidence) in [0.0, 7.3, -41.9, f64::NAN, f64::NEG_INFINITY, 1e300].into_iter().enumerate() {
+            points.push(p(i as i64, evidence), 5);
+        }
+        let all: Vec<Point> = points.iter().collect();
+        assert_eq!(all.iter().map(|p| p.time).collect::<Vec<_>>(), (1..6).map(|i| p(i, 0.0).time).collect::<Vec<_>>());
+        assert!(all.iter().all(|p| (p.n, p.value, p.low, p.high) == (12.0, 0.25, 0.125, f64::INFINITY) && p.baseline.is_nan()));
+        let close = |a: f64, b: f64| (a / b - 1.0).abs() <= 1.0 / 256.0;
+        assert!(close(all[0].log_evidence, 7.3) && close(all[1].log_evidence, -41.9) && all.iter().all(|p| close(p.threshold, 13.8)));
+        assert!(all[2].log_evidence.is_nan());
+        assert_eq!((all[3].log_evidence, all[4].log_evidence), (f64::NEG_INFINITY, f64::INFINITY));
     }
 }

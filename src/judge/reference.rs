@@ -4,8 +4,11 @@
 //! days are kept as they were, and the newest week (each day weighs six sevenths of the next, so that a weekend is no drift) is laid
 //! beside them at every day's end. Beyond the tolerance it is listed; beyond twice the tolerance it is a ticket, not a page.
 
+use std::ops::Add;
+
 use bellwether_detectors::evidence::{normal_cdf, normal_quantile};
 use bellwether_detectors::population::{self, Outcome, Sample, Takes};
+use bellwether_detectors::sketch::once_each;
 use serde::{Deserialize, Serialize};
 
 use super::line::{Bank, Feed};
@@ -255,14 +258,7 @@ fn add(all: &mut Histogram, bin: u16, n: f32) {
 
 /// Adds many at once, and leaves `fresh` empty.
 fn add_all(all: &mut Histogram, fresh: &mut Histogram) {
-    fresh.sort_unstable_by_key(|c| c.0);
-    fresh.dedup_by(|next, kept| {
-        let same = next.0 == kept.0;
-        if same {
-            kept.1 += next.1;
-        }
-        same
-    });
+    once_each(fresh, f32::add);
     // Those that are known are added where they stand; what is left is new.
     let mut at = 0;
     fresh.retain(|(bin, n)| {

@@ -6,6 +6,7 @@
 
 use std::cmp::Ordering;
 
+use bellwether_detectors::sketch::once_each;
 use serde::{Deserialize, Serialize};
 
 /// Room for the first distinct codes of a set that is counted.
@@ -30,8 +31,8 @@ impl Code {
 /// Codes, and how often each came.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Codes {
+    /// In order, each code once; unless `is_unsorted`.
     counted: Vec<(Code, u32)>,
-    /// `counted` is in order and holds each code once.
     is_unsorted: bool,
     /// Not counted yet, in the order in which they came.
     fresh: Vec<Code>,
@@ -64,7 +65,7 @@ impl Codes {
 
     /// Takes in what another holds, and leaves that empty.
     pub fn append(&mut self, other: &mut Codes) {
-        self.is_unsorted |= other.is_unsorted || !(self.counted.is_empty() || other.counted.is_empty());
+        self.is_unsorted |= self.is_mixed_by(other);
         self.counted.append(&mut other.counted);
         self.fresh.append(&mut other.fresh);
         other.is_unsorted = false;
@@ -72,16 +73,21 @@ impl Codes {
 
     /// Takes in a copy of what another holds.
     pub fn add_all(&mut self, other: &Codes) {
-        self.is_unsorted |= other.is_unsorted || !(self.counted.is_empty() || other.counted.is_empty());
+        self.is_unsorted |= self.is_mixed_by(other);
         self.counted.extend_from_slice(&other.counted);
         self.fresh.extend_from_slice(&other.fresh);
     }
 
     /// The same, of codes that are wanted.
     pub fn add_some(&mut self, other: &Codes, is_wanted: impl Fn(Code) -> bool) {
-        self.is_unsorted |= other.is_unsorted || !(self.counted.is_empty() || other.counted.is_empty());
+        self.is_unsorted |= self.is_mixed_by(other);
         self.counted.extend(other.counted.iter().filter(|c| is_wanted(c.0)));
         self.fresh.extend(other.fresh.iter().filter(|c| is_wanted(**c)));
+    }
+
+    /// Would `counted` be out of order with the other's behind it?
+    fn is_mixed_by(&self, other: &Codes) -> bool {
+        other.is_unsorted || !(self.counted.is_empty() || other.counted.is_empty())
     }
 
     /// The multiset, in order, each code once.
@@ -91,7 +97,7 @@ impl Codes {
             self.count_into(&mut all);
             self.counted = all;
         } else if std::mem::take(&mut self.is_unsorted) {
-            once_each(&mut self.counted);
+            once_each(&mut self.counted, u32::saturating_add);
         }
         &self.counted
     }
@@ -99,7 +105,7 @@ impl Codes {
     /// Writes the multiset behind what `all` holds, in order, each code once; nothing is left here but memory for what comes.
     pub fn count_into(&mut self, all: &mut Vec<(Code, u32)>) {
         if std::mem::take(&mut self.is_unsorted) {
-            once_each(&mut self.counted);
+            once_each(&mut self.counted, u32::saturating_add);
         }
         self.fresh.sort_unstable();
         let mut known = std::mem::take(&mut self.counted).into_iter().peekable();
@@ -131,18 +137,6 @@ impl Codes {
         self.fresh.clear();
         self.is_unsorted = false;
     }
-}
-
-/// Sorts codes, and adds up those that are alike.
-fn once_each(codes: &mut Vec<(Code, u32)>) {
-    codes.sort_unstable_by_key(|c| c.0);
-    codes.dedup_by(|b, a| {
-        let same = a.0 == b.0;
-        if same {
-            a.1 = a.1.saturating_add(b.1);
-        }
-        same
-    });
 }
 
 #[cfg(test)]

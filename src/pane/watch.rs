@@ -323,7 +323,7 @@ impl Watch {
     ///
     /// # Errors
     /// Only if a value cannot be encoded, which is a bug; told in words.
-    pub fn save(&mut self) -> Result<Vec<u8>, String> {
+    pub fn save(&self) -> Result<Vec<u8>, String> {
         let saved = ToSave { partitions: &self.partitions, slots: &self.slots };
         postcard::to_stdvec(&saved).map_err(|e| format!("panes cannot be saved: {e}"))
     }
@@ -622,8 +622,10 @@ impl Partition {
         if let Some((_, number)) = said_before.filter(|known| known.0 == hashes[1])
             && let Some(here) = self.leaf_index.get(number as usize).copied().filter(|here| here.index != NOWHERE)
         {
-            if let Some(count) = self.counts.per_model.get_mut(here.model as usize) {
-                count.1 += 1;
+            match self.counts.per_model.get_mut(here.model as usize) {
+                Some(count) => count.1 += 1,
+                // A leaf that others were counted as before its model itself was met.
+                None => self.count_model(names, model),
             }
             return LeafPlace { number, index: here.index };
         }

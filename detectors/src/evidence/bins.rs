@@ -16,12 +16,14 @@ use serde::{Deserialize, Serialize};
 use super::climb::Climb;
 use super::levels::Levels;
 use super::trail::{PARTS, Row, Rows, over_parts, place_of};
-use super::{
-    Arm, Band, Ladder, Mixture, NormalTable, Sees, decay, exp, ln, ln_rising, ln_rising_of_half, nats, nats_per_pane_max, normal_cdf,
-    recovery_injection,
-};
+use super::{Arm, Band, Ladder, Mixture, NormalTable, Sees, decay, exp, ln, ln_rising, ln_rising_of_half, nats, nats_per_pane_max, normal_cdf};
 use crate::sketch::log_linear::{middle, upper_edge};
+use crate::sketch::once_each;
 use crate::verdict::{Call, Change, Onset, Reading, Release, State};
+
+mod recovery;
+
+use recovery::{Frozen, RECOVERY_ARMS};
 
 const CUTS: [f64; 23] =
     [0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9998, 0.9999, 0.99995, 0.99998];
@@ -41,14 +43,6 @@ const TAIL: usize = 2 * SHIFTS.len();
 /// Parts of the injection, in the order of the alternatives. Small changes get the greater part, so that every change pays about
 /// the same share of its delay for not being known.
 const WEIGHTS: [f64; ARMS] = [0.125, 0.095, 0.085, 0.055, 0.02, 0.125, 0.095, 0.085, 0.055, 0.02, 0.04, 0.03, 0.05, 0.04, 0.02, 0.03, 0.03];
-const RECOVERY_ARMS: usize = 3;
-/// How far the size of an incident is believed, on the way from the near end of its interval to what is most likely: less than that
-/// end at the alarm, which came just then because the panes before it showed more than the incident is; more by what comes after it.
-const SIZE_AT_ALARM: f64 = -0.15;
-const SIZE_LASTING: f64 = 0.25;
-/// What recovery must refute lies at least and at most so far on the way to the incident.
-const STILL_MIN: f64 = 0.2;
-const STILL_MAX: f64 = 1.0;
 /// A cut is kept when the baseline has at least this many values beyond it.
 const BEYOND_CUT_MIN: f64 = 5.0;
 const MERGE_EVENTS: f64 = 10.0;
@@ -218,38 +212,6 @@ struct Lag {
     count: u8,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Frozen {
-    alarm_ms: i64,
-    recovery: Mixture,
-    way: Way,
-    before: f64,
-    told: Told,
-    seen: Vec<(u16, u32)>,
-    since: Vec<(u16, u32)>,
-}
-
-/// The way from quiet, place 0, to the incident as it was at its alarm, place 1: a tilt of the quiet shares. Recovery must refute the place
-/// `still` and all beyond it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Way {
-    /// ln of what the incident made of the bins' shares: the tilt at place 1.
-    toward: Vec<f64>,
-    still: f64,
-    /// Tolerance and a shift of a normal score upwards as places; the latter is 0 where the change is no shift.
-    tolerance: f64,
-    score: f64,
-    /// Of the present pane: log-likelihood ratios per bin of each alternative against `still`, and the mean of the tilt at place 0 and at `still`.
-    tables: Vec<f64>,
-    quiet_mean: f64,
-    still_mean: f64,
-    /// By what panes since the alarm lay beyond quiet, and their events: while the incident lasts its size becomes known.
-    lasting: f64,
-    lasting_n: f64,
-    /// By what panes lay beyond `still` since the recovery test began to speak.
-    beyond: f64,
-}
-
 /// A pane in the bank's own bins.
 struct Regrouped {
     counts: [f64; BINS_MAX],
@@ -316,7 +278,7 @@ impl BinsBank {
             gather(&mut self.gathered, pane);
             self.total += pane.iter().map(|(_, c)| f64::from(*c)).sum::<f64>();
             if self.sees(injection).needs_events <= 0.0 {
-                put_in_order(&mut self.gathered);
+                once_each(&mut self.gathered, u32::saturating_add);
                 self.armed = Armed::from_grid(&self.gathered, self.total, settled).map(Box::new);
                 if self.armed.is_some() {
                     self.gathered = Vec::new();
@@ -490,24 +452,12 @@ impl BinsBank {
 /// pane of a bank that merely gathers costs a copy.
 fn gather(into: &mut Vec<(u16, u32)>, pane: &[(u16, u32)]) {
     if into.len() + pane.len() > into.capacity() {
-        put_in_order(into);
+        once_each(into, u32::saturating_add);
         if 2 * (into.len() + pane.len()) > into.capacity() {
             into.reserve(GATHERED_MIN.max(into.len() + pane.len()));
         }
     }
     into.extend_from_slice(pane);
-}
-
-/// Sorts a histogram by bin; each bin once.
-fn put_in_order(histogram: &mut Vec<(u16, u32)>) {
-    histogram.sort_unstable_by_key(|g| g.0);
-    histogram.dedup_by(|next, kept| {
-        let same = next.0 == kept.0;
-        if same {
-            kept.1 = kept.1.saturating_add(next.1);
-        }
-        same
-    });
 }
 
 /// Adds a pane to a sorted histogram of at most so many bins.
@@ -1105,70 +1055,13 @@ impl Armed {
                 (0..self.bins).map(|b| ln(seen(b) / self.share(b))).collect()
             }
         };
-        let score = shift.map_or(0.0, f64::recip);
         let settled = tolerance - self.hours.width;
-        let mut way = Way {
-            toward,
-            still: 0.0,
-            tolerance: if shift.is_some() { settled * score.abs() } else { STILL_MIN },
-            score,
-            tables: Vec::new(),
-            quiet_mean: 0.0,
-            still_mean: 0.0,
-            lasting: 0.0,
-            lasting_n: 0.0,
-            beyond: 0.0,
-        };
-        way.still = self.still_at(&way, 1.0, n, SIZE_AT_ALARM);
-        self.lay_out(&mut way, at_ms);
+        let way = self.way(toward, shift, settled, n, at_ms);
         let seen = self.on_grid(&since, newest);
         self.calm();
         let frozen = Frozen { alarm_ms: at_ms, recovery: Mixture::new(RECOVERY_ARMS), way, before: change.before, told, seen, since: Vec::new() };
         self.frozen = Some(Box::new(frozen));
         (Reading { state: State::Frozen, log_evidence, threshold, call: Call::Alarm { change, onset } }, told)
-    }
-
-    /// What recovery must refute when `n` events showed an incident of the size `seen` (1 is that of the alarm): half of what is
-    /// believed of it, but never inside the tolerance. `believed` is how far the size is, on the way from the near end of its
-    /// interval to what is most likely.
-    fn still_at(&self, way: &Way, seen: f64, n: f64, believed: f64) -> f64 {
-        let (quiet, variance) = self.along(way, 0.0).1;
-        let (far, _) = self.along(way, 1.0).1;
-        let error = 1.96 * (variance * self.dispersion() / n.max(1.0)).sqrt() / (far - quiet).max(1e-9);
-        (0.5 * (seen - (1.0 - believed) * error)).clamp(way.tolerance, way.tolerance.max(STILL_MAX))
-    }
-
-    /// ln of what divides the tilt at a place of the way, and mean and variance of the tilt there.
-    fn along(&self, way: &Way, place: f64) -> (f64, (f64, f64)) {
-        let (mut sum, mut first, mut second) = (0.0, 0.0, 0.0);
-        for (b, g) in way.toward.iter().enumerate() {
-            let share = self.share(b) * exp(place * g);
-            sum += share;
-            first += share * g;
-            second += share * g * g;
-        }
-        let mean = first / sum;
-        (ln(sum), (mean, second / sum - mean * mean))
-    }
-
-    /// The alternatives to "still moved": quiet, a fifth and two fifths of the way. Where this hour's level is not known for sure, all is
-    /// told from the level that is nearest to the incident's far side: healthy is what would be healthy wherever the level lies.
-    fn lay_out(&self, way: &mut Way, at_ms: i64) {
-        let hours = &self.hours;
-        let course = hours.levels.course_at(at_ms);
-        let scale = hours.deviation.max(1e-9).recip();
-        // From the level that the shares hold.
-        let middle = (course.middle - hours.middle) * scale * way.score;
-        let from = middle - course.half * scale * way.score.abs();
-        let still = from + way.still;
-        let (still_norm, (still_mean, _)) = self.along(way, still);
-        way.tables.clear();
-        for part in [0.0, 0.2, 0.4] {
-            let place = from + part * way.still;
-            let norm = self.along(way, place).0;
-            way.tables.extend(way.toward.iter().map(|g| (place - still) * g + still_norm - norm));
-        }
-        (way.quiet_mean, way.still_mean) = (self.along(way, middle).1.0, still_mean);
     }
 
     /// Events and scores of a row of the trail, these as if it were of the present hour.
@@ -1309,46 +1202,6 @@ impl Armed {
         }
         Change { before, after: after.0, low: low.0, high: high.0 }
     }
-
-    fn watch_recovery(&mut self, pane: &[(u16, u32)], counts: &[f64; BINS_MAX], at_ms: i64, pane_ms: i64) -> (Reading, Option<Told>) {
-        let f = self.dispersion();
-        let injection = recovery_injection(pane_ms);
-        let bins = self.bins;
-        let Some(mut frozen) = self.frozen.take() else {
-            return (Reading { state: State::Armed, log_evidence: 0.0, threshold: f64::INFINITY, call: Call::Quiet }, None);
-        };
-        add_counts(&mut frozen.seen, pane, SINCE_BINS_MAX);
-        self.lay_out(&mut frozen.way, at_ms + pane_ms / 2);
-        let n: f64 = counts[..bins].iter().sum();
-        let tilt: f64 = counts.iter().zip(&frozen.way.toward).map(|(c, g)| c * g).sum();
-        frozen.way.lasting += tilt - n * frozen.way.quiet_mean;
-        frozen.way.lasting_n += n;
-        // Evidence against the old place is also evidence against a new one beyond it.
-        let far = self.along(&frozen.way, 1.0).1.0;
-        let seen = frozen.way.lasting / frozen.way.lasting_n.max(1.0) / (far - frozen.way.quiet_mean).max(1e-9);
-        let still = self.still_at(&frozen.way, seen, frozen.way.lasting_n, SIZE_LASTING);
-        frozen.way.still = frozen.way.still.max(still);
-        let l: [f64; RECOVERY_ARMS] = from_fn(|j| counts.iter().zip(&frozen.way.tables[j * bins..(j + 1) * bins]).map(|(c, w)| c / f * w).sum());
-        let sum = frozen.recovery.step(&l, injection, at_ms);
-        if frozen.recovery.is_idle() {
-            frozen.since.clear();
-            frozen.way.beyond = 0.0;
-        } else {
-            add_counts(&mut frozen.since, pane, SINCE_BINS_MAX);
-            frozen.way.beyond += tilt - n * frozen.way.still_mean;
-        }
-        let (log_evidence, threshold) = nats(sum, injection);
-        if sum < 1.0 || frozen.way.beyond > 0.0 {
-            self.frozen = Some(frozen);
-            return (Reading { state: State::Frozen, log_evidence, threshold, call: Call::Quiet }, None);
-        }
-        let q = if frozen.told == Told::P95 { 0.95 } else { 0.5 };
-        let after = quantile_of(&frozen.since, q);
-        let change = Change { before: frozen.before, after, low: after, high: after };
-        let told = frozen.told;
-        self.calm();
-        (Reading { state: State::Armed, log_evidence, threshold, call: Call::Recovered { change } }, Some(told))
-    }
 }
 
 // === impl Lag ===
@@ -1473,7 +1326,7 @@ mod tests {
             for (name, law) in discrete_laws().into_iter().chain([("normal", smooth)]) {
                 let all: f64 = law.iter().map(|k| k.1).sum();
                 let mut grid: Vec<(u16, u32)> = law.iter().map(|(v, p)| (bin_of(*v), (p / all * 1e6) as u32)).collect();
-                put_in_order(&mut grid);
+                once_each(&mut grid, u32::saturating_add);
                 let total = grid.iter().map(|k| f64::from(k.1)).sum();
                 let mut armed = Armed::from_grid(&grid, total, tolerance).expect("there are values");
                 let bins = armed.bins;
@@ -1636,7 +1489,7 @@ mod tests {
             let on_grid = |shift: f64| -> Vec<(u16, u32)> {
                 let mut out: Vec<(u16, u32)> =
                     (0..20_000).map(|i| (bin_of((6.0 + 0.6 * (normal_quantile((f64::from(i) + 0.5) / 20_000.0) + shift)).exp()), 1)).collect();
-                put_in_order(&mut out);
+                once_each(&mut out, u32::saturating_add);
                 out
             };
             let draw = |noise: &mut Noise, shift: f64, law: &[(u16, u32)]| -> Vec<(u16, u32)> {
