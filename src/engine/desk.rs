@@ -15,16 +15,20 @@ use super::{Outcome, Route, Settings};
 use crate::domain::alarm::{Alarm, Unit};
 use crate::domain::delivery::{Delivery, Message, Notice};
 use crate::domain::incident::{Actor, Branch, Estimate, Exemplar, Finding, Incident, IncidentKey, Suppression, TimelineEntry};
-use crate::domain::response::{Response, Shift, Step, Timer};
+use crate::domain::response::Shift;
 use crate::domain::time::{DAY_MS, HOUR_MS};
 use crate::domain::{ClosedAs, Decision, GroupKey, Hold, IncidentState, Onset, Segment, SeriesId, SeriesKey, Severity, Signal, StepState, Time};
-use crate::incident::{BRANCHES_MAX, Command, Effect, Event, Happening, Refusal, Verdict, belongs, correlate, decide, effects, evolve, timeline_of};
+use crate::incident::{Command, Effect, Event, Happening, Refusal, decide, effects, evolve, timeline_of};
 use crate::judge::{Import, Judge, RuleFired, Rules, Said, Spoken};
 use crate::pane::{BoxedCell, Contribution, Fact, FactKind, LeafCell, Outbound, PartitionId};
 use crate::respond::{self, StepCommand};
 use crate::triage::{self, Case, scope};
 
+mod joining;
+mod place;
 mod scene;
+
+use place::Place;
 
 /// Silences and maintenance windows kept.
 const HOLDS_MAX: usize = 1_000;
@@ -34,16 +38,6 @@ const FACTS_MAX: usize = 2_000;
 const SILENT_STEPS_MAX: i64 = 2_000;
 /// Exemplars that an incident shows.
 const EXEMPLARS_MAX: usize = 6;
-/// A segment names the incident if it explains this share of the excess.
-const EXPLAINS: f64 = 0.8;
-/// A version or segment with nearly all of the traffic narrows nothing down, unless it is new.
-const NEARLY_ALL: f64 = 0.9;
-/// A change that begins within this time after a version's first event came with it.
-const COMES_WITH_MS: i64 = 10 * 60_000;
-/// A part whose events changed this many times as much as those of the whole stands out from it.
-const STANDS_OUT: f64 = 1.3;
-/// So few events of a part say nothing about whether it was spared.
-const SAYS_LITTLE: f64 = 20.0;
 /// A version or a segment without traffic for so long is gone.
 const GONE_MS: i64 = 60_000;
 /// And so many of its events would usually have come in that time: enough for the quiet hours of a day.
@@ -67,46 +61,6 @@ struct WaitingAlarm {
     alarm: Alarm,
     id: SeriesId,
     exemplars: Vec<Exemplar>,
-}
-
-/// Where a change sits; empty when it is everywhere.
-#[derive(Clone, Debug, Default)]
-struct Place {
-    versions: Vec<String>,
-    segments: Vec<Segment>,
-    /// It is known that no segment is spared, whichever crossed its threshold first.
-    everywhere: bool,
-}
-
-/// The parts of a model that matter to a change.
-#[derive(Clone, Debug, Default)]
-struct Parts {
-    /// The narrowest part that explains it.
-    named: Option<GroupKey>,
-    /// Parts that changed clearly more than the whole.
-    outstanding: Vec<GroupKey>,
-    /// Segments, and whether they changed with the whole.
-    hit: Vec<(Segment, bool)>,
-    /// Segments of which enough is known to say that they changed with the whole.
-    surely_hit: usize,
-    place: Place,
-}
-
-impl Place {
-    fn sits_nowhere(&self) -> bool {
-        self.versions.is_empty() && self.segments.is_empty()
-    }
-}
-
-impl Parts {
-    /// No segment was spared, and of more than one this is known.
-    fn is_everywhere(&self) -> bool {
-        self.named.is_none() && self.outstanding.is_empty() && self.place.segments.is_empty() && self.surely_hit >= 2
-    }
-
-    fn stands_out(&self, group: &GroupKey) -> bool {
-        self.named.as_ref() == Some(group) || self.named.is_none() && self.outstanding.contains(group)
-    }
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -550,117 +504,6 @@ impl Desk {
         }
     }
 
-    /// What of the findings is worth listing, the one that names the incident first, and where the change sits.
-    ///
-    /// Every signal is asked by itself. The narrowest part that explains the whole's change names it; it need not have spoken
-    /// itself, its counts tell. Parts that only share in the change of the whole are its shadows: they stay frozen until they
-    /// are back, and are not listed.
-    fn narrow(&self, key: &IncidentKey, mut found: Vec<Finding>) -> (Vec<Finding>, Place) {
-        let size = |f: &Finding| match (f.change, &f.series.signal) {
-            (None, _) => 0.0,
-            // Deviations from 0 and correlations, which may be negative, are sizes as they are.
-            (Some(c), Signal::Embedding(_)) => (c.after - c.before).abs(),
-            (Some(c), Signal::Feature(name)) if name == Signal::TOGETHER => (c.after - c.before).abs(),
-            (Some(c), _) if c.before > 0.0 && c.after > 0.0 => (c.after / c.before).ln().abs(),
-            (Some(_), _) => f64::MAX,
-        };
-        found.sort_by(|a, b| size(b).total_cmp(&size(a)).then(a.series.cmp(&b.series)).then(a.detector.cmp(&b.detector)));
-        let live = self.state.incidents.get(key).filter(|i| i.state.is_live());
-        let known: Vec<&Finding> = live.iter().flat_map(|i| &i.findings).filter(|f| f.recovered_at.is_none()).collect();
-        let mut listed: Vec<Finding> = Vec::new();
-        let mut place: Option<Place> = None;
-        let mut asked: Vec<(Signal, String)> = Vec::new();
-        for f in &found {
-            let what = (f.series.signal.clone(), f.detector.clone());
-            if asked.contains(&what) {
-                continue;
-            }
-            asked.push(what);
-            let alike: Vec<&Finding> = found.iter().filter(|o| o.series.signal == f.series.signal && o.detector == f.detector).collect();
-            let speaks_already = |o: &&&Finding| o.series.signal == f.series.signal && o.detector == f.detector && o.series.group.is_roll_up();
-            let parts = self.parts(f, alike.iter().map(|o| o.onset.at).min().unwrap_or(f.onset.at));
-            let whole = alike.iter().find(|o| o.series.group.is_roll_up()).copied();
-            let named = parts.named.as_ref().map(|group| match alike.iter().find(|o| o.series.group == *group) {
-                Some(own) => (*own).clone(),
-                None => {
-                    // It explains the change but has not crossed its own threshold: it names the incident, the evidence is another's.
-                    let mut named = whole.unwrap_or(f).clone();
-                    named.series.group = group.clone();
-                    named.reason = format!("{}; {} explains it", named.reason, group.words());
-                    named
-                }
-            });
-            let whole_speaks = whole.is_some() || known.iter().any(|o| speaks_already(&o));
-            let mut of_signal: Vec<Finding> = named.into_iter().collect();
-            for o in whole.into_iter().chain(alike.iter().copied().filter(|o| !o.series.group.is_roll_up())) {
-                let is_shadow = !o.series.group.is_roll_up() && whole_speaks && !parts.stands_out(&o.series.group);
-                if !is_shadow && of_signal.iter().all(|l| l.series_id != o.series_id) {
-                    of_signal.push(o.clone());
-                }
-            }
-            if !of_signal.is_empty() {
-                let everywhere = parts.is_everywhere();
-                place.get_or_insert(Place { everywhere, ..parts.place });
-                listed.extend(of_signal);
-            }
-        }
-        (listed, place.unwrap_or_default())
-    }
-
-    /// How the change that a finding speaks of is spread over the parts of its model.
-    fn parts(&self, of: &Finding, from: Time) -> Parts {
-        let mut parts = Parts::default();
-        let line_of = |g: &crate::judge::Group| g.lines.iter().position(|l| l.series.signal == of.series.signal && l.bank.name() == of.detector);
-        let Some((group, whole)) = self.judge.group(&of.series.group.whole()).and_then(|g| Some((g, &g.lines[line_of(g)?]))) else {
-            return parts;
-        };
-        let usual = whole.bank.baseline().map_or(0.0, |b| b.value);
-        let sums = |line: &crate::judge::Line, usual: f64, from: Time| -> (f64, f64) {
-            let points = line.points.iter().filter(|p| p.time >= from);
-            points.fold((0.0, 0.0), |(excess, n), p| (excess + p.n * (p.value - usual), n + p.n))
-        };
-        let mut least = f64::INFINITY;
-        for sibling in self.judge.siblings(&group.key).filter(|s| !s.key.is_roll_up()) {
-            let Some(line) = line_of(sibling).map(|l| &sibling.lines[l]) else { continue };
-            let is_new = sibling.key.version.is_some() && from.since_ms(sibling.born) < HOUR_MS && sibling.born > group.born.plus_ms(60_000);
-            // What is young has its own failure for a baseline; it is held against its model.
-            let own = if is_new { None } else { line.bank.baseline() };
-            // Parts remember less than the whole.
-            let from = if own.is_some() { from.max(line.points.front().map_or(from, |p| p.time)) } else { from };
-            let (excess, n) = sums(whole, usual, from);
-            let (part, part_n) = sums(line, own.map_or(usual, |b| b.value), from);
-            if part_n <= 0.0 || excess == 0.0 || n <= 0.0 {
-                continue;
-            }
-            let density = (part / part_n) / (excess / n);
-            // A version that had all of the traffic before it began is as little to blame as the whole.
-            let came_with_it = is_new && from.since_ms(sibling.born) < COMES_WITH_MS;
-            let nearly_all = part_n > NEARLY_ALL * n && !came_with_it;
-            if part / excess >= EXPLAINS && !nearly_all && part_n < least {
-                least = part_n;
-                parts.named = Some(sibling.key.clone());
-            }
-            if density >= STANDS_OUT && !nearly_all {
-                parts.outstanding.push(sibling.key.clone());
-            }
-            if let Some(segment) = &sibling.key.segment {
-                parts.hit.push((segment.clone(), density >= 0.5 || part_n < SAYS_LITTLE));
-                parts.surely_hit += usize::from(density >= 0.5 && part_n >= SAYS_LITTLE);
-            }
-        }
-        match &parts.named {
-            Some(GroupKey { segment: Some(segment), .. }) => parts.place.segments = vec![segment.clone()],
-            Some(named) => parts.place.versions = named.version.iter().map(|v| v.to_string()).collect(),
-            // Some values of a dimension and not others; a change that is everywhere sits nowhere.
-            None => {
-                let hit = std::mem::take(&mut parts.hit);
-                let spared = |d: &str| hit.iter().any(|(s, is_hit)| !is_hit && *s.dimension == *d);
-                parts.place.segments = hit.iter().filter(|(s, is_hit)| *is_hit && spared(&s.dimension)).map(|(s, _)| s.clone()).collect();
-            }
-        }
-        parts
-    }
-
     fn rule_fired(&mut self, fired: RuleFired, now: Time, shown: Vec<Exemplar>, out: &mut Outcome) {
         let id = fired.series.id();
         let category = triage::category_of(&fired.series.signal);
@@ -973,150 +816,6 @@ impl Desk {
         found.map(|i| i.key.clone()).ok_or_else(|| Refusal(format!("there is no incident {id:?}")))
     }
 
-    /// What was found goes where it belongs: to the live incident of its key, under one that has the same cause, or it opens.
-    fn put(&mut self, mut happening: Happening, now: Time, out: &mut Outcome) {
-        let key = happening.key.clone();
-        let own = self.state.incidents.get(&key);
-        if let Some(own) = own.filter(|i| i.state.is_live()) {
-            let was_somewhere = happening.everywhere && !own.segments.is_empty();
-            let _ = self.command(&key, Command::Find(Box::new(happening)), now, out);
-            if was_somewhere {
-                self.look(&key, now, out);
-            }
-            return;
-        }
-        // It is told elsewhere already.
-        let elsewhere = own.and_then(|i| i.merged_into.as_ref().filter(|_| i.state == IncidentState::Merged));
-        let told_by = self.state.incidents.values().filter(|i| i.state.is_live());
-        let told_by = told_by.clone().find(|i| elsewhere.is_some_and(|id| *id == i.id) || i.merged.iter().any(|b| b.key == key));
-        if let Some(parent) = told_by.map(|i| i.key.clone()) {
-            let _ = self.command(&parent, Command::Find(Box::new(happening)), now, out);
-            return;
-        }
-        let is_storm = self.state.storm.is_on(now);
-        let joins = match correlate(&happening, self.state.incidents.values()) {
-            Verdict::Leads(under) if happening.suppressed.is_none() && !is_storm => {
-                self.lead(happening, &under, now, out);
-                return;
-            }
-            // In a storm nothing is moved.
-            Verdict::Leads(under) if happening.suppressed.is_none() => under.into_iter().next(),
-            Verdict::Joins(parent, reason) => Some((parent, reason)),
-            verdict @ (Verdict::Leads(_) | Verdict::Alone(_)) => {
-                happening.beside = match verdict {
-                    Verdict::Alone(beside) => beside,
-                    Verdict::Leads(_) | Verdict::Joins(..) => Some("nobody is called for it, so it takes nothing in that calls".to_owned()),
-                };
-                self.state
-                    .storm
-                    .shelter(now)
-                    .filter(|k| self.state.incidents.get(k).is_some_and(|i| i.state.is_live()))
-                    .map(|k| (k.clone(), "too many incidents opened within a minute to be told one by one".to_owned()))
-            }
-        };
-        let Some((parent, reason)) = joins else {
-            self.state.storm.opened(&key, now);
-            let _ = self.command(&key, Command::Find(Box::new(happening)), now, out);
-            return;
-        };
-        let Some(into) = self.state.incidents.get(&parent).map(|i| i.id.clone()) else { return };
-        let mut branch = Branch { key: key.clone(), id: None, at: now, reason: reason.clone() };
-        if is_storm {
-            self.gathered.push((parent, happening, branch));
-            return;
-        }
-        self.state.storm.opened(&parent, now);
-        let under = Command::Under { happening: Box::new(happening.clone()), into, why: reason };
-        branch.id = self.command(&key, under, now, out).ok().flatten().map(|i| i.id.clone());
-        let take = Command::Take { happening: Box::new(happening), branches: vec![branch], beyond: 0, by: Actor::Bellwether };
-        let _ = self.command(&parent, take, now, out);
-    }
-
-    /// Harm opens under its own key, and what has the same cause goes under it.
-    fn lead(&mut self, mut happening: Happening, under: &[(IncidentKey, String)], now: Time, out: &mut Outcome) {
-        let key = happening.key.clone();
-        for (milder, reason) in under {
-            if let Some(incident) = self.state.incidents.get(milder) {
-                happening.take_in(incident, reason, now);
-            }
-        }
-        self.state.storm.opened(&key, now);
-        let Ok(Some(leader)) = self.command(&key, Command::Find(Box::new(happening)), now, out) else { return };
-        let leader = leader.id.clone();
-        for (milder, reason) in under {
-            let why = format!("{reason}; what harms people is told first");
-            let _ = self.command(milder, Command::Yield { into: leader.clone(), why }, now, out);
-        }
-    }
-
-    /// What a storm blew under an incident within one pane goes there in one piece.
-    fn shelter(&mut self, now: Time, out: &mut Outcome) {
-        let mut by_parent: BTreeMap<IncidentKey, (Happening, Vec<Branch>, u64)> = BTreeMap::new();
-        for (parent, happening, branch) in std::mem::take(&mut self.gathered) {
-            let Some((whole, branches, beyond)) = by_parent.get_mut(&parent) else {
-                by_parent.insert(parent, (happening, vec![branch], 0));
-                continue;
-            };
-            if happening.severity.is_worse_than(whole.severity) {
-                (whole.severity, whole.severity_reasons, whole.title) = (happening.severity, happening.severity_reasons, happening.title);
-            }
-            whole.pages |= happening.pages;
-            respond::duties::take_over(&mut whole.response.timers, &happening.response.timers, None);
-            whole.findings.extend(happening.findings.into_iter().take(BRANCHES_MAX.saturating_sub(whole.findings.len())));
-            if branches.len() < BRANCHES_MAX { branches.push(branch) } else { *beyond += 1 }
-        }
-        for (parent, (happening, branches, beyond)) in by_parent {
-            let take = Command::Take { happening: Box::new(happening), branches, beyond, by: Actor::Bellwether };
-            let _ = self.command(&parent, take, now, out);
-        }
-    }
-
-    fn merge(&mut self, key: &IncidentKey, into: &str, by: String, why: String, now: Time, out: &mut Outcome) -> Result<Option<Incident>, Refusal> {
-        let parent = self.key_of_id(into)?;
-        if parent == *key {
-            return Err(Refusal("an incident is not merged into itself".to_owned()));
-        }
-        if !self.state.incidents.get(&parent).is_some_and(|i| i.state.is_live()) {
-            return Err(Refusal(format!("incident {into} is not live: merge into one that is")));
-        }
-        let Some(child) = self.state.incidents.get(key).cloned() else { return Err(Refusal(format!("there is no incident of {}", key.model))) };
-        if key.category.is_harm() && !parent.category.is_harm() {
-            let kind = key.category.as_str().replace('_', " ");
-            return Err(Refusal(format!("{} is about {kind}: what harms people is told first, so merge {into} into {} instead", child.id, child.id)));
-        }
-        let merged = self.command(key, Command::Merge { into: into.to_owned(), by: by.clone(), why: why.clone() }, now, out)?.cloned();
-        let reason = if why.is_empty() { format!("merged by {by}") } else { why };
-        let mut branches = vec![Branch { key: key.clone(), id: Some(child.id.clone()), at: now, reason }];
-        branches.extend(child.merged.clone());
-        let happening = Box::new(as_happening(&child));
-        self.command(&parent, Command::Take { happening, branches, beyond: child.merged_beyond, by: Actor::Person(by) }, now, out)?;
-        Ok(merged)
-    }
-
-    fn split(&mut self, key: &IncidentKey, by: String, why: String, now: Time, out: &mut Outcome) -> Result<Option<Incident>, Refusal> {
-        let parent = self.state.incidents.values().find(|i| i.state.is_live() && i.merged.iter().any(|b| b.key == *key)).cloned();
-        let Some(child) = self.state.incidents.get_mut(key) else { return Err(Refusal(format!("there is no incident of {}", key.model))) };
-        if let Some(parent) = parent.as_ref().filter(|_| child.state == IncidentState::Merged) {
-            // What was learned of it meanwhile comes along.
-            for f in parent.findings.iter().filter(|f| belongs(f, key)) {
-                match child.findings.iter_mut().find(|g| g.series_id == f.series_id) {
-                    Some(known) => *known = f.clone(),
-                    None => child.findings.push(f.clone()),
-                }
-            }
-            // So do the clocks that began with it, as they stand by now.
-            let began = |t: &&Timer| t.clock().is_some() && t.standing.begun_with.as_ref() == Some(&child.id);
-            let clocks: Vec<Timer> = parent.response.timers.iter().filter(began).cloned().collect();
-            child.response.timers.retain(|t| t.clock().is_none() || !clocks.iter().any(|c| c.clock() == t.clock()));
-            child.response.timers.extend(clocks);
-        }
-        let split = self.command(key, Command::Split { by: by.clone(), why: why.clone() }, now, out)?.cloned();
-        if let Some(parent) = parent {
-            self.command(&parent.key, Command::Part { branch: key.clone(), by, why }, now, out)?;
-        }
-        Ok(split)
-    }
-
     // --- holds ---
 
     fn keep_hold(&mut self, hold: Hold) {
@@ -1316,39 +1015,4 @@ fn exemplars_of(group: &GroupKey, cells: &[LeafCell]) -> Vec<Exemplar> {
         kept.join(&of.cell.failed);
     }
     kept.told()
-}
-
-/// An incident as something that was found: what is merged into another brings along what it knows. What has been changed for it
-/// stays with it, and so do the approvals: nobody has given them for the other one.
-fn as_happening(i: &Incident) -> Happening {
-    let untouched = |s: &&Step| s.applied.is_empty() && (s.state.may_be_planned() || s.state == StepState::Planning || !s.kind.acts());
-    let anew = |s: &Step| match s.kind.acts() {
-        true => Step { state: StepState::Idle, plan: None, approvals: Vec::new(), words: String::new(), ..s.clone() },
-        false => s.clone(),
-    };
-    let steps = i.response.steps.iter().filter(untouched).map(anew).collect();
-    Happening {
-        key: i.key.clone(),
-        severity: i.severity,
-        severity_reasons: i.severity_reasons.clone(),
-        title: i.title.clone(),
-        onset: i.onset,
-        findings: i.findings.iter().filter(|f| f.recovered_at.is_none()).cloned().collect(),
-        versions: i.versions.clone(),
-        segments: i.segments.clone(),
-        users_affected: i.users_affected,
-        cause: i.cause.clone(),
-        action: i.action.clone(),
-        response: Response { steps, ..i.response.clone() },
-        exemplars: vec![],
-        pages: i.paged,
-        page_reason: i.page_reason.clone(),
-        roots: i.roots.clone(),
-        suppressed: None,
-        beside: None,
-        everywhere: false,
-        takes: vec![],
-        takes_beyond: 0,
-        spread: None,
-    }
 }

@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Desk, Outcome, Place};
+use super::place::{COMES_WITH_MS, NEARLY_ALL, Place};
+use super::{Desk, Outcome};
 use crate::domain::incident::{Finding, Incident, IncidentKey, Spread};
 use crate::domain::{Change, Segment, Severity, Signal, Time};
 use crate::incident::{Command, Happening};
@@ -17,9 +18,6 @@ use crate::triage::scope::{self, Level, Part};
 const LOOKS_MS: [i64; 4] = [30_000, 120_000, 600_000, 3_600_000];
 /// Newest panes by which the present size of a change is told.
 const PRESENT_POINTS: usize = 6;
-/// A version that began so shortly before the onset, and has nearly all of the traffic, is where a change of the whole sits.
-const COMES_WITH_MS: i64 = 10 * 60_000;
-const NEARLY_ALL: f64 = 0.9;
 /// A value with more of the traffic than this that is not hit is spared: the change is not everywhere.
 const MATTERS: f64 = 0.05;
 /// Values of an unintended use that are named.
