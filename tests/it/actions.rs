@@ -77,7 +77,7 @@ impl Switch {
     }
 
     fn serve(&self, mut stream: TcpStream) {
-        let (head, body) = request(&stream);
+        let Some((head, body)) = request(&stream) else { return };
         let headers = |name: &str| {
             head.iter().find_map(|l| l.to_ascii_lowercase().starts_with(&format!("{name}:")).then(|| l.split_once(':').unwrap().1.trim().to_owned()))
         };
@@ -157,14 +157,15 @@ impl Switch {
     }
 }
 
-/// Head lines and body of a request.
-pub fn request(stream: &TcpStream) -> (Vec<String>, Vec<u8>) {
+/// Head lines and body of a request; none if it was cut off before its end: whoever was asking is dead, and has asked nothing.
+pub fn request(stream: &TcpStream) -> Option<(Vec<String>, Vec<u8>)> {
     let mut reader = BufReader::new(stream);
     let mut head = Vec::new();
     let mut length = 0;
     loop {
         let mut line = String::new();
-        if reader.read_line(&mut line).unwrap_or(0) == 0 || line.trim().is_empty() {
+        reader.read_line(&mut line).ok().filter(|_| line.ends_with('\n'))?;
+        if line.trim().is_empty() {
             break;
         }
         if let Some((name, value)) = line.split_once(':')
@@ -175,8 +176,8 @@ pub fn request(stream: &TcpStream) -> (Vec<String>, Vec<u8>) {
         head.push(line.trim_end().to_owned());
     }
     let mut body = vec![0; length];
-    let _ = reader.read_exact(&mut body);
-    (head, body)
+    reader.read_exact(&mut body).ok()?;
+    Some((head, body))
 }
 
 // === the daemon ===

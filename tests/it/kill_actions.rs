@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -37,8 +37,10 @@ use crate::vendors::TOKEN;
 
 const SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const MODELS: [&str; 2] = ["assistant", "scribe"];
-/// A run that has not come to its end by then hangs.
+/// A run in which nothing has moved for so long hangs.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// And one that moves and comes to no end turns in circles.
+const WHOLE_MAX: Duration = Duration::from_secs(600);
 /// Between two looks, more than this does not count: on a machine that was stopped, nobody has waited.
 const LOOK_MAX: Duration = Duration::from_millis(500);
 /// A moment that does not come is any moment.
@@ -55,18 +57,24 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// How long somebody has waited while the machine ran.
 struct Waited {
     last: Instant,
-    sum: Duration,
+    /// Since something moved.
+    idle: Duration,
+    whole: Duration,
 }
 
 impl Waited {
     fn begin() -> Waited {
-        Waited { last: Instant::now(), sum: Duration::ZERO }
+        Waited { last: Instant::now(), idle: Duration::ZERO, whole: Duration::ZERO }
+    }
+
+    fn something_moved(&mut self) {
+        self.idle = Duration::ZERO;
     }
 
     fn is_too_long(&mut self) -> bool {
-        self.sum += self.last.elapsed().min(LOOK_MAX);
-        self.last = Instant::now();
-        self.sum > PATIENCE
+        let one = self.last.elapsed().min(LOOK_MAX);
+        (self.idle, self.whole, self.last) = (self.idle + one, self.whole + one, Instant::now());
+        self.idle > PATIENCE || self.whole > WHOLE_MAX
     }
 }
 
@@ -100,6 +108,11 @@ impl Victim {
 
     fn is_dead(&self) -> bool {
         lock(&self.child).is_none()
+    }
+
+    /// It is there to be killed, and nobody has.
+    fn ended_by_itself(&self) -> Option<ExitStatus> {
+        lock(&self.child).as_mut().and_then(|child| child.try_wait().ok().flatten())
     }
 
     /// Something is asked of somebody outside; `is_after`: it has been acted on.
@@ -235,7 +248,7 @@ impl Switch {
     }
 
     fn serve(self: Arc<Switch>, mut stream: TcpStream) {
-        let (head, body) = request(&stream);
+        let Some((head, body)) = request(&stream) else { return };
         let header = |name: &str| {
             let line = head.iter().find(|l| l.to_ascii_lowercase().starts_with(&format!("{name}:")));
             line.and_then(|l| l.split_once(':')).map(|(_, v)| v.trim().to_owned()).unwrap_or_default()
@@ -517,13 +530,15 @@ impl Yard {
     fn until(&self, what: &str, mut is_so: impl FnMut() -> bool) {
         let mut waited = Waited::begin();
         while !is_so() {
-            if let Some(child) = lock(&self.victim.child).as_mut()
-                && let Ok(Some(status)) = child.try_wait()
-            {
-                panic!("seed {}: it ended by itself while {what} was waited for: {status}", self.seed);
-            }
+            self.has_not_ended_by_itself(what);
             assert!(!waited.is_too_long(), "seed {}: no {what} within {PATIENCE:?}: {}", self.seed, self.now());
             thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn has_not_ended_by_itself(&self, waiting_for: &str) {
+        if let Some(status) = self.victim.ended_by_itself() {
+            panic!("seed {}: it ended by itself while {waiting_for} was waited for: {status}", self.seed);
         }
     }
 
@@ -603,13 +618,19 @@ impl Yard {
         let is_hasty = chance.below(6) == 0;
         let is_ours = model == "assistant";
         let (mut plans, mut unclear, mut has_acknowledged) = (0, None::<Instant>, !acknowledges);
-        let mut waited = Waited::begin();
+        let (mut waited, mut moved) = (Waited::begin(), None);
         while !self.is_over.load(Ordering::Relaxed) {
+            self.has_not_ended_by_itself("the end of an incident");
             assert!(!waited.is_too_long(), "seed {}: the incident of {model} comes to no end: {}", self.seed, self.now());
             thread::sleep(Duration::from_millis(25));
             let Some(page) = self.incident(model) else { continue };
             let (incident, step) = (&page["incident"], &page["incident"]["response"]["steps"][0]);
             let (Some(id), Some(name), Some(state)) = (incident["id"].as_str(), step["id"].as_str(), step["state"].as_str()) else { continue };
+            let here = Some((self.starts.load(Ordering::Relaxed), incident["revision"].as_u64(), state.to_owned()));
+            if here != moved {
+                moved = here;
+                waited.something_moved();
+            }
             let is_live = !["resolved", "review_due", "closed"].iter().any(|s| incident["state"] == *s);
             if !has_acknowledged && is_live {
                 has_acknowledged = true;
@@ -748,6 +769,7 @@ impl Yard {
             for kill in 0..kills {
                 let until = Instant::now() + if moment.at.is_empty() { Duration::from_micros(moment.delay_us) } else { MOMENT_MAX };
                 while !self.victim.is_dead() && Instant::now() < until {
+                    self.has_not_ended_by_itself("a kill");
                     thread::sleep(Duration::from_millis(1));
                 }
                 *lock(&self.victim.moment) = None;
