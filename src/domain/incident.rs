@@ -105,6 +105,46 @@ impl Incident {
         !self.state.is_live() && self.closed_as == Some(ClosedAs::Fixed) && is_back
     }
 
+    /// A copy without what is to be done and without exemplars.
+    pub fn without_response(&self) -> Incident {
+        Incident {
+            id: self.id.clone(),
+            revision: self.revision,
+            key: self.key.clone(),
+            state: self.state,
+            severity: self.severity,
+            severity_reasons: self.severity_reasons.clone(),
+            title: self.title.clone(),
+            onset: self.onset,
+            opened_at: self.opened_at,
+            updated_at: self.updated_at,
+            acknowledged_at: self.acknowledged_at,
+            mitigated_at: self.mitigated_at,
+            resolved_at: self.resolved_at,
+            closed_as: self.closed_as,
+            reopened: self.reopened,
+            paged: self.paged,
+            page_reason: self.page_reason.clone(),
+            findings: self.findings.clone(),
+            versions: self.versions.clone(),
+            segments: self.segments.clone(),
+            users_affected: self.users_affected,
+            cause: self.cause.clone(),
+            action: self.action.clone(),
+            exemplars: Vec::new(),
+            response: Response::default(),
+            spread: self.spread.clone(),
+            severity_set: self.severity_set.clone(),
+            roots: self.roots.clone(),
+            merged_into: self.merged_into.clone(),
+            merged: self.merged.clone(),
+            merged_beyond: self.merged_beyond,
+            told: self.told.clone(),
+            suppressed: self.suppressed.clone(),
+            settles_at: self.settles_at,
+        }
+    }
+
     /// The finding that names the incident: the first.
     pub fn lead(&self) -> Option<&Finding> {
         self.findings.first()

@@ -307,8 +307,7 @@ impl Job {
     pub fn new(incident: &Incident, step: &Step, errand: Errand) -> Job {
         let id = format!("{}-{}-{}-{}", incident.id, incident.revision, step.id, errand.as_str());
         // The other steps are nobody's business outside.
-        let incident = Incident { response: Response::default(), exemplars: Vec::new(), ..incident.clone() };
-        Job { id, errand, step: step.clone(), incident }
+        Job { id, errand, step: step.clone(), incident: incident.without_response() }
     }
 }
 

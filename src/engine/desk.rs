@@ -18,7 +18,7 @@ use crate::domain::incident::{Actor, Branch, Estimate, Exemplar, Finding, Incide
 use crate::domain::response::Shift;
 use crate::domain::time::{DAY_MS, HOUR_MS};
 use crate::domain::{ClosedAs, Decision, GroupKey, Hold, IncidentState, Onset, Segment, SeriesId, SeriesKey, Severity, Signal, StepState, Time};
-use crate::incident::{Command, Effect, Event, Happening, Refusal, decide, effects, evolve, timeline_of};
+use crate::incident::{Command, Effect, Event, Happening, Refusal, Stood, decide, effects, evolve, timeline_of};
 use crate::judge::{Import, Judge, RuleFired, Rules, Said, Spoken};
 use crate::pane::{BoxedCell, Contribution, Fact, FactKind, LeafCell, Outbound, PartitionId};
 use crate::respond::{self, StepCommand};
@@ -87,7 +87,7 @@ pub struct State {
 }
 
 pub struct Desk {
-    settings: Settings,
+    pub(super) settings: Settings,
     pub judge: Judge,
     pub state: State,
     /// Cells that have been judged, for whoever fills the next ones.
@@ -693,12 +693,13 @@ impl Desk {
             let is_new = matches!(event, Event::Opened(_) | Event::OpenedUnder { .. });
             let clocks = state.as_ref().filter(|_| is_new).map(respond::duties::carried).unwrap_or_default();
             let before = if is_new { None } else { state.take() };
-            let Some(mut after) = evolve(before.clone(), event, now) else { continue };
+            let stood = before.as_ref().map(Stood::of);
+            let Some(mut after) = evolve(before, event, now) else { continue };
             // Duties to report that began with the one before go on.
             after.response.timers.retain(|t| t.clock().is_none() || !clocks.iter().any(|c| c.clock() == t.clock()));
             after.response.timers.extend(clocks);
             out.timeline.push(timeline_of(&after, event, ordinal as u32, now));
-            for effect in effects(before.as_ref(), &after, event) {
+            for effect in effects(stood.as_ref(), &after, event) {
                 match effect {
                     Effect::Tell(notice) => {
                         if matches!(notice, Notice::Opened | Notice::Escalated | Notice::Reopened) {

@@ -77,7 +77,6 @@ pub struct Outcome {
 }
 
 pub struct Engine {
-    settings: Settings,
     watch: Watch,
     desk: Desk,
     /// Turns of partitions known from the journal whose position has not been read yet.
@@ -110,8 +109,8 @@ impl Outcome {
 impl Engine {
     pub fn new(settings: Settings) -> Engine {
         let watch = Watch::new(settings.pane.clone());
-        let desk = Desk::new(settings.clone());
-        Engine { settings, watch, desk, turns: Vec::new(), outbound: Vec::new() }
+        let desk = Desk::new(settings);
+        Engine { watch, desk, turns: Vec::new(), outbound: Vec::new() }
     }
 
     /// A partition that will be read: nothing is judged without it until it rests.
@@ -145,9 +144,6 @@ impl Engine {
 
     /// Owners, exposure, routes and runbooks of a new configuration.
     pub fn reroute(&mut self, models: BTreeMap<String, ModelSettings>, routes: Vec<Route>, respond: crate::respond::Settings) {
-        self.settings.models = models.clone();
-        self.settings.routes = routes.clone();
-        self.settings.respond = respond.clone();
         self.desk.reroute(models, routes, respond);
     }
 
@@ -291,7 +287,7 @@ impl Engine {
     /// The pane boundary after everything read so far.
     pub fn horizon(&self) -> Time {
         let newest = self.desk_partitions().filter_map(|p| self.watch.watermark(p)).max();
-        let pane_ms = self.settings.judge.pane_ms;
+        let pane_ms = self.desk.settings.judge.pane_ms;
         newest.map_or(self.boundary(), |w| w.floor(pane_ms).plus_ms(pane_ms).max(self.boundary()))
     }
 
@@ -309,7 +305,7 @@ impl Engine {
 
     /// How far sealing follows reading, in panes.
     pub fn panes_of_lateness(&self) -> i64 {
-        1 + self.settings.pane.lateness_ms / self.settings.pane.pane_ms.max(1)
+        1 + self.desk.settings.pane.lateness_ms / self.desk.settings.pane.pane_ms.max(1)
     }
 
     /// Cells of panes that wait for the slowest partition.
@@ -373,7 +369,7 @@ impl Engine {
             all.into_iter().map(|g| g.1).collect()
         };
         let judge = judge::Judge::restore(settings.judge.clone(), core, &all("group/"), &all("template/"))?;
-        Ok(Engine { desk: Desk::with(settings.clone(), judge, state), settings, watch, turns, outbound: Vec::new() })
+        Ok(Engine { desk: Desk::with(settings, judge, state), watch, turns, outbound: Vec::new() })
     }
 
     /// Category of a series, as incidents of it are keyed.

@@ -14,7 +14,7 @@ impl Engine {
         let mut view = EngineView {
             judged_through: self.desk.state.judged_through,
             is_live: self.is_live(),
-            budget: self.settings.judge.false_pages,
+            budget: self.desk.settings.judge.false_pages,
             budget_spent: self.desk.state.budget_spent,
             alarms_raised: self.desk.state.alarms_raised,
             alarms_held: self.desk.state.alarms_held,
@@ -93,7 +93,7 @@ impl Engine {
                 self.desk.incidents().filter(|i| i.state.is_live() && i.key.model == model && *i.key.environment == *whole.key.environment);
             out.push(ModelView {
                 environment: whole.key.environment.to_string(),
-                owner: self.settings.models.get(&model).and_then(|m| m.owner.clone()),
+                owner: self.desk.settings.models.get(&model).and_then(|m| m.owner.clone()),
                 versions,
                 segments,
                 events,
@@ -190,7 +190,7 @@ impl Engine {
         let band = line.bank.baseline();
         let last = line.points.back();
         let finite = |v: f64| v.is_finite().then_some(v);
-        let pane_ms = self.settings.judge.pane_ms as f64;
+        let pane_ms = self.desk.settings.judge.pane_ms as f64;
         SeriesView {
             id: line.id,
             key: line.series.clone(),

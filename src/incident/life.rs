@@ -1021,8 +1021,35 @@ fn absorb(incident: &mut Incident, h: &Happening) {
     }
 }
 
+/// Of an incident before an event, what decides who hears of it: a copy of the whole is as much work as the event.
+#[derive(Clone, Debug)]
+pub struct Stood {
+    state: IncidentState,
+    severity: Severity,
+    paged: bool,
+    has_segments: bool,
+    /// Its steps, and how each stood.
+    steps: Vec<(String, StepState)>,
+}
+
+impl Stood {
+    pub fn of(incident: &Incident) -> Stood {
+        Stood {
+            state: incident.state,
+            severity: incident.severity,
+            paged: incident.paged,
+            has_segments: !incident.segments.is_empty(),
+            steps: incident.response.steps.iter().map(|s| (s.id.clone(), s.state)).collect(),
+        }
+    }
+
+    fn step(&self, id: &str) -> Option<StepState> {
+        self.steps.iter().find(|s| s.0 == id).map(|s| s.1)
+    }
+}
+
 /// Who hears of an event. `before` is the incident as it stood.
-pub fn effects(before: Option<&Incident>, after: &Incident, event: &Event) -> Vec<Effect> {
+pub fn effects(before: Option<&Stood>, after: &Incident, event: &Event) -> Vec<Effect> {
     let mut out = said(before, after, event);
     out.extend(begun(before, after, event));
     out
@@ -1030,7 +1057,7 @@ pub fn effects(before: Option<&Incident>, after: &Incident, event: &Event) -> Ve
 
 /// What the runbook asks for when an incident opens, becomes worse or comes back: people told and plans made; and the errand of a
 /// step that has moved.
-fn begun(before: Option<&Incident>, after: &Incident, event: &Event) -> Vec<Effect> {
+fn begun(before: Option<&Stood>, after: &Incident, event: &Event) -> Vec<Effect> {
     let notice = match event {
         Event::Opened(_) | Event::Split { .. } | Event::Unsuppressed { .. } => Notice::Opened,
         Event::Escalated(_) => Notice::Escalated,
@@ -1067,7 +1094,7 @@ fn begun(before: Option<&Incident>, after: &Incident, event: &Event) -> Vec<Effe
     };
     // What was told elsewhere, or to nobody, begins only now.
     let begins = matches!(event, Event::Split { .. } | Event::Unsuppressed { .. } | Event::Reopened { .. });
-    let known = |id: &str| before.filter(|_| !begins).and_then(|b| b.response.step(id));
+    let known = |id: &str| before.filter(|_| !begins).and_then(|b| b.step(id));
     let mut out = Vec::new();
     let told: Vec<String> = after.response.steps.iter().filter(|s| known(&s.id).is_none()).flat_map(|s| s.tells.clone()).collect();
     if after.paged && after.state.is_audible() && !told.is_empty() {
@@ -1075,13 +1102,12 @@ fn begun(before: Option<&Incident>, after: &Incident, event: &Event) -> Vec<Effe
     }
     let raised = after.response.steps.iter().filter(|s| known(&s.id).is_none());
     out.extend(raised.filter_map(|s| Some(Effect::Raise { step: s.id.clone(), times: s.raise? })));
-    let planning =
-        after.response.steps.iter().filter(|s| s.state == StepState::Planning && known(&s.id).is_none_or(|k| k.state != StepState::Planning));
+    let planning = after.response.steps.iter().filter(|s| s.state == StepState::Planning && known(&s.id).is_none_or(|k| k != StepState::Planning));
     out.extend(planning.map(|s| Effect::Do(Box::new(Job::new(after, s, crate::domain::response::Errand::Plan)))));
     out
 }
 
-fn said(before: Option<&Incident>, after: &Incident, event: &Event) -> Vec<Effect> {
+fn said(before: Option<&Stood>, after: &Incident, event: &Event) -> Vec<Effect> {
     match event {
         Event::Opened(_) => tell(after, Notice::Opened),
         Event::Updated(_) | Event::Took { .. } | Event::Parted { .. } => tell(after, Notice::Updated),
@@ -1131,7 +1157,7 @@ fn said(before: Option<&Incident>, after: &Incident, event: &Event) -> Vec<Effec
         },
         // Nothing is lowered in silence, and no place stays named that is none.
         Event::Reassessed { is_milder: true, .. } => tell(after, Notice::Updated),
-        Event::Reassessed { happening, .. } if happening.everywhere && before.is_some_and(|b| !b.segments.is_empty()) => tell(after, Notice::Updated),
+        Event::Reassessed { happening, .. } if happening.everywhere && before.is_some_and(|b| b.has_segments) => tell(after, Notice::Updated),
         Event::Reassessed { is_milder: false, .. } => vec![],
     }
 }
@@ -1278,7 +1304,7 @@ mod tests {
         let mut state = state;
         for e in &events {
             let after = evolve(state.clone(), e, Time(now));
-            told.extend(effects(state.as_ref(), after.as_ref().expect("there"), e));
+            told.extend(effects(state.as_ref().map(Stood::of).as_ref(), after.as_ref().expect("there"), e));
             state = after;
         }
         (state, told)

@@ -8,4 +8,4 @@ mod correlate;
 mod life;
 
 pub use correlate::{Verdict, correlate};
-pub use life::{BRANCHES_MAX, Command, Effect, Event, Happening, Refusal, belongs, decide, effects, evolve, is_due, timeline_of};
+pub use life::{BRANCHES_MAX, Command, Effect, Event, Happening, Refusal, Stood, belongs, decide, effects, evolve, is_due, timeline_of};

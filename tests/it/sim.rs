@@ -8,6 +8,7 @@
 //!
 //! A check that finds nothing proves nothing: [`Bug`] lists mistakes that can be planted one at a time, and each must be found.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::ops::Range;
@@ -20,6 +21,7 @@ use bellwether::decode::{self, Decoder};
 use bellwether::dispatch::{Before, Claimed, Tries, after_sending, before_sending};
 use bellwether::domain::delivery::{Delivery, DeliveryState, Notice, Outcome as Answered};
 use bellwether::domain::incident::{Incident, IncidentKey, TimelineEntry};
+use bellwether::domain::observation::{Body, Envelope, Flag, Prediction, Status};
 use bellwether::domain::response::{Action, Errand, Job, Receipt};
 use bellwether::domain::{Category, ClosedAs, HoldKind, IncidentState, Matcher, Observation, Role, Severity, StepKind, StepState, Time};
 use bellwether::engine::{Control, Engine, Entry, Outcome, Settings};
@@ -46,6 +48,8 @@ const TURNS_AFTER: u32 = 40;
 const PLAN_EXPIRES_MS: i64 = 25_000;
 /// Errands under way at once.
 const AT_ONCE_MAX: usize = 4;
+/// One life in so many is read through the decoder.
+const DECODES_ONE_IN: u64 = 16;
 /// By this name actions are known.
 const SWITCH: &str = "switch";
 
@@ -180,72 +184,131 @@ impl Dice {
 
 // === the world ===
 
-/// What happened, as the log has it: the events as text, and which arrived when.
+/// One event, whichever way it is read.
+struct Happened {
+    model: &'static str,
+    /// After [`START`].
+    at_ms: i64,
+    /// Of its id, in the ids of the log.
+    id: Range<usize>,
+    what: Shown,
+}
+
+/// What an event shows.
+#[derive(Clone, Copy)]
+enum Shown {
+    Nothing,
+    Error,
+    Harm,
+    /// An output in which a secret stands.
+    Secret,
+}
+
+/// What happened, and when each record of it arrived.
 struct Log {
-    text: String,
-    events: Vec<(Time, Range<usize>)>,
+    ids: String,
+    events: Vec<Happened>,
+    /// Arrival and event, in the order of the log.
+    records: Vec<(Time, usize)>,
     /// Models that did harm in it.
     harmed: BTreeSet<&'static str>,
 }
 
+impl Happened {
+    /// As a producer writes it.
+    fn json(&self, ids: &str) -> String {
+        let (id, time, model) = (&ids[self.id.clone()], START.plus_ms(self.at_ms).rfc3339(), self.model);
+        let shown = match self.what {
+            Shown::Nothing => String::new(),
+            Shown::Error => r#","status":"error""#.to_owned(),
+            Shown::Harm => r#","flags":{"harmful":"confirmed"}"#.to_owned(),
+            Shown::Secret => format!(r#","output":"see {CANARY}""#),
+        };
+        format!(r#"{{"kind":"prediction","id":"{id}","time":"{time}","model":"{model}","version":"1","environment":"prod"{shown}}}"#)
+    }
+
+    /// As the decoder reads it.
+    fn seen<'l>(&self, log: &'l Log) -> Observation<'l> {
+        let word = |word: &'static str| Some(Cow::Borrowed(word));
+        let mut prediction = Box::<Prediction<'_>>::default();
+        match self.what {
+            Shown::Nothing => {}
+            Shown::Error => prediction.status = Status::Error,
+            Shown::Harm => prediction.flags.push((Cow::Borrowed("harmful"), Flag::Confirmed)),
+            Shown::Secret => prediction.output = Some(Cow::Owned(format!("see {CANARY}"))),
+        }
+        let envelope = Envelope {
+            id: Some(Cow::Borrowed(&log.ids[self.id.clone()])),
+            time: Some(START.plus_ms(self.at_ms)),
+            model: word(self.model),
+            version: word("1"),
+            environment: word("prod"),
+            ..Envelope::default()
+        };
+        Observation { envelope, body: Body::Prediction(prediction), faults: Vec::new() }
+    }
+}
+
 impl Log {
-    /// Every record as it is decoded. What was read before changes no reading, so one serves every replay.
-    fn read(&self) -> Vec<(Time, Observation<'_>)> {
-        let decoder = Decoder::canonical(decode::Settings::new([0; 16]));
-        let decoded =
-            |(arrival, range): &(Time, Range<usize>)| (*arrival, decoder.decode(self.text[range.clone()].as_bytes(), *arrival, None).expect("valid"));
-        self.events.iter().map(decoded).collect()
+    /// Every event as the decoder reads it. Reading takes no part in what is tested here, so only some lives go through the decoder,
+    /// and it must read what the others are given.
+    fn read(&self, decodes: bool) -> Vec<Observation<'_>> {
+        let seen: Vec<Observation<'_>> = self.events.iter().map(|e| e.seen(self)).collect();
+        if decodes {
+            let decoder = Decoder::canonical(decode::Settings::new([0; 16]));
+            for (event, seen) in self.events.iter().zip(&seen) {
+                let (json, at) = (event.json(&self.ids), START.plus_ms(event.at_ms));
+                let decoded = decoder.decode(json.as_bytes(), at, None).expect("valid");
+                assert_eq!(decoded, *seen, "{json}");
+            }
+        }
+        seen
     }
 }
 
 /// The log of a life.
 fn happenings(dice: &mut Dice) -> Log {
-    let (mut text, mut log) = (String::with_capacity(80_000), Vec::<(i64, i64, Range<usize>)>::with_capacity(600));
+    let (mut ids, mut events) = (String::with_capacity(12_000), Vec::with_capacity(600));
+    let mut records: Vec<(i64, i64, usize)> = Vec::with_capacity(700);
     let mut harmed: BTreeSet<&'static str> = BTreeSet::new();
-    // Lives are shorter than the hour at whose beginning they begin.
-    let hour = START.rfc3339()[..14].to_owned();
     let mut n = 0;
     let outage = (dice.below(2) as usize, 30_000 + dice.below(40_000) as i64);
     let has_outage = dice.one_in(2);
     for second in 0..SECONDS {
-        for (m, model) in MODELS.iter().enumerate() {
+        for (m, model) in MODELS.into_iter().enumerate() {
             for _ in 0..1 + dice.below(2) {
                 n += 1;
-                let ms = dice.below(1_000) as i64;
-                let at = second * 1_000 + ms;
-                let is_out = has_outage && outage.0 == m && (outage.1..outage.1 + 12_000).contains(&at);
+                let at_ms = second * 1_000 + dice.below(1_000) as i64;
+                let is_out = has_outage && outage.0 == m && (outage.1..outage.1 + 12_000).contains(&at_ms);
                 // In an outage there are enough requests to see it.
                 for copy in 0..if is_out { 8 } else { 1 } {
-                    let begins = text.len();
-                    let mut write = |words: std::fmt::Arguments<'_>| text.write_fmt(words).expect("room");
-                    write(format_args!(
-                        r#"{{"kind":"prediction","id":"{model}-{n}-{copy}","time":"{hour}{:02}:{:02}.{ms:03}Z","model":"{model}","version":"1","environment":"prod""#,
-                        second / 60,
-                        second % 60
-                    ));
-                    if is_out {
-                        write(format_args!(r#","status":"error""#));
+                    let begins = ids.len();
+                    write!(ids, "{model}-{n}-{copy}").expect("room");
+                    let what = if is_out {
+                        Shown::Error
                     } else if second > 20 && dice.one_in(60) {
-                        write(format_args!(r#","flags":{{"harmful":"confirmed"}}"#));
                         harmed.insert(model);
+                        Shown::Harm
                     } else if second > 20 && dice.one_in(80) {
-                        write(format_args!(r#","output":"see {CANARY}""#));
-                    }
-                    write(format_args!("}}"));
-                    let range = begins..text.len();
+                        Shown::Secret
+                    } else {
+                        Shown::Nothing
+                    };
+                    let event = events.len();
+                    events.push(Happened { model, at_ms, id: begins..ids.len(), what });
                     // Some are late, within what is waited for; some come twice.
                     let late = if dice.one_in(8) { dice.below(1_500) as i64 } else { 0 };
-                    log.push((at + late, n, range.clone()));
+                    records.push((at_ms + late, n, event));
                     if dice.one_in(15) {
-                        log.push((at + late + 200, n, range));
+                        records.push((at_ms + late + 200, n, event));
                     }
                 }
             }
         }
     }
-    log.sort_by_key(|(arrival, n, range)| (*arrival, *n, range.start));
-    let events = log.into_iter().map(|(arrival, _, range)| (START.plus_ms(arrival), range)).collect();
-    Log { text, events, harmed }
+    records.sort_unstable();
+    let records = records.into_iter().map(|(arrival_ms, _, event)| (START.plus_ms(arrival_ms), event)).collect();
+    Log { ids, events, records, harmed }
 }
 
 /// Every incident has two steps: one that is planned at once, and one on a switch of its own. The ranker's first step, at severity
@@ -361,11 +424,12 @@ enum What {
 }
 
 struct Life<'l> {
-    settings: Settings,
+    settings: &'l Settings,
     dice: Dice,
     bug: Option<Bug>,
-    log: &'l [(Time, Observation<'l>)],
-    harmed: &'l BTreeSet<&'static str>,
+    log: &'l Log,
+    /// The events of the log as they are read: what was read before changes no reading, so one serves every replay.
+    seen: &'l [Observation<'l>],
     ledger: Ledger,
     oracle: Oracle,
     panel: Panel,
@@ -407,22 +471,22 @@ impl<'l> Life<'l> {
     fn of<T>(seed: u64, bug: Option<Bug>, world: &World, tell: impl FnOnce(&Life<'_>) -> T) -> Result<T, String> {
         let mut dice = Dice(seed);
         let log = happenings(&mut dice);
-        let read = log.read();
-        let mut life = Life::new(dice, &read, &log.harmed, bug, world);
+        let seen = log.read(seed.is_multiple_of(DECODES_ONE_IN));
+        let mut life = Life::new(dice, &log, &seen, bug, world);
         life.live()?;
         Ok(tell(&life))
     }
 
-    fn new(dice: Dice, log: &'l [(Time, Observation<'l>)], harmed: &'l BTreeSet<&'static str>, bug: Option<Bug>, world: &World) -> Life<'l> {
+    fn new(dice: Dice, log: &'l Log, seen: &'l [Observation<'l>], bug: Option<Bug>, world: &'l World) -> Life<'l> {
         let panel = Panel::default();
         panel.lock().forgets_the_version = bug == Some(Bug::VersionForgotten);
         let targets = MODELS.iter().flat_map(|m| [format!("{m}-mode"), format!("{m}-route")]).collect();
         Life {
-            settings: world.settings.clone(),
+            settings: &world.settings,
             dice,
             bug,
             log,
-            harmed,
+            seen,
             ledger: Ledger::default(),
             oracle: Oracle::default(),
             actor: panel.actor(targets),
@@ -545,16 +609,16 @@ impl<'l> Life<'l> {
         let some = 1 + self.dice.below(12);
         let engine = self.engine.as_mut().expect("alive");
         for _ in 0..some {
-            let Some((arrival, seen)) = self.log.get(self.read as usize) else { break };
+            let Some((arrival, event)) = self.log.records.get(self.read as usize) else { break };
             let position = self.read;
             let skips = engine.next_position(0).is_some_and(|next| position < next);
             if !skips {
-                engine.observe(0, position + 1, *arrival, seen);
+                engine.observe(0, position + 1, *arrival, &self.seen[*event]);
             }
             self.read += 1;
         }
         self.read_once = self.read_once.max(self.read);
-        if !self.engine().is_live() && !self.engine().awaits_live() && self.read as usize > self.log.len() / 10 {
+        if !self.engine().is_live() && !self.engine().awaits_live() && self.read as usize > self.log.records.len() / 10 {
             let at = self.engine().horizon();
             let control = self.engine().end_of_history();
             self.enter(at, control)?;
@@ -1000,7 +1064,7 @@ impl<'l> Life<'l> {
 
     fn turn(&mut self) -> Step {
         match self.dice.below(25) {
-            0..=9 if (self.read as usize) < self.log.len() => self.read_some(),
+            0..=9 if (self.read as usize) < self.log.records.len() => self.read_some(),
             0..=13 => self.dispatch(),
             14..=16 => self.person(),
             17 => self.snapshot(),
@@ -1028,7 +1092,7 @@ impl<'l> Life<'l> {
         self.start();
         let mut after = 0;
         for _ in 0..4_000 {
-            if self.read as usize >= self.log.len() {
+            if self.read as usize >= self.log.records.len() {
                 after += 1;
             }
             if after > TURNS_AFTER {
@@ -1042,7 +1106,7 @@ impl<'l> Life<'l> {
             self.asked_at_any_time()?;
         }
         self.peace = true;
-        while (self.read as usize) < self.log.len() {
+        while (self.read as usize) < self.log.records.len() {
             let _ = self.read_some();
         }
         // The end of the log: what is open is sealed.
@@ -1096,8 +1160,8 @@ impl<'l> Life<'l> {
         engine.declare(0);
         self.ledger.journal.iter().for_each(|e| engine.enter(e.clone()));
         let mut out = Outcome::default();
-        for (n, (arrival, seen)) in self.log.iter().enumerate() {
-            engine.observe(0, n as i64 + 1, *arrival, seen);
+        for (n, (arrival, event)) in self.log.records.iter().enumerate() {
+            engine.observe(0, n as i64 + 1, *arrival, &self.seen[*event]);
         }
         engine.advance(&mut out);
         engine.finish(0);
@@ -1127,7 +1191,7 @@ impl<'l> Life<'l> {
             return Err("other errands than in an undisturbed life".to_owned());
         }
         // Whoever was harmed has an incident, under its own key or told by another.
-        for model in self.harmed {
+        for model in &self.log.harmed {
             let is_told = |i: &&Incident| i.findings.iter().any(|f| *f.series.group.model == **model && f.series.signal.to_string().contains("harm"));
             if !self.ledger.incidents.values().any(|i| is_told(&i)) {
                 return Err(format!("somebody was harmed by {model}, and there is no incident"));
