@@ -11,7 +11,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::climb::Climb;
+use super::climb::{BARE, Climb};
 use super::levels::{Level, Levels};
 use super::trail::{Rates, Row, Rows};
 use super::{Band, Ladder, Mixture, Sees, decay, ln, ln_rising, ln_rising_of_half, nats, nats_per_pane_max, recovery_injection};
@@ -556,7 +556,9 @@ impl Slots {
         for (slot, hours) in self.hours.iter_mut().enumerate() {
             let p = (self.of[slot].count + 0.5) / total;
             let forgiven = if tolerance > 0.0 { (tolerance * p).max(AT_LEAST) } else { 0.0 };
-            hours.turn(hour, p, p * (1.0 - p), f64::from(self.dispersions[slot]), forgiven);
+            let arms = slot * ODDS.len()..(slot + 1) * ODDS.len();
+            let suspect_from_ms = (tolerance < BARE).then(|| self.evidence.speaks_since(arms)).flatten();
+            hours.turn(hour, p, p * (1.0 - p), f64::from(self.dispersions[slot]), forgiven, suspect_from_ms);
             self.levels[slot] = hours.level(hour);
             if hours.come_again() && !self.come_again[slot] {
                 // What noise there seemed to be in long stretches was the course of the day.
