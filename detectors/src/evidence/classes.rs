@@ -32,6 +32,9 @@ const WEIGHTS: [f64; ODDS.len()] = [0.33, 0.37, 0.13, 0.13];
 const WEIGHT_OF_ANYTHING: f64 = 0.04;
 /// The bets from here on are on a fall.
 const FALLS: usize = 3;
+/// Quiet events, as many as panes of independent ones would have, that a class must have at its lower edge before a fall of it is bet on. The
+/// most that its absence could ever say is .44 nats each (ln 3 - 2/3), so fewer reach no threshold; and of a few, parts of events make evidence from nothing.
+const FALL_EVENTS_MIN: f64 = 20.0;
 /// Classes with a ladder of their own; the rest take the noisiest of these.
 const LADDERS: usize = 8;
 const NOISE_LAG: usize = 12;
@@ -640,8 +643,9 @@ impl Slots {
             for j in 0..FALLS {
                 l[at + j] = e * LN_ODDS[j] - v * bets.ln_norm[j] - up;
             }
+            let falls = bets.low[0] > 0.0 && 0.5 * weight >= FALL_EVENTS_MIN * f64::from(bets.low[0]);
             for j in FALLS..ODDS.len() {
-                l[at + j] = if bets.low[0] > 0.0 { e * LN_ODDS[j] - v * bets.ln_norm[j] - excess(e, v, bets.low, weight) } else { -1.0 };
+                l[at + j] = if falls { e * LN_ODDS[j] - v * bets.ln_norm[j] - excess(e, v, bets.low, weight) } else { -1.0 };
             }
             for (into, weight) in weights[at..at + ODDS.len()].iter_mut().zip(&WEIGHTS) {
                 *into = weight * part;
