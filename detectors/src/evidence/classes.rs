@@ -4,9 +4,9 @@
 //! quiet share p the predictive of "this class against the rest" is beta-binomial (the Dirichlet-multinomial, added up), moved to
 //! the edge of tolerance p (1 + t) or p / (1 + t); the bets are odds of 1.5, 2.5, 6 and .33 on that class beyond the edge. One more
 //! bet reaches everything: Dirichlet(1/2) against the Dirichlet-multinomial of whatever lies within tolerance and explains the pane
-//! best. The eight most frequent classes have a level by hour of the day as far as the hours are seen to differ. **Sees** a share that moves beyond its tolerance, classes that vanish, and classes never seen before (in the rest, and by
+//! best. The sixteen most frequent classes have a level by hour of the day as far as the hours are seen to differ. **Sees** a share that moves beyond its tolerance, classes that vanish, and classes never seen before (in the rest, and by
 //! name with `is_known`); does not see which inputs moved with them, nor moves of less than half a percentage point. **Knob.**
-//! `tolerance` is relative and per class: 0.2 forgives 5 % -> 6 %. **False alarms**: as for rates; panes that resemble each other are held by one ladder for each of the eight most
+//! `tolerance` is relative and per class: 0.2 forgives 5 % -> 6 %. **False alarms**: as for rates; panes that resemble each other are held by one ladder for each of the sixteen most
 //! frequent classes, measured below.
 
 use serde::{Deserialize, Serialize};
@@ -35,8 +35,9 @@ const FALLS: usize = 3;
 /// Quiet events, as many as panes of independent ones would have, that a class must have at its lower edge before a fall of it is bet on. The
 /// most that its absence could ever say is .44 nats each (ln 3 - 2/3), so fewer reach no threshold; and of a few, parts of events make evidence from nothing.
 const FALL_EVENTS_MIN: f64 = 20.0;
-/// Classes with a ladder of their own; the rest take the noisiest of these.
-const LADDERS: usize = 8;
+/// Classes with a ladder and a course of the day of their own; the rest take the noisiest ladder. Of eight, a class that doubles by day was
+/// the ninth when it was met at its trough, and paged day after day.
+const LADDERS: usize = 16;
 const NOISE_LAG: usize = 12;
 /// Panes of which the noise must be known before the first bet.
 const NOISE_PANES_MIN: u32 = 24;
