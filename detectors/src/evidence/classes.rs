@@ -4,14 +4,14 @@
 //! quiet share p the predictive of "this class against the rest" is beta-binomial (the Dirichlet-multinomial, added up), moved to
 //! the edge of tolerance p (1 + t) or p / (1 + t); the bets are odds of 1.5, 2.5, 6 and .33 on that class beyond the edge. One more
 //! bet reaches everything: Dirichlet(1/2) against the Dirichlet-multinomial of whatever lies within tolerance and explains the pane
-//! best. The eight most frequent classes have a level by hour of the day as far as the hours are seen to differ. **Sees** a share that moves beyond its tolerance, classes that vanish, and classes never seen before (in the rest, and by
+//! best. The sixteen most frequent classes have a level by hour of the day as far as the hours are seen to differ. **Sees** a share that moves beyond its tolerance, classes that vanish, and classes never seen before (in the rest, and by
 //! name with `is_known`); does not see which inputs moved with them, nor moves of less than half a percentage point. **Knob.**
-//! `tolerance` is relative and per class: 0.2 forgives 5 % -> 6 %. **False alarms**: as for rates; panes that resemble each other are held by one ladder for each of the eight most
+//! `tolerance` is relative and per class: 0.2 forgives 5 % -> 6 %. **False alarms**: as for rates; panes that resemble each other are held by one ladder for each of the sixteen most
 //! frequent classes, measured below.
 
 use serde::{Deserialize, Serialize};
 
-use super::climb::Climb;
+use super::climb::{BARE, Climb};
 use super::levels::{Level, Levels};
 use super::trail::{Rates, Row, Rows};
 use super::{Band, Ladder, Mixture, Sees, decay, ln, ln_rising, ln_rising_of_half, nats, nats_per_pane_max, recovery_injection};
@@ -32,8 +32,12 @@ const WEIGHTS: [f64; ODDS.len()] = [0.33, 0.37, 0.13, 0.13];
 const WEIGHT_OF_ANYTHING: f64 = 0.04;
 /// The bets from here on are on a fall.
 const FALLS: usize = 3;
-/// Classes with a ladder of their own; the rest take the noisiest of these.
-const LADDERS: usize = 8;
+/// Quiet events, as many as panes of independent ones would have, that a class must have at its lower edge before a fall of it is bet on. The
+/// most that its absence could ever say is .44 nats each (ln 3 - 2/3), so fewer reach no threshold; and of a few, parts of events make evidence from nothing.
+const FALL_EVENTS_MIN: f64 = 20.0;
+/// Classes with a ladder and a course of the day of their own; the rest take the noisiest ladder. Of eight, a class that doubles by day was
+/// the ninth when it was met at its trough, and paged day after day.
+const LADDERS: usize = 16;
 const NOISE_LAG: usize = 12;
 /// Panes of which the noise must be known before the first bet.
 const NOISE_PANES_MIN: u32 = 24;
@@ -556,7 +560,9 @@ impl Slots {
         for (slot, hours) in self.hours.iter_mut().enumerate() {
             let p = (self.of[slot].count + 0.5) / total;
             let forgiven = if tolerance > 0.0 { (tolerance * p).max(AT_LEAST) } else { 0.0 };
-            hours.turn(hour, p, p * (1.0 - p), f64::from(self.dispersions[slot]), forgiven);
+            let arms = slot * ODDS.len()..(slot + 1) * ODDS.len();
+            let suspect_from_ms = (tolerance < BARE).then(|| self.evidence.speaks_since(arms)).flatten();
+            hours.turn(hour, p, p * (1.0 - p), f64::from(self.dispersions[slot]), forgiven, suspect_from_ms);
             self.levels[slot] = hours.level(hour);
             if hours.come_again() && !self.come_again[slot] {
                 // What noise there seemed to be in long stretches was the course of the day.
@@ -638,8 +644,9 @@ impl Slots {
             for j in 0..FALLS {
                 l[at + j] = e * LN_ODDS[j] - v * bets.ln_norm[j] - up;
             }
+            let falls = bets.low[0] > 0.0 && 0.5 * weight >= FALL_EVENTS_MIN * f64::from(bets.low[0]);
             for j in FALLS..ODDS.len() {
-                l[at + j] = if bets.low[0] > 0.0 { e * LN_ODDS[j] - v * bets.ln_norm[j] - excess(e, v, bets.low, weight) } else { -1.0 };
+                l[at + j] = if falls { e * LN_ODDS[j] - v * bets.ln_norm[j] - excess(e, v, bets.low, weight) } else { -1.0 };
             }
             for (into, weight) in weights[at..at + ODDS.len()].iter_mut().zip(&WEIGHTS) {
                 *into = weight * part;

@@ -7,6 +7,8 @@
 //! **Do hours come again?** One day cannot tell a daily course from a random walk. Each hour is compared, before it is learned, with its own
 //! level of the days before and with that of all hours. Until a dozen of them were compared, *both* count as normal, and all that lies between
 //! them; from then on the hour's own, as far as it foretold better. A course that does not come again is not believed at all.
+//! A change in the first day looks like the beginning of a course too. Without tolerance, hours since the evidence of it began do not tell how
+//! much hours differ; with one they do, since a young series with a course would page for it (27 pages of 10 at a swing of .2, against 5).
 //! **Does not see** that weekends differ, nor an hour whose shape changes while its level stays.
 
 use serde::{Deserialize, Serialize};
@@ -84,8 +86,9 @@ impl Levels {
     }
 
     /// A new hour begins: the last one is compared and kept, and how much hours differ is told anew. `mean` and `variance` are those
-    /// of one score over all hours, `forgiven` is the tolerance in its units.
-    pub fn turn(&mut self, hour: i64, mean: f64, variance: f64, phi: f64, forgiven: f64) {
+    /// of one score over all hours, `forgiven` is the tolerance in its units. `suspect_from_ms`: since when there has been evidence of a
+    /// change; nothing where tolerance is what tells a change from a course.
+    pub fn turn(&mut self, hour: i64, mean: f64, variance: f64, phi: f64, forgiven: f64, suspect_from_ms: Option<i64>) {
         let fade = if self.hour == i64::MIN { 1.0 } else { super::decay((hour - self.hour).clamp(0, 1_000) * 3_600_000) };
         if self.n > 0.0 {
             let at = self.hour.rem_euclid(HOURS as i64) as usize;
@@ -109,8 +112,14 @@ impl Levels {
         }
         (self.hour, self.sum, self.n) = (hour, 0.0, 0.0);
         (self.tau2, self.chance, self.mean) = (0.0, phi * variance, mean);
+        // Until it is known whether hours come again, those since the evidence began may be the change that it speaks of.
+        let suspected = match suspect_from_ms {
+            Some(ms) if self.foretold().is_none() => (hour - ms.div_euclid(3_600_000)).clamp(0, HOURS as i64),
+            _ => 0,
+        };
+        let is_suspected = |at: usize| (hour - 1 - at as i64).rem_euclid(HOURS as i64) < suspected;
         let (mut hours, mut sum, mut squares, mut chance) = (0.0, 0.0, 0.0, 0.0);
-        for (s, n) in self.cells.iter().filter(|c| f64::from(c.1) >= EVENTS_MIN) {
+        for (_, (s, n)) in self.cells.iter().enumerate().filter(|(at, c)| f64::from(c.1) >= EVENTS_MIN && !is_suspected(*at)) {
             let level = f64::from(s / n);
             hours += 1.0;
             sum += level;
@@ -230,7 +239,7 @@ mod tests {
         let mut levels = Levels::default();
         let (mut sum, mut n) = (0.0, 0.0);
         for hour in 0..=24 * days {
-            levels.turn(hour, if n > 0.0 { sum / n } else { 0.0 }, 1.0, 1.0, tolerance);
+            levels.turn(hour, if n > 0.0 { sum / n } else { 0.0 }, 1.0, 1.0, tolerance, None);
             let all = 3_600.0 * level(hour, &mut noise) + 60.0 * noise.normal();
             levels.learn(all, 3_600.0);
             sum += all;
@@ -255,6 +264,24 @@ mod tests {
             assert!(then.half < 0.08, "{hour}: {then:?}");
         }
         assert!((old.level(6).middle - 0.3).abs() < 0.05, "{:?}", old.level(6));
+    }
+
+    #[test]
+    fn a_change_of_which_there_is_evidence_is_no_course() {
+        let after_seven_hours = |suspect_from_ms: Option<i64>| {
+            let mut levels = Levels::default();
+            for hour in 0..=7 {
+                levels.turn(hour, 0.0, 1.0, 1.0, 0.0, suspect_from_ms.filter(|ms| *ms < hour * 3_600_000));
+                levels.learn(if hour == 5 || hour == 6 { 360.0 } else { 0.0 }, 3_600.0);
+            }
+            levels
+        };
+        assert!(after_seven_hours(None).level(7).half > 0.03, "two of seven hours are a tenth higher");
+        let mut suspicious = after_seven_hours(Some(5 * 3_600_000 + 1));
+        assert_eq!(suspicious.level(7), Level::default());
+        assert!(suspicious.cells[5].1 > 3_500.0, "they are learned all the same");
+        suspicious.turn(8, 0.0, 1.0, 1.0, 0.0, None);
+        assert!(suspicious.level(8).half > 0.03, "once the evidence has gone they count");
     }
 
     #[test]

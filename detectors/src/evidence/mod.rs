@@ -141,6 +141,12 @@ impl<A: AsRef<[Arm]> + AsMut<[Arm]>> Mixture<A> {
         self.arms.as_ref().iter().fold(0.0, |most, arm| arm.cusum.max(most))
     }
 
+    /// Since when the alternative with most to say, of some, has had it; nothing when none has.
+    fn speaks_since(&self, arms: std::ops::Range<usize>) -> Option<i64> {
+        let most = self.arms.as_ref()[arms].iter().reduce(|most, arm| if arm.cusum > most.cusum { arm } else { most })?;
+        (most.cusum > 0.0).then_some(most.start_ms)
+    }
+
     /// Has any alternative something to say?
     pub fn is_idle(&self) -> bool {
         self.arms.as_ref().iter().all(|a| a.cusum <= 0.0)
