@@ -32,7 +32,7 @@ use crate::serve::{CommandError, LagRow};
 use crate::settings::Window;
 use crate::source::dead_letters::{DeadLetters, Letter};
 use crate::source::{self, Batch, Message, Place};
-use crate::store::{Commit, Snapshot, Store};
+use crate::store::{self, Commit, SnapshotHead, Store};
 use crate::telemetry::Metrics;
 
 /// A partition may read ahead of the slowest by so many panes before it is held back, and goes on below half of it.
@@ -832,18 +832,20 @@ impl Keeper {
     fn snapshot(&mut self) -> Result<(), Error> {
         let began = Instant::now();
         self.settle()?;
-        let saved = self.engine.save().map_err(Error::State)?;
         let positions: Vec<(PartitionId, i64)> =
             self.state.ids.values().filter_map(|id| self.engine.next_position(*id).map(|next| (*id, next))).collect();
-        let snapshot = Snapshot {
-            rows: saved.rows.into_iter().map(|(name, bytes)| (name, Some(bytes))).collect(),
-            positions,
-            journal_seq: saved.journal_seq,
-            judged_through: saved.judged_through,
-            version: STATE_VERSION,
+        let journal_seq = self.engine.journal_seq();
+        let head = SnapshotHead { positions, journal_seq, judged_through: self.engine.boundary(), version: STATE_VERSION };
+        let written = match self.write_state(head.clone()) {
+            Err(Error::Store(store::Error::TakenBack { .. })) => self.write_state(head),
+            other => other,
         };
-        self.store.save_snapshot(snapshot).inspect_err(|_| self.metrics.store_error())?;
-        self.store.journal_prune(saved.journal_seq + 1)?;
+        if let Err(Error::Store(_)) = &written {
+            self.metrics.store_error();
+        }
+        written?;
+        self.engine.saved();
+        self.store.journal_prune(journal_seq + 1)?;
         if let Some(Steering::Kafka(handle)) = &self.steering {
             let next = self.state.ids.iter().filter_map(|((t, p), id)| self.engine.next_position(*id).map(|next| (*t, *p, next)));
             handle.commit(next.collect());
@@ -855,6 +857,13 @@ impl Keeper {
             self.state.last_snapshot = Some(Instant::now() + took * 5);
         }
         Ok(())
+    }
+
+    /// Row by row: nothing else may be asked of the store meanwhile.
+    fn write_state(&mut self, head: SnapshotHead) -> Result<(), Error> {
+        let mut rows = self.store.begin_snapshot()?;
+        self.engine.save_to(&mut |name, body| rows.put(name, body)).map_err(Error::State)?;
+        Ok(rows.finish(head)?)
     }
 
     fn measure(&mut self) {

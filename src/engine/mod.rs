@@ -14,7 +14,7 @@ use crate::domain::delivery::Delivery;
 use crate::domain::incident::{Incident, TimelineEntry};
 use crate::domain::response::Job;
 use crate::domain::{GroupKey, Hold, Observation, Time};
-use crate::pane::{self, Outbound, PartitionId, Watch};
+use crate::pane::{self, Outbound, PartitionId, Put, Rows, Watch};
 use crate::{judge, triage};
 
 mod control;
@@ -27,7 +27,7 @@ pub use control::{Control, Entry};
 use desk::{Desk, State};
 
 /// Version of everything that a snapshot holds. Another one is not read but rebuilt from the log.
-pub const STATE_VERSION: u32 = 11;
+pub const STATE_VERSION: u32 = 12;
 
 /// What an incident's way depends on beside the evidence.
 #[derive(Clone)]
@@ -82,13 +82,6 @@ pub struct Engine {
     /// Turns of partitions known from the journal whose position has not been read yet.
     turns: Vec<Entry>,
     outbound: Vec<Outbound>,
-}
-
-/// State as rows: only those that changed.
-pub struct Saved {
-    pub rows: Vec<(String, Vec<u8>)>,
-    pub judged_through: Time,
-    pub journal_seq: u64,
 }
 
 // === impl Outcome ===
@@ -340,18 +333,38 @@ impl Engine {
 
     // --- state ---
 
-    /// Rows that changed since the last call.
+    /// Gives out the rows that changed since the last [`Engine::saved`], one after the other.
     ///
     /// # Errors
     /// A value cannot be encoded, which is a bug; told in words.
-    pub fn save(&mut self) -> Result<Saved, String> {
-        let mut rows = vec![("watch".to_owned(), self.watch.save()?)];
-        let encoded = |what: &str, bytes: Result<Vec<u8>, postcard::Error>| bytes.map_err(|e| format!("{what} cannot be saved: {e}"));
-        rows.push(("desk".to_owned(), encoded("the desk", postcard::to_stdvec(&self.desk.state))?));
-        rows.push(("judge".to_owned(), encoded("the judge", postcard::to_stdvec(&self.desk.judge.core()))?));
-        rows.push(("turns".to_owned(), encoded("turns", postcard::to_stdvec(&self.turns))?));
-        rows.extend(self.desk.judge.take_dirty());
-        Ok(Saved { rows, judged_through: self.boundary(), journal_seq: self.desk.state.journal_seq })
+    pub fn save_to(&mut self, put: Put<'_>) -> Result<(), String> {
+        let rows = &mut Rows::new(put);
+        self.watch.save(rows)?;
+        rows.put("desk".to_owned(), &self.desk.state)?;
+        rows.put("judge".to_owned(), &self.desk.judge.core())?;
+        rows.put("turns".to_owned(), &self.turns)?;
+        self.desk.judge.save(rows)
+    }
+
+    /// What [`Engine::save_to`] gave out is kept: what does not change from here on need not be given out again.
+    pub fn saved(&mut self) {
+        self.desk.judge.saved();
+    }
+
+    /// The last entry of the journal that this state has taken in.
+    pub fn journal_seq(&self) -> u64 {
+        self.desk.state.journal_seq
+    }
+
+    /// Rows that changed since they were last kept, all at once.
+    ///
+    /// # Errors
+    /// A value cannot be encoded, which is a bug; told in words.
+    pub fn save(&mut self) -> Result<Vec<(String, Vec<u8>)>, String> {
+        let mut rows = Vec::new();
+        self.save_to(&mut |name, bytes| rows.push((name, bytes.to_vec())))?;
+        self.saved();
+        Ok(rows)
     }
 
     /// # Errors
@@ -359,7 +372,6 @@ impl Engine {
     pub fn restore(settings: Settings, rows: &[(String, Vec<u8>)]) -> Result<Engine, String> {
         let row = |name: &str| rows.iter().find(|r| r.0 == name).map(|r| r.1.as_slice()).ok_or_else(|| format!("the snapshot has no row {name:?}"));
         let read = |what: &str, e: postcard::Error| format!("the saved {what} cannot be read: {e}");
-        let watch = Watch::restore(settings.pane.clone(), row("watch")?)?;
         let state: State = postcard::from_bytes(row("desk")?).map_err(|e| read("desk", e))?;
         let core: judge::Core = postcard::from_bytes(row("judge")?).map_err(|e| read("judge", e))?;
         let turns: Vec<Entry> = postcard::from_bytes(row("turns")?).map_err(|e| read("turns", e))?;
@@ -368,7 +380,8 @@ impl Engine {
             all.sort();
             all.into_iter().map(|g| g.1).collect()
         };
-        let judge = judge::Judge::restore(settings.judge.clone(), core, &all("group/"), &all("template/"))?;
+        let watch = Watch::restore(settings.pane.clone(), row(pane::SLOTS_ROW)?, &all(pane::PARTITION_ROWS))?;
+        let judge = judge::Judge::restore(settings.judge.clone(), core, &all(judge::GROUP_ROWS), &all(judge::TEMPLATE_ROWS))?;
         Ok(Engine { desk: Desk::with(settings, judge, state), watch, turns, outbound: Vec::new() })
     }
 

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::incident::Exemplar;
 use crate::domain::{GroupKey, SeriesId, SeriesKey, Signal, Time};
-use crate::pane::{Code, Codes, Distinct, Leaf, LeafCell, Leaves, Samples, SlotName, renew_order, slot};
+use crate::pane::{Code, Codes, Distinct, Leaf, LeafCell, Leaves, Rows, Samples, SlotName, renew_order, slot};
 
 mod budget;
 mod embedding;
@@ -41,6 +41,9 @@ pub use rules::{RuleFired, Rules};
 
 type Map<K, V> = HashMap<K, V, FixedState>;
 
+/// What the rows of saved groups and of references begin with.
+pub const GROUP_ROWS: &str = "group/";
+pub const TEMPLATE_ROWS: &str = "template/";
 /// Sums over an interval for the seasonal bank, milliseconds.
 const INTERVAL_MS: i64 = 600_000;
 /// The better served group may have a quarter more than the worse, which is the four-fifths rule.
@@ -1207,29 +1210,23 @@ impl Judge {
         Core { slots: self.slots.clone(), budget: self.budget.clone(), raised: self.raised.clone(), is_live: self.is_live, refused: self.refused }
     }
 
-    /// Groups that changed since they were last taken, by a stable name.
-    pub fn take_dirty(&mut self) -> Vec<(String, Vec<u8>)> {
-        let mut out = Vec::new();
-        for (i, group) in self.groups.iter_mut().enumerate() {
-            if !std::mem::take(&mut group.dirty) {
-                continue;
-            }
+    /// Groups and references that changed since the last [`Judge::saved`], by a stable name.
+    ///
+    /// # Errors
+    /// A value cannot be encoded, which is a bug; told in words.
+    pub fn save(&mut self, rows: &mut Rows<'_>) -> Result<(), String> {
+        for (i, group) in self.groups.iter_mut().enumerate().filter(|(_, g)| g.dirty) {
             // In whichever order they came in.
             group.gathered.codes.count();
-            if let Ok(mut bytes) = postcard::to_stdvec(group) {
-                // All of them are in memory at once until they are written.
-                bytes.shrink_to_fit();
-                out.push((format!("group/{i:08}"), bytes));
-            }
+            rows.put(format!("{GROUP_ROWS}{i:08}"), group)?;
         }
-        for (i, template) in self.templates.iter_mut().enumerate() {
-            if std::mem::take(&mut template.dirty)
-                && let Ok(bytes) = postcard::to_stdvec(template)
-            {
-                out.push((format!("template/{i:08}"), bytes));
-            }
-        }
-        out
+        self.templates.iter().enumerate().filter(|(_, t)| t.dirty).try_for_each(|(i, t)| rows.put(format!("{TEMPLATE_ROWS}{i:08}"), t))
+    }
+
+    /// What [`Judge::save`] gave out is kept somewhere.
+    pub fn saved(&mut self) {
+        self.groups.iter_mut().for_each(|g| g.dirty = false);
+        self.templates.iter_mut().for_each(|t| t.dirty = false);
     }
 
     /// Puts saved groups back, in the order of their names.

@@ -8,6 +8,7 @@ mod codes;
 mod ids;
 mod leaf;
 mod open;
+mod rows;
 mod sample;
 #[cfg(test)]
 mod tests;
@@ -16,5 +17,6 @@ mod watch;
 pub use cell::{BoxedCell, Cell, Distinct, Exemplars, SLOTS_PER_PANE};
 pub use codes::{Code, Codes};
 pub use leaf::{Leaf, LeafCell, Leaves, SlotName, renew_order, slot};
+pub use rows::{Put, Rows};
 pub use sample::{Row, Samples, VECTORS_MAX, Vector};
-pub use watch::{Contribution, Counts, Fact, FactKind, Limits, Outbound, PartitionId, Protected, Scan, Settings, Watch};
+pub use watch::{Contribution, Counts, Fact, FactKind, Limits, Outbound, PARTITION_ROWS, PartitionId, Protected, SLOTS_ROW, Scan, Settings, Watch};

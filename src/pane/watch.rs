@@ -18,12 +18,17 @@ use super::cell::{BoxedCell, Cell, Told};
 use super::ids::Ids;
 use super::leaf::{Leaf, SlotName, slot};
 use super::open::{OpenPane, open_pane};
+use super::rows::Rows;
 use super::sample::Row;
 use crate::domain::observation::{Body, Fault, FeatureValue, FeedbackKind, Flag, PipelineState, Prediction, Status};
 use crate::domain::series::{StableHash, UNKNOWN};
 use crate::domain::{Observation, Segment, Time};
 
 type Map<K, V> = HashMap<K, V, FixedState>;
+
+/// Where the saved state lies: the slots' names, and what a partition's row begins with.
+pub const SLOTS_ROW: &str = "slots";
+pub const PARTITION_ROWS: &str = "partition/";
 
 /// Index of a source partition, given out by whoever drives the watch; stable over restarts by its name.
 pub type PartitionId = u32;
@@ -285,20 +290,6 @@ struct Common<'a> {
     spare: &'a mut Vec<BoxedCell>,
 }
 
-/// Saved state of a watch.
-#[derive(Deserialize)]
-struct Saved {
-    partitions: Vec<Partition>,
-    slots: Vec<SlotName>,
-}
-
-/// The same, where it stands.
-#[derive(Serialize)]
-struct ToSave<'a> {
-    partitions: &'a [Partition],
-    slots: &'a [SlotName],
-}
-
 // === impl Watch ===
 
 impl Watch {
@@ -319,26 +310,29 @@ impl Watch {
         }
     }
 
-    /// State as bytes: a pure function of the prefixes read.
+    /// State as rows, [`SLOTS_ROW`] and one for each partition: a pure function of the prefixes read.
     ///
     /// # Errors
     /// Only if a value cannot be encoded, which is a bug; told in words.
-    pub fn save(&self) -> Result<Vec<u8>, String> {
-        let saved = ToSave { partitions: &self.partitions, slots: &self.slots };
-        postcard::to_stdvec(&saved).map_err(|e| format!("panes cannot be saved: {e}"))
+    pub fn save(&self, rows: &mut Rows<'_>) -> Result<(), String> {
+        rows.put(SLOTS_ROW.to_owned(), &self.slots)?;
+        self.partitions.iter().enumerate().try_for_each(|(i, p)| rows.put(format!("{PARTITION_ROWS}{i:08}"), p))
     }
 
+    /// The rows of partitions come in the order of their names.
+    ///
     /// # Errors
     /// When the bytes are not a state of this version.
-    pub fn restore(settings: Settings, bytes: &[u8]) -> Result<Watch, String> {
-        let saved: Saved = postcard::from_bytes(bytes).map_err(|e| format!("saved panes cannot be read: {e}"))?;
-        if !saved.slots.starts_with(&SlotName::fixed()) {
+    pub fn restore(settings: Settings, slots: &[u8], partitions: &[&[u8]]) -> Result<Watch, String> {
+        let unreadable = |e: postcard::Error| format!("saved panes cannot be read: {e}");
+        let slots: Vec<SlotName> = postcard::from_bytes(slots).map_err(unreadable)?;
+        if !slots.starts_with(&SlotName::fixed()) {
             return Err("saved panes are of another version: their fixed slots differ".to_owned());
         }
         let mut watch = Watch::new(settings);
-        watch.slot_by_name = saved.slots.iter().cloned().zip(0u16..).collect();
-        watch.slots = saved.slots;
-        watch.partitions = saved.partitions;
+        watch.slot_by_name = slots.iter().cloned().zip(0u16..).collect();
+        watch.slots = slots;
+        watch.partitions = partitions.iter().map(|bytes| postcard::from_bytes(bytes).map_err(unreadable)).collect::<Result<_, _>>()?;
         for p in &mut watch.partitions {
             p.model_index = p.counts.per_model.iter().enumerate().map(|(i, (m, _))| (watch.names.get(m), i)).collect();
             for (index, leaf) in p.leaves.iter_mut().enumerate() {

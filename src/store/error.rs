@@ -36,6 +36,11 @@ pub enum Error {
     /// Try again later: the store goes on by itself when there is room.
     #[error("{doing} {}: the disk is full", path.display())]
     Full { doing: &'static str, path: PathBuf },
+    /// Begin again: there is room now.
+    #[error("{doing} {}: the disk was full, the reserve has been given up", path.display())]
+    TakenBack { doing: &'static str, path: PathBuf },
+    #[error("{doing} {}: broken off before its end", path.display())]
+    CutShort { doing: &'static str, path: PathBuf },
     #[error("{}: the store has stopped after a failure", path.display())]
     Dead { path: PathBuf },
     #[error("{doing} {}: not within the time allowed", path.display())]
@@ -80,6 +85,10 @@ pub(super) enum Fault {
     Sql(rusqlite::Error),
     /// This request, and no other, is at fault.
     Refused(Error),
+    /// What was half told before the disk was full cannot be told again by this request.
+    TakenBack,
+    /// Whoever was telling stopped.
+    CutShort,
     /// The bytes of a row are not the ones that were written.
     Flipped {
         table: &'static str,
@@ -92,6 +101,8 @@ impl Fault {
         match self {
             Fault::Sql(e) => Error::of_sql(doing, path, e),
             Fault::Refused(e) => e,
+            Fault::TakenBack => Error::TakenBack { doing, path: path.to_owned() },
+            Fault::CutShort => Error::CutShort { doing, path: path.to_owned() },
             Fault::Flipped { table, id } => Error::Corrupt { path: path.to_owned(), found: format!("{table} {id} is not what was written") },
         }
     }

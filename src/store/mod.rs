@@ -46,14 +46,14 @@ pub use incidents::{Commit, Committed, Filter, StoredAlarm};
 pub use jobs::JobRow;
 pub use journal::{Appended, JournalRow};
 pub use outbox::{Backlog, Claimed, DeliveryRow};
-pub use snapshot::{LoadedSnapshot, Snapshot};
+pub use snapshot::{LoadedSnapshot, SnapshotHead, SnapshotRows};
 
 use crate::domain::series::StableHash;
 
 use error::Fault;
 use place::{Lock, Reserve};
 use readers::Readers;
-use writer::Writer;
+use writer::{Answer, Writer};
 
 /// The database's name within the data directory.
 pub const FILE: &str = "bellwether.db";
@@ -178,25 +178,25 @@ impl Store {
         T: Send + 'static,
         F: FnMut(&Connection) -> Result<T, Fault> + Send + 'static,
     {
-        self.write_by(doing, false, work)
+        self.write_later(doing, false, work)?.wait()
     }
 
-    /// The same in a transaction of its own, for what is large.
-    fn write_alone<T, F>(&self, doing: &'static str, work: F) -> Result<T, Error>
+    /// The same in a transaction of its own, for what is large; the answer is for later.
+    fn write_alone_later<T, F>(&self, doing: &'static str, work: F) -> Result<Answer<T>, Error>
     where
         T: Send + 'static,
         F: FnMut(&Connection) -> Result<T, Fault> + Send + 'static,
     {
-        self.write_by(doing, true, work)
+        self.write_later(doing, true, work)
     }
 
-    fn write_by<T, F>(&self, doing: &'static str, alone: bool, work: F) -> Result<T, Error>
+    fn write_later<T, F>(&self, doing: &'static str, alone: bool, work: F) -> Result<Answer<T>, Error>
     where
         T: Send + 'static,
         F: FnMut(&Connection) -> Result<T, Fault> + Send + 'static,
     {
         match &self.inner.writer {
-            Some(writer) => writer.write(doing, alone, work),
+            Some(writer) => writer.write_later(doing, alone, work),
             None => Err(Error::OnlyReads { path: self.inner.path.clone(), doing }),
         }
     }
@@ -298,8 +298,9 @@ mod tests {
         let store = open(dir.path()).unwrap();
         for n in 0..6 {
             store.commit(page(&format!("m{n}"))).unwrap();
-            let rows = vec![("engine".to_owned(), Some(vec![n; 9_000 * usize::from(n)]))];
-            store.save_snapshot(Snapshot { rows, positions: vec![(1, i64::from(n))], ..Snapshot::default() }).unwrap();
+            let mut rows = store.begin_snapshot().unwrap();
+            rows.put("engine".to_owned(), &vec![n; 9_000 * usize::from(n)]);
+            rows.finish(SnapshotHead { positions: vec![(1, i64::from(n))], ..SnapshotHead::default() }).unwrap();
             store.claim(Time(1), 30_000, 1).unwrap();
             let killed = as_killed(dir.path());
             let again = open(killed.path()).unwrap();
@@ -489,9 +490,10 @@ mod tests {
             println!("{threads} callers: {:.0} commits/s", 1_600.0 / start.elapsed().as_secs_f64());
         }
         for round in 0..3u8 {
-            let rows = (0..10_000).map(|n| (format!("row {n}"), Some(vec![round; 4_096]))).collect();
             let start = Instant::now();
-            store.save_snapshot(Snapshot { rows, ..Snapshot::default() }).unwrap();
+            let mut rows = store.begin_snapshot().unwrap();
+            (0..10_000).for_each(|n| rows.put(format!("row {n}"), &[round; 4_096]));
+            rows.finish(SnapshotHead::default()).unwrap();
             let saved = start.elapsed();
             store.set_meta("k", "v").unwrap();
             println!("snapshot of 10,000 rows of 4 KiB: {saved:?}, the next write answered after {:?}", start.elapsed());

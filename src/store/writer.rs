@@ -53,17 +53,30 @@ impl Writer {
 
     /// `alone`: in a transaction of its own. Whatever shares one can be taken back by itself, for which SQLite keeps a copy of
     /// every page in memory; of a large snapshot those were 200 MiB.
-    pub(super) fn write<T, F>(&self, doing: &'static str, alone: bool, work: F) -> Result<T, Error>
+    pub(super) fn write_later<T, F>(&self, doing: &'static str, alone: bool, work: F) -> Result<Answer<T>, Error>
     where
         T: Send + 'static,
         F: FnMut(&Connection) -> Result<T, Fault> + Send + 'static,
     {
+        let path = self.path.clone();
         let gone = || Error::Dead { path: self.path.clone() };
         let (answer, answered) = sync_channel(1);
         let request = Request { doing, alone, work, value: None, answer };
         let jobs = self.jobs.as_ref().ok_or_else(gone)?;
         jobs.send(Box::new(request)).map_err(|_| gone())?;
-        answered.recv().map_err(|_| gone())?
+        Ok(Answer { path, answered })
+    }
+}
+
+/// Comes when what was asked is durable.
+pub(super) struct Answer<T> {
+    path: PathBuf,
+    answered: Receiver<Result<T, Error>>,
+}
+
+impl<T> Answer<T> {
+    pub(super) fn wait(self) -> Result<T, Error> {
+        self.answered.recv().map_err(|_| Error::Dead { path: self.path })?
     }
 }
 

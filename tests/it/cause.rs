@@ -395,7 +395,7 @@ fn what_flaps_is_held_open_instead_of_calling_at_every_turn() {
 #[test]
 fn ten_thousand_alarms_in_a_minute_make_a_handful_of_incidents_and_one_summary() {
     let mut t = Town::learned();
-    let (alarms, before) = (t.engine.view().alarms_raised, t.engine.save().expect("saved").rows.iter().map(|r| r.1.len()).sum::<usize>());
+    let (alarms, before) = (t.engine.view().alarms_raised, t.engine.save().expect("saved").iter().map(|r| r.1.len()).sum::<usize>());
     // Five thousand models give away a planted string and harm somebody, all within one minute.
     for n in 0..5_000 {
         for (what, member) in [("h", r#""flags":{"harmful":"confirmed"}"#.to_owned()), ("c", format!(r#""output":"so {CANARY}""#))] {
@@ -427,6 +427,6 @@ fn ten_thousand_alarms_in_a_minute_make_a_handful_of_incidents_and_one_summary()
     let title = &summary.message.incident.title;
     let more: u64 = title.split("; also ").nth(1).and_then(|t| t.strip_suffix(" more")).and_then(|n| n.parse().ok()).expect("a number");
     assert!(more > 9_000, "{title}");
-    let desk = t.engine.save().expect("saved").rows.iter().find(|r| r.0 == "desk").expect("there").1.len();
+    let desk = t.engine.save().expect("saved").iter().find(|r| r.0 == "desk").expect("there").1.len();
     assert!(desk < 2_000_000, "the desk's state has {desk} bytes, all had {before} before");
 }

@@ -112,7 +112,7 @@ impl Driver {
     }
 
     pub fn keep(&mut self, settings: Settings) -> Kept {
-        let rows = self.engine.save().expect("saved").rows;
+        let rows = self.engine.save().expect("saved");
         Kept { settings, rows, fleet: self.fleet.clone(), seq: self.seq }
     }
 
@@ -653,7 +653,7 @@ fn what_a_sparse_pane_costs() {
         judged += before.elapsed();
     }
     let panes = d.outcome.panes.max(1) as u32;
-    let rows = d.engine.save().expect("saved").rows;
+    let rows = d.engine.save().expect("saved");
     let bytes: usize = rows.iter().map(|r| r.1.len()).sum();
     let series = d.engine.view().series;
     println!(

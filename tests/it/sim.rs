@@ -628,15 +628,15 @@ impl<'l> Life<'l> {
 
     fn snapshot(&mut self) -> Step {
         self.settle()?;
-        let saved = self.engine().save().expect("saved");
+        let rows = self.engine().save().expect("saved");
         self.may_die()?;
         let position = self.engine().next_position(0).unwrap_or(0);
-        self.ledger.keep(saved.rows);
+        self.ledger.keep(rows);
         self.ledger.position = match self.bug {
             Some(Bug::SnapshotAhead) => position + 1,
             _ => position,
         };
-        self.ledger.snapshot_seq = saved.journal_seq;
+        self.ledger.snapshot_seq = self.engine().journal_seq();
         self.ledger.has_snapshot = true;
         self.may_die()?;
         // What the snapshot holds may go; here it stays, for the undisturbed life that all is held against.
