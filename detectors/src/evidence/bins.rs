@@ -112,7 +112,7 @@ pub enum Told {
 pub struct BinsBank {
     settings: BinsSettings,
     /// While warming: counts on the grid, put in order now and then.
-    gathered: Vec<(u16, u32)>,
+    gathered: Gathered,
     total: f64,
     armed: Option<Box<Armed>>,
     pending: Option<(Vec<(u16, u32)>, f64, i64, f64)>,
@@ -129,6 +129,11 @@ pub struct BinsBank {
     /// The evidence was gathered while nothing might be paged, and is forgotten when something may.
     shadow: bool,
 }
+
+/// Counts on the grid in four bytes each: of a hundred thousand young series these are most of the memory. A bin that holds more
+/// stands more than once.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Gathered(Vec<(u16, u16)>);
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Armed {
@@ -224,7 +229,7 @@ impl BinsBank {
     pub fn new(settings: BinsSettings) -> BinsBank {
         BinsBank {
             settings,
-            gathered: vec![],
+            gathered: Gathered::default(),
             total: 0.0,
             armed: None,
             pending: None,
@@ -275,13 +280,12 @@ impl BinsBank {
     fn judge_merged(&mut self, pane: &[(u16, u32)], at_ms: i64, pane_ms: i64, injection: f64) -> Reading {
         let settled = self.settings.tolerance_sigma;
         let Some(armed) = self.armed.as_mut() else {
-            gather(&mut self.gathered, pane);
+            self.gathered.add(pane);
             self.total += pane.iter().map(|(_, c)| f64::from(*c)).sum::<f64>();
             if self.sees(injection).needs_events <= 0.0 {
-                once_each(&mut self.gathered, u32::saturating_add);
-                self.armed = Armed::from_grid(&self.gathered, self.total, settled).map(Box::new);
+                self.armed = Armed::from_grid(&self.gathered.grid(), self.total, settled).map(Box::new);
                 if self.armed.is_some() {
-                    self.gathered = Vec::new();
+                    self.gathered = Gathered::default();
                 }
             }
             return self.reading(Call::Quiet, injection);
@@ -365,7 +369,7 @@ impl BinsBank {
             }
             Release::NewNormal => {
                 self.total = frozen.seen.iter().map(|g| f64::from(g.1)).sum();
-                self.gathered = frozen.seen;
+                self.gathered.add(&frozen.seen);
                 self.armed = None;
             }
         }
@@ -448,18 +452,6 @@ impl BinsBank {
     }
 }
 
-/// Appends a pane to a histogram that need not be sorted yet. It is put in order only when it would outgrow its memory, so that a
-/// pane of a bank that merely gathers costs a copy.
-fn gather(into: &mut Vec<(u16, u32)>, pane: &[(u16, u32)]) {
-    if into.len() + pane.len() > into.capacity() {
-        once_each(into, u32::saturating_add);
-        if 2 * (into.len() + pane.len()) > into.capacity() {
-            into.reserve(GATHERED_MIN.max(into.len() + pane.len()));
-        }
-    }
-    into.extend_from_slice(pane);
-}
-
 /// Adds a pane to a sorted histogram of at most so many bins.
 fn add_counts(into: &mut Vec<(u16, u32)>, pane: &[(u16, u32)], bins_max: usize) {
     for (bin, c) in pane {
@@ -511,6 +503,46 @@ fn quick_quantile(p: f64) -> f64 {
 fn density(z: f64) -> f64 {
     // 1 / sqrt(2 pi).
     0.398_942_280_401_432_7 * exp(-0.5 * z * z)
+}
+
+// === impl Gathered ===
+
+impl Gathered {
+    /// Appends a pane. All is put in order only when it would outgrow its memory, so that a pane of a bank that merely gathers costs a copy.
+    fn add(&mut self, pane: &[(u16, u32)]) {
+        if self.0.len() + pane.len() > self.0.capacity() {
+            self.put_in_order();
+            if 2 * (self.0.len() + pane.len()) > self.0.capacity() {
+                self.0.reserve(GATHERED_MIN.max(self.0.len() + pane.len()));
+            }
+        }
+        for &(bin, count) in pane {
+            let whole = (count / u32::from(u16::MAX)) as usize;
+            self.0.extend(std::iter::repeat_n((bin, u16::MAX), whole));
+            self.0.push((bin, (count % u32::from(u16::MAX)) as u16));
+        }
+    }
+
+    /// As few entries as their counts allow.
+    fn put_in_order(&mut self) {
+        self.0.sort_unstable_by_key(|e| e.0);
+        self.0.dedup_by(|next, kept| {
+            let room = u16::MAX - kept.1;
+            let same = next.0 == kept.0;
+            if same {
+                let moved = room.min(next.1);
+                (kept.1, next.1) = (kept.1 + moved, next.1 - moved);
+            }
+            same && next.1 == 0
+        });
+    }
+
+    /// Each bin once, in order.
+    fn grid(&self) -> Vec<(u16, u32)> {
+        let mut grid = self.0.iter().map(|(bin, count)| (*bin, u32::from(*count))).collect();
+        once_each(&mut grid, u32::saturating_add);
+        grid
+    }
 }
 
 // === impl Armed ===
@@ -1253,6 +1285,21 @@ mod tests {
             }
         }
         (panes, Call::Quiet)
+    }
+
+    #[test]
+    fn what_is_gathered_is_what_was_added_however_much_it_is() {
+        let mut gathered = Gathered::default();
+        let mut truth = std::collections::BTreeMap::<u16, u32>::new();
+        for n in 0..3_000u32 {
+            let pane = [((n * 7 % 90) as u16, 1 + n % 3), (200, 70_000), (201, u32::from(u16::MAX))];
+            gathered.add(&pane);
+            pane.iter().for_each(|(bin, count)| *truth.entry(*bin).or_default() += count);
+        }
+        assert_eq!(gathered.grid(), truth.clone().into_iter().collect::<Vec<_>>());
+        gathered.put_in_order();
+        assert_eq!(gathered.grid(), truth.into_iter().collect::<Vec<_>>());
+        assert!(gathered.0.len() < 90 + 2 * 3_300 && gathered.0.is_sorted_by_key(|e| e.0));
     }
 
     #[test]
