@@ -851,7 +851,7 @@ fn shown(page: &Page) -> String {
     put("id", &i.id);
     put("state", &format!("{}, revision {}", i.state, i.revision));
     put("severity", &format!("{} ({})", i.severity, i.severity.words()));
-    for reason in &i.severity_reasons {
+    for reason in i.severity_reasons.iter() {
         put("", &format!("{}: {} ({})", reason.question, reason.answer, reason.source));
     }
     put("category", i.key.category.as_str());
@@ -919,7 +919,7 @@ fn explained(i: &Incident, pasts: &[Option<Past>]) -> String {
     let paged = if i.paged { "It paged" } else { "It did not page" };
     out.push_str(&format!("{paged}: {}.\n", inert(&i.page_reason)));
     out.push_str(&format!("It is severity {} ({}):\n", i.severity, i.severity.words()));
-    for reason in &i.severity_reasons {
+    for reason in i.severity_reasons.iter() {
         out.push_str(&format!("  - {}: {} (from {})\n", inert(&reason.question), inert(&reason.answer), inert(&reason.source)));
     }
     for (finding, past) in i.findings.iter().zip(pasts) {

@@ -190,7 +190,8 @@ impl Fake {
                     source: said("error rate, region=eu"),
                 },
                 Answer { question: said("Is it getting worse?"), answer: said("no, steady for 20 min"), source: said("trend of the last 20 panes") },
-            ],
+            ]
+            .into(),
             title: said("loan-scorer prod: error rate 0.4 % → 3.1 % since 09:12 UTC, region=eu, 9 min after version 2026-11-18"),
             onset,
             opened_at: opened,
@@ -206,7 +207,7 @@ impl Fake {
             versions: vec![said("2026-11-18")],
             segments: vec![Segment { dimension: "region".into(), value: said("eu").as_str().into() }],
             users_affected: Some(Estimate { estimate: 1_240.0, low: 1_090.0, high: 1_410.0 }),
-            cause: Some(CauseGuess {
+            cause: Some(Arc::new(CauseGuess {
                 best: Cause::Pipeline,
                 ranked: vec![(Cause::Pipeline, 0.71), (Cause::Infrastructure, 0.15), (Cause::Model, 0.1), (Cause::Data, 0.04)],
                 facts: vec![
@@ -219,7 +220,7 @@ impl Fake {
                     Some(Pointer::Series { id: SeriesId(7) }),
                     None,
                 ],
-            }),
+            })),
             action: said("Roll loan-scorer back to version 2026-11-11 in region=eu; it served without errors until 09:03 UTC."),
             roots: Default::default(),
             merged_into: None,
@@ -237,7 +238,8 @@ impl Fake {
                     status: said("error"),
                     facts: vec![(said("region"), said("eu")), (said("error_kind"), said("feature_store_timeout"))],
                 })
-                .collect(),
+                .collect::<Vec<_>>()
+                .into(),
             response: Default::default(),
             spread: Some(Spread {
                 dimension: said("region"),
