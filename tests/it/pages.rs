@@ -27,6 +27,8 @@ use tokio::sync::watch;
 
 use crate::parts::real;
 
+mod phone;
+
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
 
@@ -923,15 +925,25 @@ async fn a_real_prometheus_scrapes_us() {
     }
 }
 
+/// How the browser is run: unseen, and talking to nobody but us.
+const HEADLESS: [&str; 10] = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--no-proxy-server",
+];
+
 /// Runs the browser once and returns what it wrote to stdout and to its log.
 async fn browse(chromium: &str, arguments: Vec<String>) -> (String, String) {
     let profile = tempfile::tempdir().unwrap();
     let mut command = Command::new(chromium);
-    command
-        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"])
-        .args(["--disable-component-update", "--disable-sync", "--hide-scrollbars", "--no-proxy-server", "--enable-logging=stderr", "--v=0"])
-        .arg(format!("--user-data-dir={}", profile.path().display()))
-        .args(arguments);
+    command.args(HEADLESS).args(["--enable-logging=stderr", "--v=0"]).arg(format!("--user-data-dir={}", profile.path().display())).args(arguments);
     let out = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     drop(profile);
     (String::from_utf8_lossy(&out.stdout).into_owned(), String::from_utf8_lossy(&out.stderr).into_owned())
