@@ -371,7 +371,7 @@ pub(crate) mod recorded {
             let set = set.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
             let action = Action { using: "x".into(), target: target.into(), set };
             let state = crate::domain::StepState::Planned;
-            let step = crate::domain::response::Step { action: Some(action), state, ..crate::domain::response::fixtures::step("s") };
+            let step = crate::domain::response::Step { action: Some(action.into()), state, ..crate::domain::response::fixtures::step("s") };
             let job = Job::new(&fixtures::incident(), &step, Errand::Plan);
             Way { actor: Actor { provider, targets: vec![target.to_owned()] }, job }
         }

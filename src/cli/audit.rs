@@ -18,7 +18,7 @@ Examples:
   bellwether audit verify                       is the record whole? prints the last seal, to be noted elsewhere
   bellwether audit verify --seal 9f2c...        and does it still hold what was noted?
 
-verify ends with 1 if a row was changed, taken out or cut off.";
+Both read the store, whether a daemon runs or not. verify ends with 1 if a row was changed, taken out or cut off.";
 
 /// Who did what: list the record, or verify that it is whole
 #[derive(Debug, Subcommand)]
@@ -49,6 +49,7 @@ pub struct At {
     /// Where the store is [default: `data_dir` of the configuration]
     #[arg(long, value_name = "D")]
     data_dir: Option<PathBuf>,
+    /// How it is written
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
 }

@@ -24,7 +24,8 @@ Examples:
   bellwether backtest scores.ndjson --config bellwether.yaml --topic scores
 
 Files are lines of JSON, plain, gzip or zstd, or what kcat -J prints. Without a configuration the defaults hold, and events are
-read as Bellwether's own. Nobody is told anything.";
+read as Bellwether's own. Nobody is told anything. The table names every incident and ends with sums; -o jsonl has lines of type
+alarm and incident, and last the summary. Ends with 0 whatever it would have paged, with 1 if a file cannot be read.";
 
 /// Rejected records that are shown.
 const SHOWN_MAX: u64 = 10;
@@ -44,6 +45,7 @@ pub struct Backtest {
     /// Read plain files as this topic of the configuration is read
     #[arg(long, value_name = "NAME")]
     topic: Option<String>,
+    /// How it is written
     #[arg(short, long, value_enum, default_value_t)]
     output: Form,
 }

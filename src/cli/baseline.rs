@@ -27,7 +27,8 @@ Examples:
   bellwether baseline reset --model loan-scorer --signal feature:income
 
 One row is one prediction. CSV (delimiter found out) and NDJSON, also .gz and .zst. Roles are guessed from names: timestamp, prediction,
-score, label, latency, cost, status; everything else is a feature. models.<model>.reference in the configuration does the same at the start.";
+score, label, latency, cost, status; everything else is a feature. models.<model>.reference in the configuration does the same at the start.
+import prints the columns and what was learned of each. Ends with 1 if the file cannot be read or the daemon refuses.";
 
 /// What is normal: import it from a reference, show it, forget it
 #[derive(Debug, Subcommand)]
@@ -39,6 +40,7 @@ pub enum Baseline {
     /// What is normal, where it comes from, and what still learns
     #[command(after_help = EXAMPLES)]
     Show {
+        /// Only of this model
         #[arg(long, value_name = "NAME")]
         model: Option<String>,
         #[command(flatten)]
@@ -47,12 +49,13 @@ pub enum Baseline {
     /// Forget what was learned; the series learn anew
     #[command(after_help = EXAMPLES)]
     Reset {
+        /// The model that is to learn anew
         #[arg(long, value_name = "NAME")]
         model: String,
         /// Only in this environment
         #[arg(long, value_name = "NAME")]
         environment: Option<String>,
-        /// Only this signal
+        /// Only this signal, such as latency or feature:income
         #[arg(long, value_name = "SIGNAL", value_parser = |text: &str| text.parse::<Signal>())]
         signal: Option<Signal>,
         #[command(flatten)]
@@ -62,7 +65,9 @@ pub enum Baseline {
 
 #[derive(Debug, Args)]
 pub struct Import {
+    /// A table of predictions, CSV or NDJSON, also .gz and .zst
     file: PathBuf,
+    /// The model that it is about
     #[arg(long, value_name = "NAME", required_unless_present = "dry_run")]
     model: Option<String>,
     /// Only in this environment; in all if left out

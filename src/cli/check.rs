@@ -49,6 +49,7 @@ pub struct Check {
     /// A warning is a fault
     #[arg(long)]
     strict: bool,
+    /// How it is written
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
 }

@@ -17,6 +17,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Completions {
+    /// The shell that reads them
     shell: Shell,
 }
 

@@ -13,7 +13,9 @@ Examples:
   bellwether config runbooks > runbooks.yaml           what is done where you say nothing
   bellwether config token > ana.token                  its digest is shown beside it
   bellwether config schema > bellwether.schema.json    and in the file: # yaml-language-server: $schema=bellwether.schema.json
-  BELLWETHER__KAFKA__GROUP=canary bellwether config show";
+  BELLWETHER__KAFKA__GROUP=canary bellwether config show
+
+show ends with 78 if the file is not in order.";
 
 /// The configuration: schema, sample, what is in force
 #[derive(Debug, Subcommand)]

@@ -1,9 +1,11 @@
 //! What went wrong, as a person reads it and as a shell counts it: `error: …`, `hint: …`, and a code.
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 pub use crate::daemon::chain;
 use crate::settings::Problems;
+use crate::{daemon, serve};
 
 /// 1: it failed. 2: the command line is wrong (as clap has it). 78: the configuration is wrong (`EX_CONFIG` of sysexits).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +56,14 @@ impl Failure {
         self
     }
 
+    #[must_use]
+    pub fn or_hint(self, hint: Option<String>) -> Failure {
+        match hint {
+            Some(hint) => self.hint(hint),
+            None => self,
+        }
+    }
+
     /// Says it on stderr.
     pub fn tell(&self) -> ExitCode {
         for (text, hint) in &self.lines {
@@ -64,6 +74,13 @@ impl Failure {
         }
         ExitCode::from(self.code as u8)
     }
+}
+
+/// What helps where the pages cannot be served at their address; `by` says how another one is chosen.
+pub fn elsewhere(error: &daemon::Error, by: &str) -> Option<String> {
+    let daemon::Error::Serve(serve::Error::Listen { source, .. }) = error else { return None };
+    let taken = if source.kind() == ErrorKind::AddrInUse { "another program listens there, perhaps a bellwether: " } else { "" };
+    Some(format!("{taken}choose another address with {by}, such as 127.0.0.1:9711, or port 0 for any free one"))
 }
 
 impl From<&Problems> for Failure {

@@ -13,6 +13,7 @@ use crate::settings::duration_ms;
 
 const EXAMPLES: &str = "\
 Examples:
+  bellwether silences list
   bellwether silences add --model ranker --for 2h --why 'load test'
   bellwether silences add --model assistant --category cost_anomaly --for 7d --why 'new price list'
   bellwether silences expire sil-12
@@ -20,21 +21,24 @@ Examples:
   bellwether maintenance end mai-14
 
 What is held is listed as suppressed and goes on gathering evidence; if it lasts longer than the hold, it calls then.
-Active harm (severity 1) is held only with --harm.";
+Active harm (severity 1) is held only with --harm. add prints the id by which it is ended. Ends with 1 if the daemon does not answer
+or refuses.";
 
 /// Hold calls for what fits, for a time: list, add, expire
 #[derive(Debug, Subcommand)]
 #[command(after_help = EXAMPLES)]
 pub enum Silences {
     /// List silences: those that are on, that are to come, and that were over less than a day ago
+    #[command(after_help = EXAMPLES)]
     List {
         #[command(flatten)]
         at: At,
     },
-    /// Add one
+    /// Add one; what no flag narrows fits everything
     #[command(after_help = EXAMPLES)]
     Add(Box<Add>),
     /// End one before its time
+    #[command(after_help = EXAMPLES)]
     Expire(End),
 }
 
@@ -43,23 +47,28 @@ pub enum Silences {
 #[command(after_help = EXAMPLES)]
 pub enum Maintenance {
     /// List windows: those that are on, that are to come, and that were over less than a day ago
+    #[command(after_help = EXAMPLES)]
     List {
         #[command(flatten)]
         at: At,
     },
-    /// Add one
+    /// Add one; what no flag narrows fits everything
     #[command(after_help = EXAMPLES)]
     Add(Box<Add>),
     /// End one before its time
+    #[command(after_help = EXAMPLES)]
     End(End),
 }
 
 #[derive(Debug, Args)]
 pub struct Add {
+    /// Only of this model
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
+    /// Only in this environment
     #[arg(long, value_name = "NAME")]
     environment: Option<String>,
+    /// Only of this category, such as model_failure
     #[arg(long, value_parser = |text: &str| text.parse::<Category>())]
     category: Option<Category>,
     /// Only what sits in this segment
@@ -77,9 +86,11 @@ pub struct Add {
     /// Active harm (severity 1) as well
     #[arg(long)]
     harm: bool,
+    /// Who does this
     #[arg(long, value_name = "NAME", env = "USER", hide_env_values = true)]
     by: String,
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    /// Why; whoever looks at what is held reads it
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     why: String,
     #[command(flatten)]
     at: At,
@@ -87,7 +98,9 @@ pub struct Add {
 
 #[derive(Debug, Args)]
 pub struct End {
+    /// Its id, as list and add print it
     id: String,
+    /// Who does this
     #[arg(long, value_name = "NAME", env = "USER", hide_env_values = true)]
     by: String,
     #[command(flatten)]

@@ -37,7 +37,8 @@ Examples:
   bellwether incidents sent inc-PC7V6D2MNF8B --to 'users of the assistant, by mail'
   bellwether incidents clock inc-PC7V6D2MNF8B gdpr_72h --waived --why 'no personal data'
 
-list, show and explain also read the store of a daemon that does not run (--data-dir). An id may be given without inc-.";
+list, show and explain also read the store of a daemon that does not run (--data-dir). An id may be given without inc-.
+What changes an incident prints it as it then stands. Ends with 1 if the daemon does not answer or refuses, and says why.";
 
 /// Where pages and API are if nobody says.
 const SERVER: &str = "http://127.0.0.1:9710";
@@ -59,10 +60,13 @@ pub enum Incidents {
         /// Only those that are not over
         #[arg(long)]
         live: bool,
+        /// Only of this model
         #[arg(long, value_name = "NAME")]
         model: Option<String>,
+        /// Only of this category, such as model_failure
         #[arg(long, value_parser = |text: &str| text.parse::<Category>())]
         category: Option<Category>,
+        /// Only in this state, such as open or acknowledged
         #[arg(long, value_parser = |text: &str| text.parse::<IncidentState>())]
         state: Option<IncidentState>,
         /// At most so many
@@ -74,6 +78,7 @@ pub enum Incidents {
     /// Show one: what, where, why, what was done, who was told
     #[command(after_help = EXAMPLES)]
     Show {
+        /// Its id, with or without inc-
         id: String,
         #[command(flatten)]
         at: At,
@@ -81,31 +86,35 @@ pub enum Incidents {
     /// Say in words why it paged, or why not, from its evidence
     #[command(after_help = EXAMPLES)]
     Explain {
+        /// Its id, with or without inc-
         id: String,
         #[command(flatten)]
         at: At,
     },
-    /// Acknowledge: somebody looks at it
+    /// Acknowledge: say that somebody looks at it
     #[command(after_help = EXAMPLES)]
     Ack {
+        /// Its id, with or without inc-
         id: String,
         #[command(flatten)]
         who: Who,
         #[command(flatten)]
         at: At,
     },
-    /// The harm has been stopped; the cause may still be there
+    /// Say that the harm has been stopped; the cause may still be there
     #[command(after_help = EXAMPLES)]
     Mitigate {
+        /// Its id, with or without inc-
         id: String,
         #[command(flatten)]
         who: Who,
         #[command(flatten)]
         at: At,
     },
-    /// It is over; how it is closed teaches the detectors
+    /// Say that it is over; how it is closed teaches the detectors
     #[command(after_help = EXAMPLES)]
     Resolve {
+        /// Its id, with or without inc-
         id: String,
         /// fixed: as before. new_normal: learn it. false_alarm: it was none. expected: known beforehand
         #[arg(long = "as", value_name = "HOW", value_parser = |text: &str| text.parse::<ClosedAs>())]
@@ -118,7 +127,9 @@ pub enum Incidents {
     /// Write something into its timeline
     #[command(after_help = EXAMPLES)]
     Note {
+        /// Its id, with or without inc-
         id: String,
+        /// What is written
         text: String,
         /// Who writes this
         #[arg(long, value_name = "NAME", env = "USER", hide_env_values = true)]
@@ -129,6 +140,7 @@ pub enum Incidents {
     /// Carry out the action that is ready: shows its plan, and does it only with --yes or --plan HASH
     #[command(after_help = EXAMPLES)]
     Approve {
+        /// Its id, with or without inc-
         id: String,
         /// Another step than the one that is ready
         #[arg(long, value_name = "STEP", default_value = "")]
@@ -150,7 +162,9 @@ pub enum Incidents {
     /// Say how bad it is, over what Bellwether says: 1 active harm, 2 degraded, 3 minor
     #[command(after_help = EXAMPLES)]
     Severity {
+        /// Its id, with or without inc-
         id: String,
+        /// 1, 2 or 3
         #[arg(value_name = "N", value_parser = clap::value_parser!(u8).range(1..=3))]
         severity: u8,
         /// Who says so
@@ -162,9 +176,10 @@ pub enum Incidents {
         #[command(flatten)]
         at: At,
     },
-    /// It has the same cause as another: that one tells of both from now on
+    /// Say that it has the same cause as another: that one tells of both from now on
     #[command(after_help = EXAMPLES)]
     Merge {
+        /// Its id, with or without inc-
         id: String,
         /// The incident that stays
         #[arg(long, value_name = "ID")]
@@ -177,6 +192,7 @@ pub enum Incidents {
     /// Bring back what an action changed
     #[command(after_help = EXAMPLES)]
     Undo {
+        /// Its id, with or without inc-
         id: String,
         /// Another step than the one that was carried out last
         #[arg(long, value_name = "STEP", default_value = "")]
@@ -186,9 +202,10 @@ pub enum Incidents {
         #[command(flatten)]
         at: At,
     },
-    /// It stands for itself after all
+    /// Take a merge back: it stands for itself after all
     #[command(after_help = EXAMPLES)]
     Split {
+        /// Its id, with or without inc-
         id: String,
         #[command(flatten)]
         who: Who,
@@ -198,6 +215,7 @@ pub enum Incidents {
     /// Call nobody for it for a time; it is listed, and calls then if it lasts
     #[command(after_help = EXAMPLES)]
     Suppress {
+        /// Its id, with or without inc-
         id: String,
         /// How long, such as 90s, 5m, 24h or 7d
         #[arg(long = "for", value_name = "DURATION", value_parser = |text: &str| duration_ms(text).map_err(|f| f.message))]
@@ -210,6 +228,7 @@ pub enum Incidents {
     /// Show a text for users, or change it with --text or --file
     #[command(after_help = EXAMPLES)]
     Draft {
+        /// Its id, with or without inc-
         id: String,
         /// Which, where there are several
         #[arg(value_name = "DRAFT", default_value = "")]
@@ -226,9 +245,10 @@ pub enum Incidents {
         #[command(flatten)]
         at: At,
     },
-    /// A text for users was sent, by you; nothing is sent from here
+    /// Say that you have sent a text to users; nothing is sent from here
     #[command(after_help = EXAMPLES)]
     Sent {
+        /// Its id, with or without inc-
         id: String,
         /// Which, where there are several
         #[arg(value_name = "DRAFT", default_value = "")]
@@ -246,6 +266,7 @@ pub enum Incidents {
     #[command(after_help = EXAMPLES)]
     #[command(group(clap::ArgGroup::new("word").args(["started", "met", "waived"])))]
     Clock {
+        /// Its id, with or without inc-
         id: String,
         /// Which, where there are several
         #[arg(value_name = "CLOCK", default_value = "")]
@@ -267,9 +288,10 @@ pub enum Incidents {
         #[command(flatten)]
         at: At,
     },
-    /// It is not over after all
+    /// Say that it is not over after all
     #[command(after_help = EXAMPLES)]
     Reopen {
+        /// Its id, with or without inc-
         id: String,
         #[command(flatten)]
         who: Who,
@@ -290,6 +312,7 @@ pub struct At {
     /// Where the store is that is read when no daemon runs [default: `data_dir` of the configuration]
     #[arg(long, value_name = "D")]
     data_dir: Option<PathBuf>,
+    /// How it is written
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Output,
 }
@@ -851,7 +874,7 @@ fn shown(page: &Page) -> String {
     put("id", &i.id);
     put("state", &format!("{}, revision {}", i.state, i.revision));
     put("severity", &format!("{} ({})", i.severity, i.severity.words()));
-    for reason in &i.severity_reasons {
+    for reason in i.severity_reasons.iter() {
         put("", &format!("{}: {} ({})", reason.question, reason.answer, reason.source));
     }
     put("category", i.key.category.as_str());
@@ -919,7 +942,7 @@ fn explained(i: &Incident, pasts: &[Option<Past>]) -> String {
     let paged = if i.paged { "It paged" } else { "It did not page" };
     out.push_str(&format!("{paged}: {}.\n", inert(&i.page_reason)));
     out.push_str(&format!("It is severity {} ({}):\n", i.severity, i.severity.words()));
-    for reason in &i.severity_reasons {
+    for reason in i.severity_reasons.iter() {
         out.push_str(&format!("  - {}: {} (from {})\n", inert(&reason.question), inert(&reason.answer), inert(&reason.source)));
     }
     for (finding, past) in i.findings.iter().zip(pasts) {

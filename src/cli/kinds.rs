@@ -19,6 +19,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Kinds {
+    /// How it is written
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
 }

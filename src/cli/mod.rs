@@ -46,7 +46,8 @@ Examples:
   bellwether run                                 watch
   bellwether incidents list --live               what is wrong now?
 
-Data goes to stdout, progress and messages to stderr. Exit codes: 0 ok, 1 failure, 2 usage, 78 configuration.";
+Data goes to stdout, progress and messages to stderr. Exit codes: 0 ok, 1 failure, 2 usage, 78 configuration.
+bellwether COMMAND --help shows how each is used.";
 
 /// Watches ML models in production and opens one incident, with its evidence, when one fails
 #[derive(Debug, Parser)]
@@ -206,4 +207,26 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let far = (name.chars().count() / 3).max(2);
     known.into_iter().map(|k| (strsim::damerau_levenshtein(name, k), k)).filter(|(d, _)| *d <= far).min().map(|(_, k)| k)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_command_shows_an_example_and_every_flag_says_what_it_is_for() {
+        fn look(command: &clap::Command, under: &str) {
+            let path = format!("{under}{}", command.get_name());
+            assert!(command.get_about().is_some(), "{path} says nothing of itself");
+            let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(after.starts_with("Examples:\n"), "{path} shows no example");
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{path}: {} is not explained", argument.get_id());
+            }
+            command.get_subcommands().for_each(|c| look(c, &format!("{path} ")));
+        }
+        look(&Cli::command(), "");
+    }
 }

@@ -13,9 +13,11 @@ use crate::notify::{KINDS, Receiver};
 const EXAMPLES: &str = "\
 Examples:
   bellwether notify test oncall                 sends a marked test message; somebody may be called
-  bellwether notify test oncall -o json";
+  bellwether notify test oncall -o json
 
-/// Receivers
+Prints what the receiver answered. Ends with 1 if it does not take the message.";
+
+/// Try a receiver of the configuration
 #[derive(Debug, Subcommand)]
 #[command(after_help = EXAMPLES)]
 pub enum Notify {
@@ -24,6 +26,7 @@ pub enum Notify {
     Test {
         /// Its name under `receivers`
         receiver: String,
+        /// How it is written
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
     },

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::failure::{Failure, chain};
+use super::failure::{Failure, chain, elsewhere};
 use super::{Global, runtime};
 use crate::daemon;
 use crate::settings::Loaded;
@@ -16,16 +16,17 @@ Examples:
   bellwether run --data-dir /var/lib/bellwether --listen 0.0.0.0:9710
   bellwether run --log-format json --log-level info,bellwether::source=debug
 
-Pages and API are at http://127.0.0.1:9710 unless `listen` says otherwise. SIGHUP reads the configuration again; SIGTERM ends it.";
+Pages and API are at http://127.0.0.1:9710 unless `listen` says otherwise. SIGHUP reads the configuration again; SIGTERM and Ctrl-C
+end it, with 0. Ends with 78 if the configuration cannot be put in force, with 1 if anything else stops it. Try bellwether check first.";
 
 /// Watch: read events, gather evidence, open incidents, tell people
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Run {
-    /// Where state is kept; goes before `data_dir` of the configuration
+    /// Where state is kept [default: `data_dir` of the configuration, or ./bellwether-data]
     #[arg(long, value_name = "D")]
     data_dir: Option<PathBuf>,
-    /// Where pages and API are; goes before `listen` of the configuration
+    /// Where pages and API are [default: `listen` of the configuration, or 127.0.0.1:9710]
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
 }
@@ -67,6 +68,6 @@ async fn start(loaded: Loaded, path: PathBuf, over: daemon::Over) -> Result<(), 
         | daemon::Error::Source(_)
         | daemon::Error::Serve(_)
         | daemon::Error::Ended(_)
-        | daemon::Error::Io { .. } => Failure::new(chain(&error)),
+        | daemon::Error::Io { .. } => Failure::new(chain(&error)).or_hint(elsewhere(&error, "--listen ADDR or the key `listen`")),
     })
 }

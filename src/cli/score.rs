@@ -28,7 +28,8 @@ Examples:
 Rows are timestamp,value (or ; or tabs between them), plain, gzip or zstd; a heading is optional, and if it names the columns
 timestamp and value they may stand anywhere. Times: 2026-11-20 09:14:00 (UTC), RFC 3339, or seconds or milliseconds since 1970.
 Written: timestamp,value,score,alarm. The score goes from 0 to 1 and is half when the evidence pages at the default; while a page
-is fresh, what is not clearly worse scores 0. A row that cannot be read is left out, said on stderr and counted.";
+is fresh, what is not clearly worse scores 0. A row that cannot be read is left out, said on stderr and counted.
+Ends with 0 also where rows alarm; with 1 if no row can be read.";
 
 /// Bad rows that are shown.
 const SHOWN_MAX: u64 = 10;

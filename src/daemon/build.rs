@@ -73,14 +73,14 @@ pub fn engine_settings(s: &Settings) -> engine::Settings {
                 to: r.to.clone(),
             })
             .collect(),
-        respond: respond::Settings {
+        respond: Arc::new(respond::Settings {
             runbooks: s.runbooks.clone(),
             people: s.people.clone(),
             escalation: s.escalation.clone(),
             two_people: s.two_people,
             per_hour_max: s.actions.iter().filter_map(|(name, a)| Some((name.clone(), a.per_hour?))).collect(),
             clocks: s.clocks.clone(),
-        },
+        }),
     }
 }
 

@@ -107,7 +107,7 @@ pub enum Ask {
     Reroute {
         models: BTreeMap<String, ModelSettings>,
         routes: Vec<Route>,
-        respond: Box<respond::Settings>,
+        respond: Arc<respond::Settings>,
         windows: Vec<Window>,
         to: oneshot::Sender<()>,
     },
@@ -732,7 +732,7 @@ impl Keeper {
                 let _ = to.send(result);
             }
             Ask::Reroute { models, routes, respond, windows, to } => {
-                self.engine.reroute(models, routes, *respond);
+                self.engine.reroute(models, routes, respond);
                 self.windows = windows;
                 self.state.last_announced = None;
                 self.announce()?;

@@ -515,13 +515,7 @@ impl Reloader {
         let engine = build::engine_settings(&new);
         let (to, done) = oneshot::channel();
         self.asks
-            .send(Ask::Reroute {
-                models: engine.models,
-                routes: engine.routes,
-                respond: Box::new(engine.respond),
-                windows: new.maintenance.clone(),
-                to,
-            })
+            .send(Ask::Reroute { models: engine.models, routes: engine.routes, respond: engine.respond, windows: new.maintenance.clone(), to })
             .map_err(|_| "the engine is not running")?;
         done.await.map_err(|_| "the engine is not running")?;
         let before = lock(&self.telling).take();

@@ -4,7 +4,7 @@
 //! it always has. What is embedded is the broker and the other side of the pager's wire.
 
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -23,10 +23,9 @@ use crate::decode::{self, Decoder};
 use crate::domain::time::MINUTE_MS;
 use crate::engine::{Engine, Outcome};
 use crate::fleet::{Fault, Fleet, Plan};
-use crate::notify;
-use crate::serve::FaultButton;
-use crate::settings;
+use crate::serve::{self, FaultButton};
 use crate::source::embedded::{Embedded, Outgoing, Producer};
+use crate::{notify, settings};
 
 /// History at the live rate that the engine reads before it goes live.
 const HISTORY_MS: i64 = 30 * MINUTE_MS;
@@ -136,6 +135,11 @@ impl daemon::Faults for Stage {
 pub async fn run(options: Options) -> Result<(), Error> {
     let style = if options.json { Style::PLAIN } else { Style::of_stdout() };
     let stage = Arc::new(Stage { fleet: Mutex::new(None), live_at: AtomicI64::new(0), is_over: AtomicBool::new(false), json: options.json });
+    // Asked before anything is learned: a second demo usually meets the first.
+    match TcpListener::bind(options.listen) {
+        Ok(free) => drop(free),
+        Err(source) => return Err(daemon::Error::from(serve::Error::Listen { listen: options.listen, source }).into()),
+    }
     let broker = Embedded::start()?;
     broker.create_topic(TOPIC, PARTITIONS)?;
     stage.tell(&format!("Kafka broker in this process: {}  (topic {TOPIC}; any Kafka client can join in)", broker.bootstrap()));

@@ -1,5 +1,7 @@
 //! An incident as everybody outside the incident room sees it: one document with a revision.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::alarm::{Change, Onset, Unit};
@@ -37,8 +39,9 @@ pub struct Incident {
     pub key: IncidentKey,
     pub state: IncidentState,
     pub severity: Severity,
-    /// The playbook's questions, each with its answer and where the answer comes from.
-    pub severity_reasons: Vec<Answer>,
+    /// The playbook's questions, each with its answer and where the answer comes from. What an incident seldom changes as a whole is
+    /// shared: it is copied for every message and revision.
+    pub severity_reasons: Arc<Vec<Answer>>,
     /// One line that can be read aloud.
     pub title: String,
     pub onset: Onset,
@@ -57,10 +60,10 @@ pub struct Incident {
     pub versions: Vec<String>,
     pub segments: Vec<Segment>,
     pub users_affected: Option<Estimate>,
-    pub cause: Option<CauseGuess>,
+    pub cause: Option<Arc<CauseGuess>>,
     /// The one action that is ready, in words.
     pub action: String,
-    pub exemplars: Vec<Exemplar>,
+    pub exemplars: Arc<Vec<Exemplar>>,
     /// What is to be done, step by step, and what was done.
     #[serde(default)]
     pub response: Response,
@@ -131,7 +134,7 @@ impl Incident {
             users_affected: self.users_affected,
             cause: self.cause.clone(),
             action: self.action.clone(),
-            exemplars: Vec::new(),
+            exemplars: Arc::default(),
             response: Response::default(),
             spread: self.spread.clone(),
             severity_set: self.severity_set.clone(),

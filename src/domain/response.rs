@@ -5,6 +5,7 @@
 //! it once, look again, and know the antidote. The signature is for this prescription alone: it names the plan's hash.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha2::Digest;
@@ -53,8 +54,8 @@ pub struct Step {
     pub id: String,
     pub kind: StepKind,
     pub say: String,
-    /// None: a person does it by hand.
-    pub action: Option<Action>,
+    /// None: a person does it by hand. Never changed, and copied with every step.
+    pub action: Option<Arc<Action>>,
     /// Who may approve it, at least.
     pub needs: Role,
     /// Two different people must approve.
@@ -365,7 +366,11 @@ pub(crate) mod fixtures {
             id: id.to_owned(),
             kind: StepKind::Reroute,
             say: String::new(),
-            action: Some(Action { using: "flags".to_owned(), target: "mode".to_owned(), set: [("variant".to_owned(), "safe".to_owned())].into() }),
+            action: Some(Arc::new(Action {
+                using: "flags".to_owned(),
+                target: "mode".to_owned(),
+                set: [("variant".to_owned(), "safe".to_owned())].into(),
+            })),
             needs: Role::Approver,
             two_people: false,
             automatic: false,

@@ -405,7 +405,11 @@ impl FromStr for Signal {
 
 impl Serialize for Signal {
     fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(self)
+        match self.name() {
+            // Most have none, and to format them is to write them twice.
+            None => s.serialize_str(self.family()),
+            Some(_) => s.collect_str(self),
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! which partitions were read.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use bellwether_detectors::Release;
 use serde::{Deserialize, Serialize};
@@ -573,9 +574,9 @@ impl Desk {
         let facts: Vec<Fact> = self.state.facts.iter().filter(of_model).cloned().collect();
         let Place { versions, segments, everywhere } = place;
         let recent = |i: &&Incident| i.state.is_live() || i.resolved_at.is_some_and(|r| now.since_ms(r) < HOUR_MS);
-        let companions: Vec<String> = (self.state.incidents.values().filter(recent))
+        let companions: Vec<&Signal> = (self.state.incidents.values().filter(recent))
             .filter(|i| i.key.model == key.model && i.key.category != key.category)
-            .flat_map(|i| i.findings.iter().map(|f| f.series.signal.to_string()))
+            .flat_map(|i| i.findings.iter().map(|f| &f.series.signal))
             .collect();
         let mut hit: Vec<&str> = (self.state.incidents.values().filter(|i| i.state.is_live()))
             .flat_map(|i| &i.findings)
@@ -629,16 +630,16 @@ impl Desk {
         });
         Some(Happening {
             severity: a.severity,
-            severity_reasons: a.severity_reasons,
+            severity_reasons: a.severity_reasons.into(),
             title: a.title,
             onset: lead.onset,
             versions,
             segments,
             users_affected: users,
-            cause: a.cause,
+            cause: a.cause.map(Arc::new),
             action: a.action,
             response,
-            exemplars,
+            exemplars: exemplars.into(),
             pages: a.pages,
             page_reason: a.page_reason,
             roots: a.roots,
@@ -939,7 +940,7 @@ impl Desk {
         self.state.pending.iter().any(|e| matches!(e.control, Control::Live { .. }))
     }
 
-    pub fn reroute(&mut self, models: BTreeMap<String, super::ModelSettings>, routes: Vec<Route>, respond: respond::Settings) {
+    pub fn reroute(&mut self, models: BTreeMap<String, super::ModelSettings>, routes: Vec<Route>, respond: Arc<respond::Settings>) {
         self.settings.respond = respond;
         self.settings.models = models;
         self.settings.routes = routes;

@@ -7,6 +7,7 @@
 //! a kill arrives at the same state, byte for byte.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::decode::{Decoder, Reject};
 use crate::domain::alarm::Alarm;
@@ -27,7 +28,7 @@ pub use control::{Control, Entry};
 use desk::{Desk, State};
 
 /// Version of everything that a snapshot holds. Another one is not read but rebuilt from the log.
-pub const STATE_VERSION: u32 = 12;
+pub const STATE_VERSION: u32 = 13;
 
 /// What an incident's way depends on beside the evidence.
 #[derive(Clone)]
@@ -37,8 +38,8 @@ pub struct Settings {
     pub models: BTreeMap<String, ModelSettings>,
     /// First match wins.
     pub routes: Vec<Route>,
-    /// Runbooks, people, escalation.
-    pub respond: crate::respond::Settings,
+    /// Runbooks, people, escalation: never changed, only replaced.
+    pub respond: Arc<crate::respond::Settings>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -136,7 +137,7 @@ impl Engine {
     }
 
     /// Owners, exposure, routes and runbooks of a new configuration.
-    pub fn reroute(&mut self, models: BTreeMap<String, ModelSettings>, routes: Vec<Route>, respond: crate::respond::Settings) {
+    pub fn reroute(&mut self, models: BTreeMap<String, ModelSettings>, routes: Vec<Route>, respond: Arc<crate::respond::Settings>) {
         self.desk.reroute(models, routes, respond);
     }
 

@@ -323,7 +323,7 @@ mod tests {
         let mut h = Happening {
             key,
             severity: Severity::DEGRADED,
-            severity_reasons: vec![],
+            severity_reasons: Default::default(),
             title: text.into(),
             onset: Onset { at, from: at.plus_ms(-20_000), to: at.plus_ms(20_000) },
             findings: vec![Finding {
@@ -347,7 +347,7 @@ mod tests {
             cause: None,
             action: String::new(),
             response: Default::default(),
-            exemplars: vec![],
+            exemplars: Default::default(),
             pages: true,
             page_reason: String::new(),
             roots: Roots::default(),

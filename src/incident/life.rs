@@ -1,5 +1,7 @@
 //! decide, evolve, effects.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::domain::delivery::Notice;
@@ -140,18 +142,18 @@ pub enum Command {
 pub struct Happening {
     pub key: IncidentKey,
     pub severity: Severity,
-    pub severity_reasons: Vec<Answer>,
+    pub severity_reasons: Arc<Vec<Answer>>,
     pub title: String,
     pub onset: Onset,
     pub findings: Vec<Finding>,
     pub versions: Vec<String>,
     pub segments: Vec<Segment>,
     pub users_affected: Option<Estimate>,
-    pub cause: Option<CauseGuess>,
+    pub cause: Option<Arc<CauseGuess>>,
     pub action: String,
     /// The runbook's steps.
     pub response: Response,
-    pub exemplars: Vec<Exemplar>,
+    pub exemplars: Arc<Vec<Exemplar>>,
     /// Is this worth a page, and why (not).
     pub pages: bool,
     pub page_reason: String,
@@ -673,7 +675,7 @@ pub fn evolve(state: Option<Incident>, event: &Event, now: Time) -> Option<Incid
             // A call alone does not overrule a person.
             if incident.severity_set.is_none() || incident.is_overruled_by(h.severity) {
                 incident.severity = incident.severity.min(h.severity);
-                incident.severity_reasons = answered(&incident.severity_reasons, &h.severity_reasons);
+                incident.severity_reasons = answered(&incident.severity_reasons, &h.severity_reasons).into();
                 incident.severity_set = None;
             }
             learn(&mut incident, h);
@@ -764,8 +766,9 @@ pub fn evolve(state: Option<Incident>, event: &Event, now: Time) -> Option<Incid
             let over = incident.severity_set.as_ref().map_or(incident.severity, |set| set.over);
             let asked = format!("{severity}, {}: {why}", severity.words());
             let answer = Answer { question: DECISION.to_owned(), answer: asked, source: format!("{by}, over severity {over} by the facts") };
-            incident.severity_reasons.retain(|a| a.question != DECISION);
-            incident.severity_reasons.insert(0, answer);
+            let reasons = Arc::make_mut(&mut incident.severity_reasons);
+            reasons.retain(|a| a.question != DECISION);
+            reasons.insert(0, answer);
             if severity.is_worse_than(Severity::MINOR) && severity.is_worse_than(incident.severity) && !incident.paged {
                 incident.paged = true;
                 incident.page_reason = format!("{by} has raised it to severity {severity}");
@@ -876,10 +879,11 @@ fn learn(incident: &mut Incident, h: &Happening) {
     let stands = incident.severity_reasons.iter().find(|a| a.question == DECISION).cloned();
     let agrees = incident.severity == h.severity && incident.severity_set.is_none();
     if !h.severity_reasons.is_empty() {
-        incident.severity_reasons = answered(&incident.severity_reasons, &h.severity_reasons);
+        incident.severity_reasons = answered(&incident.severity_reasons, &h.severity_reasons).into();
         if let Some(old) = stands.filter(|_| !agrees) {
-            incident.severity_reasons.retain(|a| a.question != DECISION);
-            incident.severity_reasons.insert(0, old);
+            let reasons = Arc::make_mut(&mut incident.severity_reasons);
+            reasons.retain(|a| a.question != DECISION);
+            reasons.insert(0, old);
         }
     }
 }
@@ -1274,7 +1278,7 @@ mod tests {
         Box::new(Happening {
             key: IncidentKey { environment: "prod".into(), model: "m".into(), category: Category::ModelFailure },
             severity,
-            severity_reasons: vec![],
+            severity_reasons: Arc::default(),
             title: "t".into(),
             onset: Onset::sharp(Time(0)),
             findings: vec![finding(signal)],
@@ -1284,7 +1288,7 @@ mod tests {
             cause: None,
             action: String::new(),
             response: Response::default(),
-            exemplars: vec![],
+            exemplars: Arc::default(),
             pages: true,
             page_reason: "p".into(),
             spread: None,

@@ -134,7 +134,7 @@ impl Rules {
                 return true;
             }
             let of_model = |leaf: &Leaf| leaf.model == out.series.group.model && leaf.environment == out.series.group.environment;
-            let is_total = out.series.signal == Signal::Rule("total_failure".to_owned());
+            let is_total = matches!(&out.series.signal, Signal::Rule(rule) if rule == "total_failure");
             if is_total {
                 let recent = totals
                     .binary_search_by(|t| t.group.cmp(&out.series.group))

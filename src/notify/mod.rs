@@ -462,7 +462,8 @@ pub(crate) mod fixtures {
             key: IncidentKey { environment: "prod".into(), model: "loan-scorer".into(), category: Category::ModelFailure },
             state: IncidentState::Open,
             severity: Severity::DEGRADED,
-            severity_reasons: vec![Answer { question: "who".into(), answer: "degraded quality, 1 of 3 regions".into(), source: "error_rate".into() }],
+            severity_reasons: vec![Answer { question: "who".into(), answer: "degraded quality, 1 of 3 regions".into(), source: "error_rate".into() }]
+                .into(),
             title: "loan-scorer prod: error rate 0.4 % → 3.1 %".into(),
             onset: Onset::sharp(at),
             opened_at: at.plus_ms(160_000),
@@ -492,12 +493,12 @@ pub(crate) mod fixtures {
             versions: vec!["2026-11-18".into()],
             segments: vec![segment],
             users_affected: Some(Estimate { estimate: 1240.0, low: 1100.0, high: 1400.0 }),
-            cause: Some(CauseGuess {
+            cause: Some(std::sync::Arc::new(CauseGuess {
                 best: Cause::Pipeline,
                 ranked: vec![(Cause::Pipeline, 0.71), (Cause::Data, 0.15), (Cause::Model, 0.1), (Cause::Infrastructure, 0.04)],
                 facts: vec!["version 2026-11-18 deployed 9 min before".into()],
                 points_at: vec![None],
-            }),
+            })),
             action: "route 0 % to 2026-11-18".into(),
             roots: Default::default(),
             merged_into: None,
@@ -513,7 +514,8 @@ pub(crate) mod fixtures {
                 version: "2026-11-18".into(),
                 status: "error".into(),
                 facts: vec![("code".into(), "500".into())],
-            }],
+            }]
+            .into(),
             response: crate::domain::response::Response::default(),
             spread: None,
             severity_set: None,

@@ -388,7 +388,8 @@ mod tests {
                 status: "error".into(),
                 facts: vec![fact.clone(); 20],
             })
-            .collect();
+            .collect::<Vec<_>>()
+            .into();
         m.incident.versions = vec!["v".repeat(9_000); 50];
         let body = pagerduty().body(&m).expect("a body");
         assert!(body.to_string().len() <= BODY_BYTES_AIM);

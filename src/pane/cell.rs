@@ -218,7 +218,7 @@ impl Told {
     }
 
     fn push(&mut self, text: &str) {
-        if text.contains(SEPARATOR) {
+        if text.as_bytes().contains(&(SEPARATOR as u8)) {
             self.text.extend(text.chars().filter(|c| *c != SEPARATOR));
         } else {
             self.text.push_str(text);

@@ -5,6 +5,9 @@
 use postcard::ser_flavors::Flavor;
 use serde::Serialize;
 
+/// Room for a usual row, so that it is asked for once.
+const ROW_BYTES_USUAL: usize = 16 * 1024;
+
 /// Takes a row's name and what it holds.
 pub type Put<'a> = &'a mut dyn FnMut(String, &[u8]);
 
@@ -15,7 +18,7 @@ pub struct Rows<'a> {
 
 impl Rows<'_> {
     pub fn new(put: Put<'_>) -> Rows<'_> {
-        Rows { buffer: Vec::new(), put }
+        Rows { buffer: Vec::with_capacity(ROW_BYTES_USUAL), put }
     }
 
     /// # Errors
@@ -36,7 +39,12 @@ impl Flavor for Into<'_> {
     type Output = ();
 
     fn try_extend(&mut self, data: &[u8]) -> postcard::Result<()> {
-        self.0.extend_from_slice(data);
+        match data {
+            // Most numbers and many texts are that short, and copying so little is a call for nothing.
+            [] => {}
+            [byte] => self.0.push(*byte),
+            _ => self.0.extend_from_slice(data),
+        }
         Ok(())
     }
 

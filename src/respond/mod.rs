@@ -6,6 +6,7 @@
 //! comes back. Nothing here touches the world: what is to be done outside leaves as a [`Job`](crate::domain::response::Job).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::domain::incident::IncidentKey;
 use crate::domain::response::{Action, Draft, Response, Standing, Step, Timer, TimerKind};
@@ -132,7 +133,7 @@ impl Settings {
             let (action, words) = match &template.action {
                 None => (None, String::new()),
                 Some(action) => match action_of(action, &fill) {
-                    Ok(action) => (Some(action), String::new()),
+                    Ok(action) => (Some(Arc::new(action)), String::new()),
                     Err(name) => (None, format!("not prepared: no {name} is known of this incident")),
                 },
             };

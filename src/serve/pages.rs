@@ -915,7 +915,7 @@ fn show_incident(
         fallback: incident.response.fallback,
         runbook: incident.response.runbook,
         action: incident.action,
-        reasons: incident.severity_reasons,
+        reasons: Arc::unwrap_or_clone(incident.severity_reasons),
         frame: &frame,
     };
     page(status, frame.set_cookie.clone(), &template)

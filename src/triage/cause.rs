@@ -146,7 +146,7 @@ fn failed_training(scene: &Scene<'_>) -> Option<Fact> {
 
 /// A run that went well just before, where what the model is given (or whom it serves how) has moved since.
 fn fresh_data(scene: &Scene<'_>) -> Option<Fact> {
-    let moved = scene.all_signals().iter().any(|s| is_input(s) || matches!(s, Signal::Fairness(_)));
+    let moved = scene.all_signals().any(|s| is_input(s) || matches!(s, Signal::Fairness(_)));
     scene.fresh_run.as_ref().filter(|_| moved && scene.failed_run.is_none()).map(|run| run_fact(scene, run))
 }
 
@@ -171,10 +171,9 @@ fn told(scene: &Scene<'_>, fits: impl Fn(&Signal) -> bool) -> Option<Fact> {
 /// The first signal of another category that fits.
 fn companion(scene: &Scene<'_>, fits: impl Fn(&Signal) -> bool) -> Option<Fact> {
     let key = scene.case.key;
-    let mut signals = scene.case.companions.iter().filter_map(|text| text.parse::<Signal>().ok());
-    signals.find(|s| fits(s)).map(|signal| {
+    scene.case.companions.iter().find(|s| fits(s)).map(|signal| {
         let words = format!("{} has moved as well", quoted(&signal.words()));
-        let series = SeriesKey { group: GroupKey::roll_up(&key.environment, &key.model), signal };
+        let series = SeriesKey { group: GroupKey::roll_up(&key.environment, &key.model), signal: (*signal).clone() };
         Fact { words, points_at: Some(Pointer::Series { id: series.id() }) }
     })
 }
@@ -244,7 +243,7 @@ fn results_alone(scene: &Scene<'_>) -> Option<Fact> {
     let attack = |s: &Signal| matches!(s, Signal::Flag(name) if name == "injection");
     let fact = told(scene, |s| is_result(s) && !attack(s) || (harmful && matches!(s, Signal::Rule(_))))?;
     let changed = scene.deployed.is_some() || scene.failed_run.is_some() || many_models(scene).is_some() || mix_alone(scene).is_some();
-    let moved = scene.all_signals().iter().any(|s| is_input(s) || matches!(s, Signal::Schema | Signal::TokensIn));
+    let moved = scene.all_signals().any(|s| is_input(s) || matches!(s, Signal::Schema | Signal::TokensIn));
     let words = format!("{}, with no deployment, no failed pipeline and no change of inputs before", fact.words);
     (!changed && !moved).then_some(Fact { words, ..fact })
 }
@@ -272,7 +271,7 @@ fn price_alone(scene: &Scene<'_>) -> Option<Fact> {
     let length = |s: &Signal| matches!(s, Signal::TokensIn | Signal::TokensOut | Signal::Traffic);
     let fact = told(scene, |s| *s == Signal::Cost)?;
     let words = format!("{}, while requests and answers keep their length", fact.words);
-    (!scene.all_signals().iter().any(length)).then_some(Fact { words, ..fact })
+    (!scene.all_signals().any(length)).then_some(Fact { words, ..fact })
 }
 
 fn model_gave_it_away(scene: &Scene<'_>) -> Option<Fact> {
@@ -282,7 +281,7 @@ fn model_gave_it_away(scene: &Scene<'_>) -> Option<Fact> {
 
 fn attacked_from_outside(scene: &Scene<'_>) -> Option<Fact> {
     // One that worked is the model's: it obeyed.
-    let worked = scene.all_signals().iter().any(|s| matches!(s, Signal::Rule(_)));
+    let worked = scene.all_signals().any(|s| matches!(s, Signal::Rule(_)));
     let fact = told(scene, |s| matches!(s, Signal::Flag(name) if name == "injection"))?;
     (!worked).then_some(fact)
 }

@@ -49,8 +49,8 @@ pub struct Case<'a> {
     pub owner: Option<&'a str>,
     /// Does the change still grow, if that can be said.
     pub getting_worse: Option<bool>,
-    /// Signals of the same model in other categories that speak now or spoke in the last hour (`quality:faithfulness` ...).
-    pub companions: &'a [String],
+    /// Signals of the same model in other categories that speak now or spoke in the last hour.
+    pub companions: &'a [&'a Signal],
     /// How bad a person says that it is.
     pub set: Option<Severity>,
     pub now: Time,
@@ -244,9 +244,8 @@ impl<'a> Scene<'a> {
     }
 
     /// Those of the model's other incidents too.
-    fn all_signals(&self) -> Vec<Signal> {
-        let companions = self.case.companions.iter().filter_map(|text| text.parse::<Signal>().ok());
-        self.signals().cloned().chain(companions).collect()
+    fn all_signals(&self) -> impl Iterator<Item = &'a Signal> {
+        self.signals().chain(self.case.companions.iter().copied())
     }
 
     /// The model for a sentence; the incident about ourselves names none.

@@ -220,8 +220,7 @@ fn is_drift(signal: &Signal) -> bool {
 fn moved_result(scene: &Scene<'_>) -> Option<String> {
     let is_result = |s: &Signal| matches!(s, Signal::Quality(_) | Signal::Label(_) | Signal::Prediction);
     let beside = |s: &Signal| is_result(s) && scene.signals().any(|drifted| is_drift(drifted) && drifted != s);
-    let companions = scene.case.companions.iter().filter_map(|text| text.parse::<Signal>().ok());
-    scene.signals().cloned().chain(companions).find(beside).map(|s| s.words())
+    scene.all_signals().find(|s| beside(s)).map(|s| s.words())
 }
 
 fn answer(question: &str, answer: String, source: String) -> Answer {

@@ -39,7 +39,7 @@ struct Told {
     versions: Vec<String>,
     segments: Vec<Segment>,
     exposure: Vec<String>,
-    companions: Vec<String>,
+    companions: Vec<Signal>,
     users: Option<Estimate>,
 }
 
@@ -109,7 +109,7 @@ impl Told {
         self
     }
     fn beside(mut self, companion: &str) -> Told {
-        self.companions.push(companion.into());
+        self.companions.push(companion.parse().expect("known"));
         self
     }
     fn of_models(mut self, hit: usize, all: usize) -> Told {
@@ -137,7 +137,7 @@ impl Told {
             exposure: &self.exposure,
             owner: None,
             getting_worse: None,
-            companions: &self.companions,
+            companions: &self.companions.iter().collect::<Vec<_>>(),
             set: None,
             now: at(3),
         })

@@ -60,6 +60,18 @@ fn with_file(name: &str, text: &str) -> tempfile::TempDir {
 // --- help, usage, configuration ---
 
 #[test]
+fn where_the_pages_address_is_taken_it_is_said_how_another_is_chosen() {
+    let folder = with_file("bellwether.yaml", "files: [x.ndjson]\n");
+    std::fs::write(folder.path().join("x.ndjson"), "").unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for (command, by) in [("demo", "with --listen ADDR, "), ("run", "with --listen ADDR or the key `listen`, ")] {
+        let (_, errors) = check_in(folder.path(), &[command, "--listen", &address], b"", 1);
+        assert!(errors.contains(&format!("cannot listen on {address}")) && errors.contains(by), "{command}: {errors}");
+    }
+}
+
+#[test]
 fn every_help_teaches_by_examples() {
     for command in ["run", "demo", "check", "backtest", "simulate", "score", "incidents", "notify", "config", "kinds", "completions"] {
         let (text, _) = check(&[command, "--help"], 0);

@@ -27,6 +27,8 @@ use tokio::sync::watch;
 
 use crate::parts::real;
 
+mod phone;
+
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
 
@@ -190,7 +192,8 @@ impl Fake {
                     source: said("error rate, region=eu"),
                 },
                 Answer { question: said("Is it getting worse?"), answer: said("no, steady for 20 min"), source: said("trend of the last 20 panes") },
-            ],
+            ]
+            .into(),
             title: said("loan-scorer prod: error rate 0.4 % → 3.1 % since 09:12 UTC, region=eu, 9 min after version 2026-11-18"),
             onset,
             opened_at: opened,
@@ -206,7 +209,7 @@ impl Fake {
             versions: vec![said("2026-11-18")],
             segments: vec![Segment { dimension: "region".into(), value: said("eu").as_str().into() }],
             users_affected: Some(Estimate { estimate: 1_240.0, low: 1_090.0, high: 1_410.0 }),
-            cause: Some(CauseGuess {
+            cause: Some(Arc::new(CauseGuess {
                 best: Cause::Pipeline,
                 ranked: vec![(Cause::Pipeline, 0.71), (Cause::Infrastructure, 0.15), (Cause::Model, 0.1), (Cause::Data, 0.04)],
                 facts: vec![
@@ -219,7 +222,7 @@ impl Fake {
                     Some(Pointer::Series { id: SeriesId(7) }),
                     None,
                 ],
-            }),
+            })),
             action: said("Roll loan-scorer back to version 2026-11-11 in region=eu; it served without errors until 09:03 UTC."),
             roots: Default::default(),
             merged_into: None,
@@ -237,7 +240,8 @@ impl Fake {
                     status: said("error"),
                     facts: vec![(said("region"), said("eu")), (said("error_kind"), said("feature_store_timeout"))],
                 })
-                .collect(),
+                .collect::<Vec<_>>()
+                .into(),
             response: Default::default(),
             spread: Some(Spread {
                 dimension: said("region"),
@@ -921,15 +925,25 @@ async fn a_real_prometheus_scrapes_us() {
     }
 }
 
+/// How the browser is run: unseen, and talking to nobody but us.
+const HEADLESS: [&str; 10] = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--no-proxy-server",
+];
+
 /// Runs the browser once and returns what it wrote to stdout and to its log.
 async fn browse(chromium: &str, arguments: Vec<String>) -> (String, String) {
     let profile = tempfile::tempdir().unwrap();
     let mut command = Command::new(chromium);
-    command
-        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"])
-        .args(["--disable-component-update", "--disable-sync", "--hide-scrollbars", "--no-proxy-server", "--enable-logging=stderr", "--v=0"])
-        .arg(format!("--user-data-dir={}", profile.path().display()))
-        .args(arguments);
+    command.args(HEADLESS).args(["--enable-logging=stderr", "--v=0"]).arg(format!("--user-data-dir={}", profile.path().display())).args(arguments);
     let out = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     drop(profile);
     (String::from_utf8_lossy(&out.stdout).into_owned(), String::from_utf8_lossy(&out.stderr).into_owned())

@@ -1288,7 +1288,7 @@ impl World {
     fn new() -> World {
         let mut settings = settings(PANE_MS, PANE_MS, &[]);
         settings.judge.false_pages = 0.0001;
-        settings.respond = runbooks();
+        settings.respond = runbooks().into();
         World { settings }
     }
 }

@@ -186,7 +186,7 @@ fn as_happening(i: &Incident) -> Happening {
         cause: i.cause.clone(),
         action: i.action.clone(),
         response: Response { steps, ..i.response.clone() },
-        exemplars: vec![],
+        exemplars: Default::default(),
         pages: i.paged,
         page_reason: i.page_reason.clone(),
         roots: i.roots.clone(),
