@@ -12,6 +12,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -1360,21 +1361,39 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
 }
 
+/// Lives of one line of a record.
+const PART: u64 = 10_000;
+
+/// With `BELLWETHER_LIVES_RECORD=FILE` lives go in parts, each of which becomes a line of the file once it is over: the same command
+/// goes on after them another day.
 #[test]
 fn many_lives_keep_every_promise() {
     let (first, count) = (number("BELLWETHER_SEED", 1), number("BELLWETHER_LIVES", 50_000));
-    let began = Instant::now();
-    match lives(first, count, None) {
-        Ok(all) => println!(
-            "{count} lives from seed {first} in {:?}: no promise broken over {} kills, {} incidents, {} messages, {} changes ({} with an unknown outcome)",
-            began.elapsed(),
+    let record = std::env::var_os("BELLWETHER_LIVES_RECORD").map(PathBuf::from);
+    let lived = record.as_ref().and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
+    let part = if record.is_some() { PART } else { count.max(1) };
+    for from in (first..first + count).step_by(part as usize) {
+        let some = part.min(first + count - from);
+        let name = format!("{some} lives from seed {from} ");
+        if lived.lines().any(|line| line.starts_with(&name)) {
+            continue;
+        }
+        let began = Instant::now();
+        let all = lives(from, some, None).unwrap_or_else(|(seed, why)| panic!("seed {seed} (BELLWETHER_SEED={seed} BELLWETHER_LIVES=1): {why}"));
+        let line = format!(
+            "{name}in {:.1} s: no promise broken over {} kills, {} incidents, {} messages, {} changes ({} with an unknown outcome)",
+            began.elapsed().as_secs_f64(),
             all.kills,
             all.incidents,
             all.messages,
             all.changes,
             all.unknown
-        ),
-        Err((seed, why)) => panic!("seed {seed} (BELLWETHER_SEED={seed} BELLWETHER_LIVES=1): {why}"),
+        );
+        println!("{line}");
+        if let Some(file) = &record {
+            let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file).expect("the record");
+            std::io::Write::write_all(&mut file, format!("{line}\n").as_bytes()).expect("the record");
+        }
     }
 }
 
