@@ -27,7 +27,7 @@ pub use control::{Control, Entry};
 use desk::{Desk, State};
 
 /// Version of everything that a snapshot holds. Another one is not read but rebuilt from the log.
-pub const STATE_VERSION: u32 = 11;
+pub const STATE_VERSION: u32 = 12;
 
 /// What an incident's way depends on beside the evidence.
 #[derive(Clone)]
