@@ -6,7 +6,8 @@
 //! between false alarms: the promised million, and once more the time that the bank really had on quiet data.
 //!
 //! `cargo bench -p bellwether-detectors --bench delay`; RUNS (400), BASELINE (200000 events), TOLERANCE (0: also sigma and classes;
-//! negative: the daemon's defaults), SEED (71), QUIET (1: measure the quiet time per false alarm), ONLY (parts of names, with commas).
+//! negative: the daemon's defaults), SEED (71), QUIET (1: measure the quiet time per false alarm), QUIET_EVENTS,
+//! QUIET_PANES (100000: panes that a quiet series lasts beyond its baseline; fewer show the young), ONLY (parts of names, with commas).
 
 mod common;
 
@@ -154,10 +155,11 @@ fn delays(s: &Scenario, tolerance: f64, baseline: usize, runs: usize, seed: u64)
     found
 }
 
-/// Quiet events per false alarm: series of a fresh baseline and then ten times a tenth of the promise.
+/// Quiet events per false alarm: series of a fresh baseline and then as long as the promise, or so many panes.
 fn quiet_time(s: &Scenario, tolerance: f64, baseline: usize, events: f64, seed: u64) -> (f64, f64) {
     let injection = N as f64 / PROMISED_EVENTS;
     let (mut judged, mut alarms, mut run) = (0.0, 0.0, 1_000_000);
+    let panes = setting("QUIET_PANES", 100_000.0) as usize;
     while judged < events {
         run += 1;
         let Some(mut stream) = Stream::with_baseline(s, tolerance, baseline, injection, seed, run) else {
@@ -165,13 +167,13 @@ fn quiet_time(s: &Scenario, tolerance: f64, baseline: usize, events: f64, seed: 
             judged += JUDGED_EVENTS as f64 / 2.0;
             continue;
         };
-        for _ in 0..100_000 {
+        for _ in 0..panes {
             if matches!(stream.pane(s.quiet, s.quiet, N, injection), Call::Alarm { .. }) {
                 alarms += 1.0;
                 stream.bank.release();
             }
         }
-        judged += 1e6 + JUDGED_EVENTS as f64;
+        judged += (panes * N + JUDGED_EVENTS) as f64;
     }
     (judged, alarms)
 }

@@ -1362,7 +1362,7 @@ fn number(name: &str, default: u64) -> u64 {
 }
 
 /// Lives of one line of a record.
-const PART: u64 = 10_000;
+const PART: u64 = 100_000;
 
 /// With `BELLWETHER_LIVES_RECORD=FILE` lives go in parts, each of which becomes a line of the file once it is over: the same command
 /// goes on after them another day.
