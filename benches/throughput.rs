@@ -9,7 +9,7 @@
 //!
 //! A virtual machine's free memory may lie with its host, and the first touch of a page then costs thirty times what it costs elsewhere (6.6 against
 //! 0.2 us for 4 KiB were measured in one). With `KEEP_MIB=N` so much memory is touched first and kept, so that the processes measured share
-//! the little that is left, which the host has handed out already: leave 3,500 MiB of what is available.
+//! the little that is left, most of which the host has handed out already: leave 3,500 MiB of what is available.
 //!
 //! `UNDER="perf record -g -o FILE"` runs the daemon under a profiler; its figures mean nothing then.
 //!
