@@ -4,7 +4,9 @@
 //! goes through pipes, one JSON text after the other with a zero byte behind each.
 
 use std::io::{BufRead, BufReader};
-use std::process::{ChildStdin, ChildStdout};
+use std::process::ChildStdin;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use base64::Engine;
 use bellwether::domain::StepState;
@@ -18,6 +20,8 @@ const WIDE: u64 = 390;
 const HIGH: u64 = 844;
 /// Of what is tapped.
 const HIGH_ENOUGH: u64 = 40;
+/// For the slowest answer of a browser on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What is wrong with the page that is shown, everything on it unfolded. What scrolls within itself may be wider than the screen.
 const LOOK: &str = "(async () => {
@@ -39,7 +43,8 @@ const LOOK: &str = "(async () => {
 
 struct Phone {
     to: ChildStdin,
-    from: BufReader<ChildStdout>,
+    /// What the browser says, text by text; ends with it.
+    from: mpsc::Receiver<Vec<u8>>,
     calls: u64,
     session: Option<Value>,
     _browser: Running,
@@ -58,7 +63,12 @@ impl Phone {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let (to, from) = (browser.stdin.take().unwrap(), BufReader::new(browser.stdout.take().unwrap()));
+        let (to, mut said) = (browser.stdin.take().unwrap(), BufReader::new(browser.stdout.take().unwrap()));
+        let (heard, from) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut text = Vec::new();
+            while said.read_until(0, &mut text).is_ok_and(|n| n > 0) && heard.send(std::mem::take(&mut text)).is_ok() {}
+        });
         let mut phone = Phone { to, from, calls: 0, session: None, _browser: Running(browser), _profile: profile };
         let page = phone.call("Target.createTarget", json!({"url": "about:blank"}))["targetId"].take();
         let mut attached = phone.call("Target.attachToTarget", json!({"targetId": page, "flatten": true}));
@@ -76,9 +86,8 @@ impl Phone {
         }
         self.to.write_all(format!("{asked}\0").as_bytes()).unwrap();
         loop {
-            let mut text = Vec::new();
-            self.from.read_until(0, &mut text).unwrap();
-            let mut said: Value = serde_json::from_slice(text.strip_suffix(&[0]).expect("the browser lives")).unwrap();
+            let text = self.from.recv_timeout(PATIENCE).unwrap_or_else(|e| panic!("the browser does not answer {method}: {e}"));
+            let mut said: Value = serde_json::from_slice(text.strip_suffix(&[0]).expect("a whole text")).unwrap();
             // Between answers it tells what happens.
             if said["id"] == self.calls {
                 assert!(said["error"].is_null(), "{asked}: {said}");
