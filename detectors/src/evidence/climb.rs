@@ -6,7 +6,8 @@
 //! **Rule.** A climb counts once it has come down by itself; one that ends as a page is for people to judge, else a fault that comes three
 //! times a day would make its own series blind. One that reaches 300 times 300 counts twice: the promise allows it 300 times more rarely.
 //! Climbs are counted by the day; when they are too many, or a page is closed as a false alarm, six panes are judged as one from then
-//! on, and after one more climb six of those: where six panes were needed, the next burst that outlasts them is only a matter of time. The decision rests on panes already judged, so the
+//! on, and after one more climb six of those: where six panes were needed, the next burst that outlasts them is only a matter of time (until
+//! then a rate's pane may say less, so that this one does not page). The decision rests on panes already judged, so the
 //! bound on false pages is not touched. It is taken back after four weeks without a climb. The road not taken is to temper the bets
 //! until the past stays quiet: it costs ten times the delay and does not help, since the next burst is another one.
 
@@ -49,6 +50,11 @@ impl Climb {
     /// Panes that are judged as one.
     pub fn stretch(&self) -> u8 {
         self.stretch
+    }
+
+    /// Panes are longer, and could be longer still.
+    pub fn stretched_once(&self) -> bool {
+        self.stretch == STRETCH
     }
 
     /// One judged pane: the evidence in units of its injection, and how many of those a page takes. True when longer panes begin.

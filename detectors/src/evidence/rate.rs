@@ -62,6 +62,9 @@ const REFRESH_GROWTH: f64 = 1.0 / 256.0;
 /// An incident in what is only learned counts for two at most, and so does not make panes longer by itself.
 const PANES_PER_CLIMB: u32 = 4_000;
 const HIGH_CLIMB: f64 = 20.0;
+/// How much of the usual a pane may say while six are judged as one. What made them longer were bursts, and the next may be longer than
+/// any before: so it takes ten of these panes to a page, where four of the longest, which are six times as long, will do.
+const STRETCHED_ONCE_PART: f64 = 0.4;
 /// What evidence is gathered with while nothing may be paged: only its climbs are looked at, and those do not depend on it.
 const SHADOW_INJECTION: f64 = 1e-9;
 
@@ -289,7 +292,9 @@ impl RateBank {
         live.bets.panes -= 1;
         let within = 1.0 + (pane.total - 1.0).max(0.0) * live.bets.rho;
         let l = live.bets.likelihoods(self.settings.direction, pane, within * live.bets.phi);
-        let sum = live.evidence.step_weighted(&l, &WEIGHTS, share, nats_per_pane_max(within * live.bets.phi), at_ms);
+        let cap = nats_per_pane_max(within * live.bets.phi);
+        let cap = if self.climb.stretched_once() { cap * STRETCHED_ONCE_PART } else { cap };
+        let sum = live.evidence.step_weighted(&l, &WEIGHTS, share, cap, at_ms);
         let (panes_per_climb, high) = if self.settings.tolerance < BARE { (PANES_PER_CLIMB_BARE, HIGH) } else { (PANES_PER_CLIMB, HIGH_CLIMB) };
         if self.climb.step_allowing(panes_per_climb, high, sum / share, 1.0 / share, at_ms) {
             // The panes of this series are too short for it. Evidence on the old ones is forgotten, and their noise fades.
@@ -1045,6 +1050,22 @@ mod tests {
                 // Ten events of which 30 or 60 % fail do not always fill the cap.
                 assert!(panes <= if n < 30 && to < 1.0 { 14 } else { 9 } * merged, "{n} {p} -> {to}: {panes} panes");
             }
+        }
+    }
+
+    #[test]
+    fn where_bursts_made_panes_longer_a_longer_burst_does_not_page_and_what_lasts_does() {
+        for seed in 0..20 {
+            let mut bank = RateBank::new(errors());
+            let mut noise = Noise::new(500 + seed);
+            let mut t = 0;
+            assert_eq!(run(&mut bank, &mut noise, &mut t, 100, 0.01, B, 3_000).1, Call::Quiet);
+            assert!(bank.climb.lengthen(t));
+            assert_eq!(run(&mut bank, &mut noise, &mut t, 100, 0.01, B, 600).1, Call::Quiet);
+            let mut burst = bank.clone();
+            assert_eq!(run(&mut burst, &mut noise, &mut t.clone(), 100, 0.04, B, 40).1, Call::Quiet, "a burst of 40 panes");
+            let (panes, call) = run(&mut bank, &mut noise, &mut t, 100, 0.2, B, 200);
+            assert!(matches!(call, Call::Alarm { .. }) && (45..=100).contains(&panes), "{panes} panes, {call:?}");
         }
     }
 
