@@ -18,14 +18,16 @@ pub const FAULT_TIMES: f64 = 2.0;
 pub const FAULT_SIGMA: f64 = 0.25;
 /// Shares of the classes of a categorical series; the last is the one that a fault multiplies.
 const CLASSES: [f64; 6] = [0.35, 0.25, 0.16, 0.11, 0.08, 0.05];
+/// Median and spread (of the logarithm) of numeric series.
+const VALUES: [(f64, f64); 3] = [(120.0, 0.6), (0.8, 0.1), (2_000.0, 1.2)];
 
 /// Kind of a series and its parameters.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Law {
     /// Hits of rate `p` among the events of a pane.
     Rate { p: f64 },
-    /// Log-normal values.
-    Values { median: f64, sigma: f64 },
+    /// Log-normal values, one of [`VALUES`].
+    Values(usize),
     /// One of six classes.
     Classes,
     /// A Poisson count of `rate` for each event of exposure.
@@ -34,6 +36,7 @@ pub enum Law {
 
 /// How the series is now.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(usize)]
 pub enum Mood {
     Usual,
     /// Changed by exactly what is forgiven.
@@ -47,6 +50,7 @@ pub struct Pane {
     hits: f64,
     grid: Vec<(u16, u32)>,
     values: Vec<u16>,
+    cells: Vec<u32>,
 }
 
 impl Law {
@@ -56,9 +60,9 @@ impl Law {
             0 => Law::Rate { p: 0.001 },
             1 | 2 => Law::Rate { p: 0.01 },
             3 => Law::Rate { p: 0.05 },
-            4 | 5 => Law::Values { median: 120.0, sigma: 0.6 },
-            6 => Law::Values { median: 0.8, sigma: 0.1 },
-            7 => Law::Values { median: 2_000.0, sigma: 1.2 },
+            4 | 5 => Law::Values(0),
+            6 => Law::Values(1),
+            7 => Law::Values(2),
             8 => Law::Classes,
             _ => Law::Counts { rate: 0.005 },
         }
@@ -69,7 +73,7 @@ impl Law {
             Law::Rate { p } if p < 0.005 => "rate 0.1 %",
             Law::Rate { p } if p < 0.03 => "rate 1 %",
             Law::Rate { .. } => "rate 5 %",
-            Law::Values { .. } => "values",
+            Law::Values(_) => "values",
             Law::Classes => "classes",
             Law::Counts { .. } => "counts",
         }
@@ -78,7 +82,7 @@ impl Law {
     pub fn bank(self) -> Bank {
         match self {
             Law::Rate { .. } => Bank::rate(TOLERANCE, 0.0),
-            Law::Values { .. } => Bank::bins(TOLERANCE_SIGMA),
+            Law::Values(_) => Bank::bins(TOLERANCE_SIGMA),
             Law::Classes => Bank::classes(TOLERANCE),
             Law::Counts { .. } => Bank::counts(TOLERANCE, 0.0),
         }
@@ -94,17 +98,10 @@ impl Law {
         match self {
             Law::Rate { p } => pane.hits = f64::from(binomial(n, (p * times).min(0.95), chance)),
             Law::Counts { rate } => pane.hits = poisson(rate * times * f64::from(n), chance),
-            Law::Values { median, sigma } => {
-                let shift = match mood {
-                    Mood::Usual => 0.0,
-                    Mood::Edge => TOLERANCE_SIGMA,
-                    Mood::Faulty => FAULT_SIGMA,
-                };
+            Law::Values(which) => {
+                let bins = &BINS[which][mood as usize];
                 pane.values.clear();
-                for _ in 0..n {
-                    let z = NORMAL[(chance.bits() >> (64 - CELLS.trailing_zeros())) as usize] + shift;
-                    pane.values.push(bin_of(median * (sigma * z).exp()));
-                }
+                pane.values.extend((0..n).map(|_| bins[(chance.bits() >> (64 - CELLS.trailing_zeros())) as usize]));
                 pane.count();
             }
             Law::Classes => {
@@ -129,28 +126,40 @@ impl Law {
     }
 }
 
-static NORMAL: LazyLock<Vec<f64>> = LazyLock::new(|| {
+/// The bin of each quantile, by law of values and by mood: drawing takes more time than judging else.
+static BINS: LazyLock<Vec<[Vec<u16>; 3]>> = LazyLock::new(|| {
     let normal = Normal::standard();
-    (0..CELLS).map(|i| normal.inverse_cdf((i as f64 + 0.5) / CELLS as f64)).collect()
+    let quantiles: Vec<f64> = (0..CELLS).map(|i| normal.inverse_cdf((i as f64 + 0.5) / CELLS as f64)).collect();
+    let bins = |(median, sigma): (f64, f64), mood: Mood| {
+        let shift = match mood {
+            Mood::Usual => 0.0,
+            Mood::Edge => TOLERANCE_SIGMA,
+            Mood::Faulty => FAULT_SIGMA,
+        };
+        quantiles.iter().map(|z| bin_of(median * (sigma * (z + shift)).exp())).collect()
+    };
+    VALUES.iter().map(|law| [Mood::Usual, Mood::Edge, Mood::Faulty].map(|mood| bins(*law, mood))).collect()
 });
 
 impl Pane {
+    /// By a place for every bin between the least and the greatest, which lie close together.
     fn count(&mut self) {
-        self.values.sort_unstable();
-        self.grid.clear();
+        let least = self.values.iter().copied().min().unwrap_or(0);
+        let greatest = self.values.iter().copied().max().unwrap_or(0);
+        self.cells.clear();
+        self.cells.resize(usize::from(greatest - least) + 1, 0);
         for value in &self.values {
-            match self.grid.last_mut() {
-                Some((last, n)) if last == value => *n += 1,
-                _ => self.grid.push((*value, 1)),
-            }
+            self.cells[usize::from(value - least)] += 1;
         }
+        self.grid.clear();
+        self.grid.extend(self.cells.iter().zip(least..).filter(|(n, _)| **n > 0).map(|(n, bin)| (bin, *n)));
     }
 
     /// As the judge's lines are fed.
     pub fn feed(&self, law: Law, n: u32) -> Feed<'_> {
         match law {
             Law::Rate { .. } => Feed::Share { hits: self.hits, total: f64::from(n) },
-            Law::Values { .. } => Feed::Grid(&self.grid),
+            Law::Values(_) => Feed::Grid(&self.grid),
             Law::Classes => Feed::Classes(&self.grid),
             Law::Counts { .. } => Feed::Count { count: self.hits, exposure: f64::from(n) },
         }

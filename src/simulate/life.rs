@@ -116,7 +116,7 @@ impl<'a> Life<'a> {
         let panes = baseline.div_ceil(u64::from(plan.pane_events)) as i64;
         let signal = match law {
             Law::Rate { .. } => Signal::ErrorRate,
-            Law::Values { .. } => Signal::Latency,
+            Law::Values(_) => Signal::Latency,
             Law::Classes => Signal::Prediction,
             Law::Counts { .. } => Signal::ComplaintRate,
         };
