@@ -587,10 +587,10 @@ impl RateBank {
         let bare = self.settings.tolerance < BARE;
         // The square of an injection asks for twice its nats.
         let of_age = self.sees(if bare { injection } else { injection * injection }).armed;
-        let (from, part) = match () {
-            _ if of_age => (injection.sqrt().sqrt().sqrt(), 0.0),
-            _ if bare => (exp(YOUNG_GATE * ln(injection)), YOUNG_PART_BARE),
-            _ => (exp(YOUNG_GATE * ln(injection)), YOUNG_PART),
+        let (from, part) = if of_age {
+            (injection.sqrt().sqrt().sqrt(), 0.0)
+        } else {
+            (exp(YOUNG_GATE * ln(injection)), if bare { YOUNG_PART_BARE } else { YOUNG_PART })
         };
         Gate { from, injection, part }
     }
