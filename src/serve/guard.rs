@@ -12,6 +12,10 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 pub const COOKIE: &str = "bellwether_csrf";
+/// The name under which a visitor acted last, as hexadecimal digits; until the browser is closed.
+const NAME_COOKIE: &str = "bellwether_name";
+/// As long as the forms let a name be.
+const NAME_CHARS_MAX: usize = 200;
 
 /// Nothing inline, nothing from elsewhere, no frames.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; \
@@ -118,10 +122,34 @@ impl Guard {
     }
 }
 
+/// What a visitor without a token is called: as he says, else as he said before.
+pub fn name_said(said: &str, headers: &HeaderMap) -> String {
+    if !said.trim().is_empty() {
+        return said.to_owned();
+    }
+    let bytes = value_of(headers, NAME_COOKIE).and_then(|digits| {
+        let pairs = digits.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok());
+        pairs.map(|pair| u8::from_str_radix(pair?, 16).ok()).collect::<Option<Vec<u8>>>()
+    });
+    let name = bytes.and_then(|b| String::from_utf8(b).ok());
+    name.filter(|n| n.chars().count() <= NAME_CHARS_MAX).unwrap_or_default()
+}
+
+/// The header by which a browser remembers under which name somebody acted.
+pub fn remember_name(name: &str) -> Option<HeaderValue> {
+    let name = name.trim();
+    let fits = !name.is_empty() && name.chars().count() <= NAME_CHARS_MAX;
+    fits.then(|| HeaderValue::from_str(&format!("{NAME_COOKIE}={}; Path=/; HttpOnly; SameSite=Lax", hex(name.as_bytes()))).ok())?
+}
+
 fn cookie_of(headers: &HeaderMap) -> Option<String> {
-    let all = headers.get_all(header::COOKIE).iter().filter_map(|c| c.to_str().ok()).flat_map(|c| c.split(';'));
-    let value = all.filter_map(|c| c.trim().split_once('=')).find(|(name, _)| *name == COOKIE)?.1;
+    let value = value_of(headers, COOKIE)?;
     (value.len() == 32 && value.bytes().all(|b| b.is_ascii_hexdigit())).then(|| value.to_owned())
+}
+
+fn value_of<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a str> {
+    let all = headers.get_all(header::COOKIE).iter().filter_map(|c| c.to_str().ok()).flat_map(|c| c.split(';'));
+    all.filter_map(|c| c.trim().split_once('=')).find(|(name, _)| *name == wanted).map(|(_, value)| value)
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -189,5 +217,19 @@ mod tests {
         assert_eq!(guard.check_token(&headers, &guard.token("other")), Err(Refusal::Token));
         assert_eq!(guard.check_token(&HeaderMap::new(), &guard.token(&cookie)), Err(Refusal::Token));
         assert!(guard.cookie(&headers).1.is_none());
+    }
+
+    #[test]
+    fn a_name_is_remembered_as_it_was_said() {
+        let kept = |name: &str| remember_name(name).map(|h| h.to_str().unwrap().split(';').next().unwrap().to_owned());
+        let with = |cookie: &str| HeaderMap::from_iter([(header::COOKIE, cookie.parse().unwrap())]);
+        for name in ["Ada", "Zoë = ; \"x\"", "李"] {
+            let headers = with(&format!("a=b; {}", kept(name).unwrap()));
+            assert_eq!((name_said("", &headers).as_str(), name_said("Bob", &headers).as_str()), (name, "Bob"));
+        }
+        assert_eq!((kept(" "), kept(&"x".repeat(201))), (None, None));
+        for broken in ["bellwether_name=4", "bellwether_name=zz", "bellwether_name=ff", "bellwether_name=+1", "other=41"] {
+            assert!(name_said(" ", &with(broken)).len() <= 1, "{broken}");
+        }
     }
 }

@@ -19,7 +19,7 @@ use sha2::Digest;
 use super::api::{self, CommandBody, IncidentQuery, Level, Problem};
 use super::backend::{ClockRow, CommandError, IncidentFilter, IncidentPage};
 use super::roles::Caller;
-use super::{Shared, Web, chart};
+use super::{Detail, Shared, Web, chart, guard};
 use crate::domain::alarm::Unit;
 use crate::domain::incident::{Estimate, Finding, Incident, Pointer, Spread};
 use crate::domain::response::{Draft, Response as Runbook, Step, TimerKind};
@@ -835,7 +835,7 @@ fn show_incident(
         a: Alert::of(&incident, &frame),
         revision: incident.revision,
         message,
-        by: caller.by(&form.by),
+        by: caller.by(&guard::name_said(&form.by, headers)),
         is_named: caller.name.is_some(),
         ready: incident.response.ready().filter(|s| s.action.is_some()).map(|s| ReadyStep::of(s, state.is_live(), &frame)),
         steps: incident.response.steps.iter().map(|s| StepRow::of(s, state.is_live())).collect(),
@@ -1055,11 +1055,7 @@ async fn command(
         Err(problem) => Err(problem),
     };
     match done {
-        Ok(_) => {
-            let mut response = Redirect::to(&format!("/incidents/{}", percent(&id))).into_response();
-            response.extensions_mut().insert(detail);
-            response
-        }
+        Ok(_) => done_by(&caller, &form.by, &format!("/incidents/{}", percent(&id)), detail),
         // What the person wrote is not lost, and the page shows how things are now.
         Err(refused) if refused.status != StatusCode::NOT_FOUND => match web.backend.incident(&id).await {
             Ok(found) => {
@@ -1070,6 +1066,18 @@ async fn command(
         },
         Err(refused) => problem(&web, &headers, refused),
     }
+}
+
+/// Back to a page after something was done, under a name that the next form need not ask for.
+fn done_by(caller: &Caller, said: &str, back_to: &str, detail: Detail) -> Response {
+    let mut response = Redirect::to(back_to).into_response();
+    if caller.name.is_none()
+        && let Some(cookie) = guard::remember_name(said)
+    {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+    response.extensions_mut().insert(detail);
+    response
 }
 
 #[derive(Debug, Default, Deserialize)]

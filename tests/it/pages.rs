@@ -792,6 +792,11 @@ async fn a_form_works_without_script_and_only_from_our_page() {
     let done = send(format!("{page}/acknowledge"), &cookie, body(&token, 3, "on+it")).await;
     assert_eq!(done.status().as_u16(), 303);
     assert_eq!(done.headers()["location"], page.as_str());
+    // Who has said his name once is not asked again by every form.
+    assert!(!html.contains("value=\"Ada\""), "{html}");
+    let named = done.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+    let again = site.client.get(site.url(&page)).header("cookie", format!("{cookie}; {named}")).send().await.unwrap().text().await.unwrap();
+    assert!(again.contains("value=\"Ada\""), "{again}");
     // The page was old: nothing is done, and nothing that was written is lost.
     let stale = send(format!("{page}/mitigate"), &cookie, body(&token, 3, "a+%3Cb%3E+reason")).await;
     assert_eq!(stale.status().as_u16(), 412);

@@ -7,14 +7,14 @@ use axum::Router;
 use axum::extract::rejection::FormRejection;
 use axum::extract::{Extension, Form, Path, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::response::Response;
 use axum::routing::get;
 use serde::Deserialize;
 
-use super::super::Detail;
 use super::super::api::Problem;
 use super::super::holds::{self, NewHold};
-use super::{Caller, Frame, Shared, Web, When, page, problem, spaced};
+use super::super::{Detail, guard};
+use super::{Caller, Frame, Shared, Web, When, done_by, page, problem, spaced};
 use crate::domain::time::HOUR_MS;
 use crate::domain::{Category, Hold, HoldKind, Matcher};
 
@@ -98,7 +98,7 @@ async fn shown(web: &Web, caller: &Caller, headers: &HeaderMap, status: StatusCo
     let mut rows: Vec<(bool, Row)> = all.iter().map(|h| Row::of(h, &frame)).map(|r| (!r.may_end, r)).collect();
     // What is on or to come first, each in the order in which it was made.
     rows.sort_by_key(|(is_over, _)| *is_over);
-    let form = HoldForm { by: caller.by(&form.by), ..form };
+    let form = HoldForm { by: caller.by(&guard::name_said(&form.by, headers)), ..form };
     let rows = rows.into_iter().map(|(_, row)| row).collect();
     let categories = Category::NAMES.iter().map(|c| (*c, spaced(c), form.category == *c)).collect();
     let template = QuietPage { message, rows, is_named: caller.name.is_some(), form, categories, frame: &frame };
@@ -133,7 +133,7 @@ async fn add(State(web): Shared, Extension(caller): Extension<Caller>, headers: 
         Err(e) => Err(e),
     };
     match done {
-        Ok(detail) => back(detail),
+        Ok(detail) => done_by(&caller, &form.by, "/silences", detail),
         Err(refused) => shown(&web, &caller, &headers, refused.status, Some(format!("Not done: {}.", refused.detail)), form).await,
     }
 }
@@ -158,13 +158,7 @@ async fn end(
         false => web.backend.end_hold(&id, by.clone()).await.map(drop).map_err(Problem::from),
     };
     match done {
-        Ok(()) => back(Detail(format!("by={by}"))),
+        Ok(()) => done_by(&caller, &by, "/silences", Detail(format!("by={by}"))),
         Err(refused) => shown(&web, &caller, &headers, refused.status, Some(format!("Not done: {}.", refused.detail)), form).await,
     }
-}
-
-fn back(detail: Detail) -> Response {
-    let mut response = Redirect::to("/silences").into_response();
-    response.extensions_mut().insert(detail);
-    response
 }
