@@ -20,7 +20,7 @@ use crate::domain::response::Shift;
 use crate::domain::time::{DAY_MS, HOUR_MS};
 use crate::domain::{ClosedAs, Decision, GroupKey, Hold, IncidentState, Onset, Segment, SeriesId, SeriesKey, Severity, Signal, StepState, Time};
 use crate::incident::{Command, Effect, Event, Happening, Refusal, Stood, decide, effects, evolve, timeline_of};
-use crate::judge::{Import, Judge, RuleFired, Rules, Said, Spoken};
+use crate::judge::{FiredBy, Import, Judge, RuleFired, Rules, Said, Spoken};
 use crate::pane::{BoxedCell, Contribution, Fact, FactKind, LeafCell, Outbound, PartitionId};
 use crate::respond::{self, StepCommand};
 use crate::triage::{self, Case, scope};
@@ -262,8 +262,8 @@ impl Desk {
             Control::Blind { words, wall } => {
                 if self.state.blind.replace(wall).is_none() {
                     let series = SeriesKey { group: GroupKey::roll_up("", ""), signal: Signal::Rule("blind".to_owned()) };
-                    let fired = RuleFired { series, at: wall, why: words, shares: None };
-                    self.rule_fired(fired, wall, Vec::new(), out);
+                    let fired = RuleFired { series, at: wall, why: words, of: FiredBy::Other };
+                    self.rule_fired(fired, &[], wall, out);
                 }
             }
             Control::Sighted { words, wall } => {
@@ -295,8 +295,7 @@ impl Desk {
         let is_last_of_history = |e: &Entry| matches!(e.control, Control::Live { rules_from } if rules_from.is_none_or(|from| pane >= from));
         if self.judge.is_live() || self.state.pending.iter().any(is_last_of_history) {
             for rule in fired {
-                let shown = exemplars_of(&rule.series.group, &merged);
-                self.rule_fired(rule, now, shown, out);
+                self.rule_fired(rule, &merged, now, out);
             }
             for (series, words) in over {
                 self.recovered(series, words, now, out);
@@ -348,8 +347,8 @@ impl Desk {
                     self.recovered(series, words, now, out);
                 }
                 Said::Drifted { series, words } => {
-                    let fired = RuleFired { series, at: now, why: words, shares: None };
-                    self.rule_fired(fired, now, Vec::new(), out);
+                    let fired = RuleFired { series, at: now, why: words, of: FiredBy::Other };
+                    self.rule_fired(fired, &[], now, out);
                 }
                 Said::Undrifted { series, words } => self.recovered(series.id(), words, now, out),
                 Said::Recovering { series } => {
@@ -505,10 +504,16 @@ impl Desk {
         }
     }
 
-    fn rule_fired(&mut self, fired: RuleFired, now: Time, shown: Vec<Exemplar>, out: &mut Outcome) {
+    fn rule_fired(&mut self, fired: RuleFired, cells: &[LeafCell], now: Time, out: &mut Outcome) {
         let id = fired.series.id();
         let category = triage::category_of(&fired.series.signal);
-        let told = fired.shares.map(|(before, after)| crate::domain::Change { before, after, low: after, high: after });
+        let (told, shown) = match fired.of {
+            FiredBy::Prediction(one) => (None, vec![one]),
+            FiredBy::Other => (None, Vec::new()),
+            FiredBy::Failures { before, after } => {
+                (Some(crate::domain::Change { before, after, low: after, high: after }), exemplars_of(&fired.series.group, cells))
+            }
+        };
         let alarm = Alarm {
             time: now,
             onset: Onset::sharp(fired.at),
@@ -766,9 +771,9 @@ impl Desk {
         match extra {
             0.0 => format!("{} is watched more closely already, or has no series yet", incident.key.model),
             extra => format!(
-                "{} is watched {times} times as closely while this is open, which may cost {extra:.3} more false pages in 30 days ({:.5} a day)",
+                "{} is watched {times} times as closely while this is open, which may cost {} more false pages in 30 days",
                 incident.key.model,
-                extra / 30.0
+                Unit::Count.words(extra)
             ),
         }
     }

@@ -37,7 +37,7 @@ pub use import::{Import, Learned, PANES_MAX, Provenance, Template};
 use joint::JointLine;
 pub use line::{Bank, Decided, Feed, Line, Point, Points, thousands};
 use reference::DayEnd;
-pub use rules::{RuleFired, Rules};
+pub use rules::{FiredBy, RuleFired, Rules};
 
 type Map<K, V> = HashMap<K, V, FixedState>;
 

@@ -8,6 +8,8 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::incident::Exemplar;
+use crate::domain::series::StableHash;
 use crate::domain::{GroupKey, SeriesId, SeriesKey, Signal, Time};
 use crate::pane::{Fact, FactKind, Leaf, LeafCell, slot};
 
@@ -47,8 +49,18 @@ pub struct RuleFired {
     pub series: SeriesKey,
     pub at: Time,
     pub why: String,
-    /// Share of failed predictions before and now, where that is what the rule counts.
-    pub shares: Option<(f64, f64)>,
+    /// What the rule saw.
+    pub of: FiredBy,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum FiredBy {
+    /// One prediction.
+    Prediction(Exemplar),
+    /// The share of failed predictions before and now.
+    Failures { before: f64, after: f64 },
+    /// Nothing that has an example.
+    Other,
 }
 
 // === impl Rules ===
@@ -59,24 +71,25 @@ impl Rules {
         let now = start.plus_ms(pane_ms);
         let mut fired = Vec::new();
         for fact in facts {
-            let Some((rule, why)) = words(&fact.kind) else { continue };
+            let Some((rule, why, prediction)) = words(fact) else { continue };
             let environment = fact.environment.as_deref().unwrap_or(crate::domain::series::UNKNOWN);
             let group = GroupKey::roll_up(environment, fact.model.as_deref().unwrap_or(""));
-            self.fire(SeriesKey { group, signal: Signal::Rule(rule.to_owned()) }, fact.time, now, why, None, &mut fired);
+            let series = SeriesKey { group, signal: Signal::Rule(rule.to_owned()) };
+            self.fire(RuleFired { series, at: fact.time, why, of: FiredBy::Prediction(prediction) }, now, &mut fired);
         }
         self.total_failure(now, cells, &mut fired);
         let over = self.clean(now, cells);
         (fired, over)
     }
 
-    fn fire(&mut self, series: SeriesKey, at: Time, now: Time, why: String, shares: Option<(f64, f64)>, fired: &mut Vec<RuleFired>) {
-        if let Some(out) = self.out.iter_mut().find(|o| o.series == series) {
+    fn fire(&mut self, rule: RuleFired, now: Time, fired: &mut Vec<RuleFired>) {
+        if let Some(out) = self.out.iter_mut().find(|o| o.series == rule.series) {
             out.clean = 0;
             out.since = now;
             return;
         }
-        self.out.push(Out { series: series.clone(), since: now, clean: 0 });
-        fired.push(RuleFired { series, at, why, shares });
+        self.out.push(Out { series: rule.series.clone(), since: now, clean: 0 });
+        fired.push(rule);
     }
 
     fn total_failure(&mut self, now: Time, cells: &mut [LeafCell], fired: &mut Vec<RuleFired>) {
@@ -120,7 +133,7 @@ impl Rules {
             if both && a >= TOTAL_EVENTS && usual < USUAL_FAILED_MAX && totals.usual.1 >= TOTAL_EVENTS {
                 let why = format!("total failure: {f:.0} of the last {a:.0} predictions failed");
                 let series = SeriesKey { group: totals.group.clone(), signal: Signal::Rule("total_failure".to_owned()) };
-                self.fire(series, now, now, why, Some((usual, f / a)), fired);
+                self.fire(RuleFired { series, at: now, why, of: FiredBy::Failures { before: usual, after: f / a } }, now, fired);
             }
         }
     }
@@ -163,9 +176,9 @@ impl Rules {
     }
 }
 
-/// The rule behind a fact, and what it says; `None` where a fact is no failure.
-fn words(kind: &FactKind) -> Option<(&'static str, String)> {
-    match kind {
+/// The rule behind a fact, what it says, and the prediction that it is about; `None` where a fact is no failure.
+fn words(fact: &Fact) -> Option<(&'static str, String, Exemplar)> {
+    let (rule, why, id, shown) = match &fact.kind {
         FactKind::Confirmed { flag, id } => {
             let rule = match flag.as_str() {
                 "harmful" => "confirmed_harmful",
@@ -173,11 +186,21 @@ fn words(kind: &FactKind) -> Option<(&'static str, String)> {
                 "injection" => "confirmed_injection",
                 _ => return None,
             };
-            Some((rule, format!("{flag} output confirmed in prediction {id}")))
+            (rule, format!("{flag} output confirmed in prediction {id}"), id, ("confirmed", flag))
         }
         FactKind::Leak { rule, words, id } => {
-            Some((if rule == "canary" { "canary" } else { "secret" }, format!("{words} in the output of prediction {id}")))
+            let name = if rule == "canary" { "canary" } else { "secret" };
+            (name, format!("{words} in the output of prediction {id}"), id, ("found", words))
         }
-        FactKind::Deployment { .. } | FactKind::Pipeline { .. } | FactKind::Heartbeat { .. } | FactKind::Report { .. } => None,
-    }
+        FactKind::Deployment { .. } | FactKind::Pipeline { .. } | FactKind::Heartbeat { .. } | FactKind::Report { .. } => return None,
+    };
+    let prediction = Exemplar {
+        id: id.clone(),
+        hash: StableHash::of(id.as_bytes()),
+        time: fact.time,
+        version: fact.version.clone().unwrap_or_default(),
+        status: String::new(),
+        facts: vec![(shown.0.to_owned(), shown.1.clone())],
+    };
+    Some((rule, why, prediction))
 }

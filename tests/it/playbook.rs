@@ -248,6 +248,11 @@ fn cause(model: &str) -> (String, String) {
 #[test]
 fn harmful_outputs() {
     raises("harmful", "harmful_output", 1..=1, "rule:");
+    // The example is the output that was confirmed, not some error of the same moment.
+    let incident = &STORY.of("harmful")["incident"];
+    let shown = incident["exemplars"].as_array().expect("some");
+    let named = |e: &Value| incident["title"].as_str().is_some_and(|t| t.contains(e["id"].as_str().expect("an id")));
+    assert!(shown.iter().any(named), "{}: {shown:?}", incident["title"]);
 }
 
 #[test]
