@@ -309,6 +309,16 @@ impl Bank {
         }
     }
 
+    /// Panes that are judged as one; 1 is the rule.
+    pub fn stretch(&self) -> u8 {
+        match self {
+            Bank::Rate(b) | Bank::Limit(b) => b.stretch(),
+            Bank::Bins(b) => b.stretch(),
+            Bank::Classes(b) => b.stretch(),
+            Bank::Counts(_) | Bank::Seasonal(_) | Bank::Gap(_) | Bank::Fairness(_) | Bank::Embedding(_) | Bank::Joint(_) => 1,
+        }
+    }
+
     pub fn sees(&self, injection: f64) -> Sees {
         match self {
             Bank::Rate(b) | Bank::Limit(b) => b.sees(injection),
@@ -513,7 +523,10 @@ impl Line {
             Bank::Embedding(b) => format!("{}; {}", self.state_words(), b.words()),
             Bank::Joint(b) => format!("{}; {}", self.state_words(), b.words()),
             Bank::Rate(_) | Bank::Limit(_) | Bank::Bins(_) | Bank::Classes(_) | Bank::Counts(_) | Bank::Seasonal(_) | Bank::Gap(_) => {
-                self.state_words()
+                match self.bank.stretch() {
+                    1 => self.state_words(),
+                    n => format!("{}; judges {n} panes as one, since bursts belong to its normal life", self.state_words()),
+                }
             }
         }
     }
@@ -669,5 +682,22 @@ mod tests {
         assert!(close(all[0].log_evidence, 7.3) && close(all[1].log_evidence, -41.9) && all.iter().all(|p| close(p.threshold, 13.8)));
         assert!(all[2].log_evidence.is_nan());
         assert_eq!((all[3].log_evidence, all[4].log_evidence), (f64::NEG_INFINITY, f64::INFINITY));
+    }
+
+    /// A minute of three times as many errors every two hours: after a day it is normal life, and the page of the series says so.
+    #[test]
+    fn a_series_that_judges_longer_panes_says_so() {
+        let key = SeriesKey { group: crate::domain::GroupKey::roll_up("prod", "m"), signal: crate::domain::Signal::ErrorRate };
+        let mut line = Line::new(key.clone(), Bank::rate(0.2, 0.0), 1.0);
+        let mut chance = crate::fleet::Chance::keyed(5, 1);
+        let start = Time(1_795_000_000_000);
+        for pane in 0..2 * 8_640 {
+            let p = if pane % 720 < 6 { 0.04 } else { 0.01 };
+            let hits = (0..100).filter(|_| chance.unit() < p).count() as f64;
+            line.judge(&Feed::Share { hits, total: 100.0 }, start.plus_ms(pane * 10_000), 10_000, 1.0);
+        }
+        assert!(line.bank.stretch() > 1 && line.words().contains(&format!("judges {} panes as one", line.bank.stretch())), "{}", line.words());
+        let fresh = Line::new(key, Bank::rate(0.2, 0.0), 1.0);
+        assert!(!fresh.words().contains("as one"));
     }
 }

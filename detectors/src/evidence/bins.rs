@@ -384,6 +384,11 @@ impl BinsBank {
         self.pending = None;
     }
 
+    /// Panes that are judged as one, because evidence on single ones climbed more often than was promised; 1 is the rule.
+    pub fn stretch(&self) -> u8 {
+        self.climb.stretch()
+    }
+
     pub fn state(&self) -> State {
         match &self.armed {
             None => State::Warming,

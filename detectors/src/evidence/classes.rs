@@ -341,6 +341,11 @@ impl ClassBank {
         self.pending = None;
     }
 
+    /// Panes that are judged as one, because evidence on single ones climbed more often than was promised; 1 is the rule.
+    pub fn stretch(&self) -> u8 {
+        self.climb.stretch()
+    }
+
     pub fn state(&self) -> State {
         match &self.slots {
             Some(s) if s.frozen.is_some() => State::Frozen,
