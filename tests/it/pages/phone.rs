@@ -160,6 +160,17 @@ fn in_the_middle(fake: Fake) -> Fake {
     fake
 }
 
+#[tokio::test]
+async fn a_name_that_was_said_is_not_asked_for_by_the_small_forms() {
+    let site = Site::with(in_the_middle(Fake::with(""))).await;
+    let page = site.url(&format!("/incidents/{}", site.fake.first_id()));
+    let seen = async |cookie: &str| site.client.get(&page).header("cookie", cookie).send().await.unwrap().text().await.unwrap();
+    let (stranger, ada) = (seen("").await, seen("bellwether_name=416461").await);
+    let asked = |html: &str| (html.matches("Your name <input").count(), html.matches(">as Ada<").count());
+    // The plan that waits, the steps by hand, two drafts and a duty to report.
+    assert_eq!((asked(&stranger), asked(&ada)), ((5, 0), (0, 5)));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_page_fits_on_a_phone_and_can_be_tapped() {
     let Some(chromium) = real("chromium", program("chromium")) else { return };
