@@ -16,7 +16,9 @@ use serde::{Deserialize, Serialize};
 use super::climb::{BARE, Climb};
 use super::levels::Levels;
 use super::trail::{PARTS, Row, Rows, over_parts, place_of};
-use super::{Arm, Band, Ladder, Mixture, NormalTable, Sees, decay, exp, ln, ln_rising, ln_rising_of_half, nats, nats_per_pane_max, normal_cdf};
+use super::{
+    Arm, Band, Ladder, Mixture, NormalTable, Sees, decay, exp, ln, ln_rising, ln_rising_of_half, nats, nats_per_pane_max, normal_cdf, overshoot,
+};
 use crate::sketch::log_linear::{middle, upper_edge};
 use crate::sketch::once_each;
 use crate::verdict::{Call, Change, Onset, Reading, Release, State};
@@ -313,7 +315,12 @@ impl BinsBank {
         let share = if shadow { SHADOW_INJECTION } else { injection };
         let dispersion = armed.dispersion();
         let l = armed.likelihoods(&seen, dispersion, share, tolerance);
-        let sum = armed.evidence.step_weighted(&l, &WEIGHTS, share, nats_per_pane_max(dispersion), at_ms);
+        let cap = nats_per_pane_max(dispersion);
+        if !shadow && self.log_evidence - self.threshold >= overshoot::LN_AT_STAKE_MIN {
+            let lift = armed.handed_out(seen.n / dispersion, share, tolerance);
+            armed.evidence.lift(overshoot::tempered(lift, cap));
+        }
+        let sum = armed.evidence.step_weighted(&l, &WEIGHTS, share, cap, at_ms);
         if self.climb.step(sum / share, 1.0 / share, settled, at_ms) {
             // The panes of this series are too short for it. Evidence on the old ones is forgotten, and their noise fades.
             armed.lengthen();
@@ -919,6 +926,37 @@ impl Armed {
             (LET_GO, LET_GO)
         };
         l
+    }
+
+    /// What evidence may be multiplied by before a pane of so many events.
+    fn handed_out(&self, events: f64, injection: f64, tolerance: f64) -> f64 {
+        let stakes: [f64; ARMS] = self.evidence.at_stake(0, &WEIGHTS, injection);
+        let all: f64 = stakes.iter().sum();
+        if !overshoot::worth_asking(all, events, self.sum / self.dispersion) {
+            return 1.0;
+        }
+        let at_edge = |halves: &[f32; BINS_MAX]| -> [f64; BINS_MAX] { from_fn(|b| if b < self.bins { 0.5 / f64::from(halves[b]) } else { 0.0 }) };
+        let (up, down, tails) = (&stakes[..DOWN], &stakes[DOWN..TAIL], &stakes[TAIL..KNOWN]);
+        let tail = (0..TAILS.len()).fold(0, |best, j| if tails[j] > tails[best] { j } else { best });
+        let (of_up, of_down): (f64, f64) = (up.iter().sum(), down.iter().sum());
+        if of_up.max(of_down) >= tails[tail] {
+            let scores = self.scores.of_bin.map(f64::from);
+            let (tilts, stakes, law) =
+                if of_up >= of_down { (SHIFTS, up, at_edge(&self.bets.up)) } else { (SHIFTS.map(|d| -d), down, at_edge(&self.bets.down)) };
+            let others = all - of_up.max(of_down);
+            overshoot::Family { tilts: &tilts, stakes, others }.lift_of_scores(events, &law[..self.bins], &scores[..self.bins])
+        } else if tolerance > 0.0 {
+            // Which law within tolerance a tail is judged by is another one for each.
+            1.0
+        } else {
+            let scores = self.bets.tails[tail].map(f64::from);
+            let law = at_edge(&self.bets.up);
+            overshoot::Family { tilts: &[1.0], stakes: &tails[tail..=tail], others: all - tails[tail] }.lift_of_scores(
+                events,
+                &law[..self.bins],
+                &scores[..self.bins],
+            )
+        }
     }
 
     /// What the series in `likelihoods` stands for, exactly: for young baselines and large panes.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::climb::{BARE, Climb};
 use super::levels::{Level, Levels};
 use super::trail::{Rates, Row, Rows};
-use super::{Band, Ladder, Mixture, Sees, decay, ln, ln_rising, ln_rising_of_half, nats, nats_per_pane_max, recovery_injection};
+use super::{Band, Ladder, Mixture, Sees, decay, ln, ln_rising, ln_rising_of_half, nats, nats_per_pane_max, overshoot, recovery_injection};
 use crate::verdict::{Call, Change, Reading, Release, State};
 
 /// Classes that are told apart; all others are one.
@@ -41,9 +41,10 @@ const LADDERS: usize = 16;
 const NOISE_LAG: usize = 12;
 /// Panes of which the noise must be known before the first bet.
 const NOISE_PANES_MIN: u32 = 24;
-/// The noise is asked for after so many panes, and standard errors of it that are not believed.
+/// The noise is asked for after so many panes.
 const DISPERSION_PANES: u32 = 32;
-const DOUBT: f64 = 2.0;
+/// Standard errors of a level of the ladders that are not believed: of 160 noisy levels the largest counts, and four would be beyond two.
+const DOUBT: f64 = 3.0;
 /// Stretches of panes so long and longer hold the course of the day.
 const HOURLY_PANES: u32 = 32;
 /// Part of a share, and of what it leaves, that every hour has at least.
@@ -264,7 +265,8 @@ impl ClassBank {
         }
         self.shadow = shadow;
         let share = if shadow { SHADOW_INJECTION } else { injection };
-        let sum = slots.judge(counts, n, share, tolerance, at_ms);
+        let gathered = if shadow { f64::NEG_INFINITY } else { self.log_evidence - self.threshold };
+        let sum = slots.judge(counts, n, share, tolerance, at_ms, gathered);
         if self.climb.step(sum / share, 1.0 / share, tolerance, at_ms) {
             // The panes of this series are too short for it. Evidence on the old ones is forgotten, and their noise fades.
             slots.lengthen();
@@ -628,8 +630,8 @@ impl Slots {
         }
     }
 
-    /// Takes in a pane and returns the sum of evidence.
-    fn judge(&mut self, counts: &[f64], n: f64, injection: f64, tolerance: f64, at_ms: i64) -> f64 {
+    /// Takes in a pane and returns the sum of evidence, which was `gathered` before, in nats.
+    fn judge(&mut self, counts: &[f64], n: f64, injection: f64, tolerance: f64, at_ms: i64, gathered: f64) -> f64 {
         if self.panes == 0 || self.sum >= self.refresh_at {
             self.make_bets(tolerance);
         }
@@ -663,7 +665,29 @@ impl Slots {
         let strange = 2.0 * chi > n * n + STRANGE * self.of.len() as f64 * n;
         l[last] = if strange || self.evidence.of(last) > injection { self.anything(counts, n, tolerance) } else { LET_GO };
         weights[last] = WEIGHT_OF_ANYTHING;
-        self.evidence.step_weighted(&l[..=last], &weights[..=last], injection, nats_per_pane_max(self.dispersion), at_ms)
+        let cap = nats_per_pane_max(self.dispersion);
+        if gathered >= overshoot::LN_AT_STAKE_MIN {
+            let lift = self.handed_out(n, exposure, &weights, injection);
+            self.evidence.lift(overshoot::tempered(lift, cap));
+        }
+        self.evidence.step_weighted(&l[..=last], &weights[..=last], injection, cap, at_ms)
+    }
+
+    /// What evidence may be multiplied by before a pane of so many events.
+    fn handed_out(&self, n: f64, exposure: f64, weights: &[f64], injection: f64) -> f64 {
+        let all = self.evidence.sum() + injection;
+        let held = |slot: usize| -> [f64; ODDS.len()] { self.evidence.at_stake(slot * ODDS.len(), weights, injection) };
+        let of = |stakes: &[f64]| stakes.iter().sum::<f64>();
+        // Rises and falls of a class are two statistics: hits and misses.
+        let most = |slot: usize| of(&held(slot)[..FALLS]).max(held(slot)[FALLS]);
+        let slot = (0..self.of.len()).fold(0, |best, slot| if most(slot) > most(best) { slot } else { best });
+        let (f, bets, stakes) = (self.dispersion_of(slot), &self.of[slot], held(slot));
+        let (rises, falls) = stakes.split_at(FALLS);
+        let (stakes, tilts, edge) = if of(rises) >= of(falls) { (rises, &LN_ODDS[..FALLS], bets.high) } else { (falls, &LN_ODDS[FALLS..], bets.low) };
+        if !overshoot::worth_asking(all, n / f, exposure / f) || edge[0] <= 0.0 {
+            return 1.0;
+        }
+        overshoot::Family { tilts, stakes, others: all - of(stakes) }.lift_of_counts(n / f, 0.5 / f64::from(edge[0]))
     }
 
     /// Dirichlet(1/2) against the best that tolerance allows.

@@ -13,6 +13,7 @@ pub mod gap;
 mod hours;
 pub mod joint;
 mod levels;
+mod overshoot;
 pub mod rate;
 pub mod seasonal_step;
 mod trail;
@@ -113,6 +114,17 @@ impl<A: AsRef<[Arm]> + AsMut<[Arm]>> Mixture<A> {
         self.arms.as_ref().iter().map(|a| a.r).sum()
     }
 
+    /// What some alternatives have at stake in a pane: what they hold and what is injected.
+    fn at_stake<const M: usize>(&self, first: usize, weights: &[f64], injection: f64) -> [f64; M] {
+        let arms = &self.arms.as_ref()[first..];
+        std::array::from_fn(|j| arms[j].r + weights[first + j] * injection)
+    }
+
+    /// Multiplies what all hold, by what `overshoot` allows.
+    fn lift(&mut self, by: f64) {
+        self.arms.as_mut().iter_mut().for_each(|arm| arm.r *= by);
+    }
+
     pub fn len(&self) -> usize {
         self.arms.as_ref().len()
     }
@@ -198,6 +210,11 @@ impl Default for Ladder {
 impl Ladder {
     /// One pane: the sum of what was measured, over `n` events each of variance `variance`.
     pub fn feed(&mut self, sum: f64, n: f64, variance: f64) {
+        self.feed_doubting(sum, n, variance, 1.0);
+    }
+
+    /// The same when only what exceeds so many standard errors is believed.
+    fn feed_doubting(&mut self, sum: f64, n: f64, variance: f64, errors: f64) {
         if n <= 0.0 || variance <= 0.0 {
             return;
         }
@@ -229,7 +246,7 @@ impl Ladder {
         }
         self.fed += 1;
         if self.fed.is_multiple_of(16) {
-            self.refit();
+            self.phi = self.phi_beyond(errors);
         }
     }
 

@@ -15,10 +15,18 @@ use serde::{Deserialize, Serialize};
 use super::climb::{BARE, Climb, HIGH, PANES_PER_CLIMB_BARE};
 use super::hours::Hours;
 use super::trail::Trail;
-use super::{Arm, Band, Ladder, Mixture, Sees, decay, exp, ln, ln_rising, ln_rising_of_half, nats_per_pane_max, recovery_injection};
+use super::{Arm, Band, Ladder, Mixture, Sees, decay, exp, ln, ln_rising, ln_rising_of_half, nats_per_pane_max, overshoot, recovery_injection};
 use crate::verdict::{Call, Change, Reading, Release, State};
 
 const ODDS: [f64; 6] = [1.35, 2.156, 3.443, 5.5, 8.77, 14.0];
+const LN_ODDS: [f64; 6] = [
+    0.300_104_592_450_338_16,
+    0.768_254_653_046_750_8,
+    1.236_343_184_356_386_8,
+    1.704_748_092_238_425_3,
+    2.171_336_806_384_091_7,
+    2.639_057_329_615_258_4,
+];
 const ARMS: usize = ODDS.len() + 1;
 /// Parts of the injection. A small change is found with few nats beyond what any detector needs, a large one with more to spare, so
 /// small ones get the greater part: every change then pays about the same share of its delay for not being known.
@@ -43,6 +51,9 @@ const DAY_MS: i64 = 24 * HOUR_MS;
 const YOUNG_FACTOR: f64 = 5.0;
 const YOUNG_HITS: f64 = 8.0;
 const NOISE_PANES_MIN: u32 = 48;
+/// Standard errors of a level of the ladder that are not believed, as for values: every hundredth too much is one more of the delay. Of a
+/// series that is known to have bursts one must do.
+const DOUBT: f64 = 2.0;
 /// Panes by which learning the noise lags behind.
 const NOISE_LAG: usize = 12;
 /// The memory of the resemblance within panes, in pairs of panes.
@@ -294,6 +305,10 @@ impl RateBank {
         let l = live.bets.likelihoods(self.settings.direction, pane, within * live.bets.phi);
         let cap = nats_per_pane_max(within * live.bets.phi);
         let cap = if self.climb.stretched_once() { cap * STRETCHED_ONCE_PART } else { cap };
+        if !shadow && live.gate.of_age(share) && self.told.log_evidence - self.told.threshold >= overshoot::LN_AT_STAKE_MIN {
+            let lift = live.handed_out(self.settings.direction, pane.total / (within * live.bets.phi), share);
+            live.evidence.lift(overshoot::tempered(lift, cap));
+        }
         let sum = live.evidence.step_weighted(&l, &WEIGHTS, share, cap, at_ms);
         let (panes_per_climb, high) = if self.settings.tolerance < BARE { (PANES_PER_CLIMB_BARE, HIGH) } else { (PANES_PER_CLIMB, HIGH_CLIMB) };
         if self.climb.step_allowing(panes_per_climb, high, sum / share, 1.0 / share, at_ms) {
@@ -817,7 +832,8 @@ impl RateBank {
         let p = ((self.k + 0.5) / (self.m + 1.0)).max(self.settings.at_least).clamp(1e-6, 0.5);
         self.within.feed(pane, p * (1.0 - p));
         let within = 1.0 + (pane.total - 1.0).max(0.0) * self.within.rho();
-        self.ladder.feed(pane.hits / within, pane.total / within, p * (1.0 - p));
+        let errors = if self.climb.stretch() > 1 { 1.0 } else { DOUBT };
+        self.ladder.feed_doubting(pane.hits / within, pane.total / within, p * (1.0 - p), errors);
     }
 
     fn tell(&mut self, sum: f64, injection: f64) {
@@ -840,7 +856,25 @@ impl RateBank {
 
 // === impl Live, Bets ===
 
+impl Gate {
+    /// For this injection the baseline can see a doubling. A younger one has spent on finding faults what is wasted beyond the threshold.
+    fn of_age(&self, injection: f64) -> bool {
+        self.injection == injection && self.part == 0.0
+    }
+}
+
 impl Live {
+    /// What evidence may be multiplied by before a pane of so many events.
+    fn handed_out(&self, direction: Direction, events: f64, injection: f64) -> f64 {
+        let stakes: [f64; ARMS] = self.evidence.at_stake(0, &WEIGHTS, injection);
+        if !overshoot::worth_asking(stakes.iter().sum(), events, self.bets.a + self.bets.b) {
+            return 1.0;
+        }
+        let tilts = if direction == Direction::Up { LN_ODDS } else { LN_ODDS.map(|tilt| -tilt) };
+        let [known @ .., anything] = stakes;
+        overshoot::Family { tilts: &tilts, stakes: &known, others: anything }.lift_of_counts(events, self.bets.p)
+    }
+
     fn forget(&mut self) {
         self.evidence.clear();
         self.since = [[0.0; 4]; ARMS];
