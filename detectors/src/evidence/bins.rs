@@ -56,8 +56,9 @@ const NOISE_PANES_MIN: u32 = 24;
 /// The noise is asked for after so many panes.
 const DISPERSION_PANES: u32 = 32;
 /// Standard errors of a level of the ladders that are not believed: of twenty noisy levels the largest is taken, and every hundredth
-/// too much is one more of the delay.
-const DOUBT: f64 = 2.0;
+/// too much is one more of the delay. And while nobody knows whether hours come again: what looks like noise may be their course.
+const DOUBT: f64 = 3.0;
+const DOUBT_YOUNG: f64 = 2.0;
 /// Entries for which memory is taken at once while warming.
 const GATHERED_MIN: usize = 64;
 const STARVED_EVENTS_PER_HOUR: f64 = 5.0;
@@ -649,7 +650,7 @@ impl Armed {
     /// Panes get longer: what is known of the noise of the shorter ones is kept as a few panes' worth.
     fn lengthen(&mut self) {
         self.ladders.iter_mut().for_each(Ladder::lengthen);
-        self.dispersion = self.ladders.iter().fold(1.0, |most, ladder| ladder.phi_beyond(DOUBT).max(most));
+        self.ask_for_noise();
         self.calm();
     }
 
@@ -863,6 +864,11 @@ impl Armed {
         self.bets = bets;
     }
 
+    fn ask_for_noise(&mut self) {
+        let doubt = if self.hours.levels.have_been_compared() { DOUBT } else { DOUBT_YOUNG };
+        self.dispersion = self.ladders.iter().fold(1.0, |most, ladder| ladder.phi_beyond(doubt).max(most));
+    }
+
     fn knows_noise(&self) -> bool {
         self.ladders[0].fed() >= NOISE_PANES_MIN
     }
@@ -1016,7 +1022,7 @@ impl Armed {
             self.ladders[0].feed(f64::from(score), f64::from(n), self.scores.variance);
             self.ladders[1].feed(f64::from(tail), f64::from(n), p * (1.0 - p));
             if self.ladders[0].fed().is_multiple_of(DISPERSION_PANES) {
-                self.dispersion = self.ladders[0].phi_beyond(DOUBT).max(self.ladders[1].phi_beyond(DOUBT));
+                self.ask_for_noise();
             }
         }
         if seen.counts[self.bins - 1] > 0.0 {

@@ -140,9 +140,14 @@ impl Levels {
         }
     }
 
+    /// Were enough hours compared to tell whether they come again?
+    pub fn have_been_compared(&self) -> bool {
+        self.compared >= COMPARED_MIN
+    }
+
     /// The part of the variance between hours that the days before foretold; nothing before enough hours were compared.
     fn foretold(&self) -> Option<f64> {
-        (self.compared >= COMPARED_MIN).then(|| 1.0 - f64::from(self.own_missed / self.all_missed.max(1e-12)))
+        self.have_been_compared().then(|| 1.0 - f64::from(self.own_missed / self.all_missed.max(1e-12)))
     }
 
     /// Have hours been seen to come again as they were?
