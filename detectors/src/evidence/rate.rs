@@ -52,8 +52,9 @@ const YOUNG_FACTOR: f64 = 5.0;
 const YOUNG_HITS: f64 = 8.0;
 const NOISE_PANES_MIN: u32 = 48;
 /// Standard errors of a level of the ladder that are not believed, as for values: every hundredth too much is one more of the delay. Of a
-/// series that is known to have bursts one must do.
+/// series that is known to have bursts, and while that cannot be known, one must do.
 const DOUBT: f64 = 2.0;
+const DOUBT_FROM_PANES: u32 = 8_640;
 /// Panes by which learning the noise lags behind.
 const NOISE_LAG: usize = 12;
 /// The memory of the resemblance within panes, in pairs of panes.
@@ -832,7 +833,7 @@ impl RateBank {
         let p = ((self.k + 0.5) / (self.m + 1.0)).max(self.settings.at_least).clamp(1e-6, 0.5);
         self.within.feed(pane, p * (1.0 - p));
         let within = 1.0 + (pane.total - 1.0).max(0.0) * self.within.rho();
-        let errors = if self.climb.stretch() > 1 { 1.0 } else { DOUBT };
+        let errors = if self.climb.stretch() > 1 || self.ladder.fed() < DOUBT_FROM_PANES { 1.0 } else { DOUBT };
         self.ladder.feed_doubting(pane.hits / within, pane.total / within, p * (1.0 - p), errors);
     }
 
