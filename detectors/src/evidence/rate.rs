@@ -75,8 +75,8 @@ const REFRESH_GROWTH: f64 = 1.0 / 256.0;
 const PANES_PER_CLIMB: u32 = 4_000;
 const HIGH_CLIMB: f64 = 20.0;
 /// How much of the usual a pane may say while six are judged as one. What made them longer were bursts, and the next may be longer than
-/// any before: so where four of the longest panes suffice for a page, which are six times as long, it takes ten of these.
-const STRETCHED_ONCE_PART: f64 = 0.4;
+/// any before: so where four of the longest panes suffice for a page, which are six times as long, it takes twelve of these.
+const STRETCHED_ONCE_PART: f64 = 1.0 / 3.0;
 /// What evidence is gathered with while nothing may be paged: only its climbs are looked at, and those do not depend on it.
 const SHADOW_INJECTION: f64 = 1e-9;
 
