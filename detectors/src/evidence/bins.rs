@@ -46,7 +46,7 @@ const TAIL: usize = 2 * SHIFTS.len();
 /// the same share of its delay for not being known.
 const WEIGHTS: [f64; ARMS] = [0.125, 0.095, 0.085, 0.055, 0.02, 0.125, 0.095, 0.085, 0.055, 0.02, 0.04, 0.03, 0.05, 0.04, 0.02, 0.03, 0.03];
 /// A cut is kept when the baseline has at least this many values beyond it.
-const BEYOND_CUT_MIN: f64 = 5.0;
+const BEYOND_CUT_MIN: f64 = 2.0;
 const MERGE_EVENTS: f64 = 10.0;
 const MERGE_MS: i64 = 600_000;
 const HOUR_MS: i64 = 3_600_000;
