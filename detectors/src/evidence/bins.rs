@@ -1337,6 +1337,53 @@ mod tests {
     }
 
     #[test]
+    fn near_the_threshold_evidence_is_multiplied_by_what_it_would_waste() {
+        let mut bank = BinsBank::new(BinsSettings { tolerance_sigma: 0.0 });
+        let mut noise = Noise::new(91);
+        for i in 0..20_000 {
+            bank.judge(&pane(&mut noise, 10, &|z| z), i * PANE, PANE, 0.0);
+        }
+        let mut seen = 0;
+        for i in 20_000.. {
+            let shifted = pane(&mut noise, 10, &|z| z + 0.1);
+            let mut plain = bank.clone();
+            // As if nothing had been gathered yet.
+            plain.log_evidence = NO_EVIDENCE;
+            let (far, armed) = (bank.threshold - bank.log_evidence, bank.armed.as_ref().expect("it has learned"));
+            let lift = overshoot::tempered(armed.handed_out(10.0 / armed.dispersion, 1e-5, 0.0), nats_per_pane_max(armed.dispersion));
+            let (lifted, plain) = (bank.judge(&shifted, i * PANE, PANE, 1e-5), plain.judge(&shifted, i * PANE, PANE, 1e-5));
+            let more = lifted.log_evidence - plain.log_evidence;
+            assert!((0.0..0.7).contains(&more) && (more - if far > 3.9 { 0.0 } else { lift.ln() }).abs() < 1e-3, "{more} more, {lift}");
+            seen += usize::from(more > 0.02);
+            if matches!(lifted.call, Call::Alarm { .. }) {
+                break;
+            }
+        }
+        assert!(seen > 2, "{seen}");
+    }
+
+    #[test]
+    fn without_tolerance_no_more_than_promised_is_used() {
+        const SPENT: f64 = 1e-4;
+        let (mut alarms, mut judged) = (0.0, 0.0);
+        for seed in 0..8 {
+            let mut bank = BinsBank::new(BinsSettings { tolerance_sigma: 0.0 });
+            let mut noise = Noise::new(7_300 + seed);
+            for i in 0..120_000 {
+                let pane = pane(&mut noise, 10, &|z| z);
+                let spent = if i < 20_000 { 0.0 } else { SPENT };
+                judged += spent / SPENT;
+                if matches!(bank.judge(&pane, i * PANE, PANE, spent).call, Call::Alarm { .. }) {
+                    alarms += 1.0;
+                    bank.release(Release::Fixed);
+                }
+            }
+        }
+        let used = alarms / (judged * SPENT);
+        assert!((0.4..1.1).contains(&used), "{used} of the promise used, {alarms} alarms");
+    }
+
+    #[test]
     fn what_is_gathered_is_what_was_added_however_much_it_is() {
         let mut gathered = Gathered::default();
         let mut truth = std::collections::BTreeMap::<u16, u32>::new();

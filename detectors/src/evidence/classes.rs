@@ -1023,6 +1023,52 @@ mod tests {
     }
 
     #[test]
+    fn near_the_threshold_evidence_is_multiplied_by_what_it_would_waste() {
+        let mut bank = ClassBank::new(ClassSettings { tolerance: 0.0 });
+        let mut noise = Noise::new(92);
+        for i in 0..20_000 {
+            bank.judge(&pane(&mut noise, 10, &FEW), i * PANE, PANE, 0.0);
+        }
+        let mut seen = 0;
+        for i in 20_000.. {
+            let moved = pane(&mut noise, 10, &[0.55, 0.25, 0.1, 0.1]);
+            let mut plain = bank.clone();
+            // As if nothing had been gathered yet.
+            plain.log_evidence = NO_EVIDENCE;
+            let far = bank.threshold - bank.log_evidence;
+            let (lifted, plain) = (bank.judge(&moved, i * PANE, PANE, 1e-5), plain.judge(&moved, i * PANE, PANE, 1e-5));
+            let more = lifted.log_evidence - plain.log_evidence;
+            assert!((0.0..0.7).contains(&more) && (far < 3.92 || more == 0.0), "{more} more, {far} from the threshold");
+            seen += usize::from(more > 0.02);
+            if matches!(lifted.call, Call::Alarm { .. }) {
+                break;
+            }
+        }
+        assert!(seen > 2, "{seen}");
+    }
+
+    #[test]
+    fn without_tolerance_no_more_than_promised_is_used() {
+        const SPENT: f64 = 1e-4;
+        let (mut alarms, mut judged) = (0.0, 0.0);
+        for seed in 0..8 {
+            let mut bank = ClassBank::new(ClassSettings { tolerance: 0.0 });
+            let mut noise = Noise::new(7_500 + seed);
+            for i in 0..120_000 {
+                let pane = pane(&mut noise, 10, &FEW);
+                let spent = if i < 20_000 { 0.0 } else { SPENT };
+                judged += spent / SPENT;
+                if matches!(bank.judge(&pane, i * PANE, PANE, spent).call, Call::Alarm { .. }) {
+                    alarms += 1.0;
+                    bank.release(Release::Fixed);
+                }
+            }
+        }
+        let used = alarms / (judged * SPENT);
+        assert!((0.4..1.1).contains(&used), "{used} of the promise used, {alarms} alarms");
+    }
+
+    #[test]
     fn quiet_classes_stay_within_the_budget_plain_and_wavy() {
         for wavy in [false, true] {
             let mut noise = Noise::new(21);

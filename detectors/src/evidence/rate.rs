@@ -1129,6 +1129,29 @@ mod tests {
         }
     }
 
+    /// What evidence would waste beyond the threshold is handed out, and no more: without, half of the promise was used.
+    #[test]
+    fn most_of_what_is_promised_is_used_and_no_more() {
+        const SPENT: f64 = 1e-4;
+        let (mut alarms, mut panes) = (0.0, 0.0);
+        for seed in 0..20 {
+            let mut bank = RateBank::new(RateSettings { direction: Direction::Up, tolerance: 0.0, at_least: 0.0 });
+            let mut noise = Noise::new(7_100 + seed);
+            let mut t = 0;
+            run(&mut bank, &mut noise, &mut t, 10, 0.05, 0.0, 20_000);
+            while t < 170_000 * PANE {
+                let (judged, call) = run(&mut bank, &mut noise, &mut t, 10, 0.05, SPENT, 10_000);
+                panes += judged as f64;
+                if matches!(call, Call::Alarm { .. }) {
+                    alarms += 1.0;
+                    bank.release(Release::Fixed);
+                }
+            }
+        }
+        let used = alarms / (panes * SPENT);
+        assert!((0.6..1.1).contains(&used), "{used} of the promise used, {alarms} alarms");
+    }
+
     /// It was learned for two days before it grew and was found: to fall back to it is no recovery.
     #[test]
     fn a_fault_that_was_learned_for_days_is_not_healthy() {
