@@ -19,6 +19,7 @@ use super::{Arm, Band, Ladder, Mixture, Sees, decay, exp, ln, ln_rising, ln_risi
 use crate::verdict::{Call, Change, Reading, Release, State};
 
 const ODDS: [f64; 6] = [1.35, 2.156, 3.443, 5.5, 8.77, 14.0];
+/// Their logarithms.
 const LN_ODDS: [f64; 6] = [
     0.300_104_592_450_338_16,
     0.768_254_653_046_750_8,
@@ -54,6 +55,7 @@ const NOISE_PANES_MIN: u32 = 48;
 /// Standard errors of a level of the ladder that are not believed, as for values: every hundredth too much is one more of the delay. Of a
 /// series that is known to have bursts, and while that cannot be known, one must do.
 const DOUBT: f64 = 2.0;
+/// A day of panes of ten seconds.
 const DOUBT_FROM_PANES: u32 = 8_640;
 /// Panes by which learning the noise lags behind.
 const NOISE_LAG: usize = 12;
