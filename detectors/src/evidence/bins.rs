@@ -1367,23 +1367,18 @@ mod tests {
 
     #[test]
     fn without_tolerance_no_more_than_promised_is_used() {
-        const SPENT: f64 = 1e-4;
-        let (mut alarms, mut judged) = (0.0, 0.0);
-        for seed in 0..8 {
+        let used = overshoot::promise::used(8, 20_000, 120_000, |seed| {
             let mut bank = BinsBank::new(BinsSettings { tolerance_sigma: 0.0 });
             let mut noise = Noise::new(7_300 + seed);
-            for i in 0..120_000 {
-                let pane = pane(&mut noise, 10, &|z| z);
-                let spent = if i < 20_000 { 0.0 } else { SPENT };
-                judged += spent / SPENT;
-                if matches!(bank.judge(&pane, i * PANE, PANE, spent).call, Call::Alarm { .. }) {
-                    alarms += 1.0;
+            move |i, spent| {
+                let alarmed = matches!(bank.judge(&pane(&mut noise, 10, &|z| z), i * PANE, PANE, spent).call, Call::Alarm { .. });
+                if alarmed {
                     bank.release(Release::Fixed);
                 }
+                alarmed
             }
-        }
-        let used = alarms / (judged * SPENT);
-        assert!((0.4..1.1).contains(&used), "{used} of the promise used, {alarms} alarms");
+        });
+        assert!((0.4..1.1).contains(&used), "{used} of the promise used");
     }
 
     #[test]

@@ -175,8 +175,8 @@ impl<A: AsRef<[Arm]> + AsMut<[Arm]>> Mixture<A> {
 /// Panes resemble each other: how much noisier are sums over 2^i panes than independent events would be?
 ///
 /// Level i compares neighbouring blocks of 2^i panes; pair differences ignore slow level changes. Each level is shrunk on the one
-/// below it, so a level with few pairs says little, and what it differs by within one standard error of a level of independent
-/// events is not believed: the largest of ten noisy levels would otherwise call every quiet series noisy, and slow.
+/// below it, so a level with few pairs says little, and what it differs by within one standard error (or as many as a bank asks for) of a
+/// level of independent events is not believed: the largest of ten noisy levels would otherwise call every quiet series noisy, and slow.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ladder {
     levels: [Level; LADDER_LEVELS],
