@@ -414,6 +414,16 @@ impl Line {
         }
     }
 
+    /// Does the change that it spoke of last show in the values of its points? A tail hardly moves a median, and of classes the most
+    /// frequent one is remembered until another is told.
+    pub fn shows_its_change(&self) -> bool {
+        match &self.bank {
+            Bank::Bins(b) => b.told() != Told::P95,
+            Bank::Classes(_) => false,
+            _ => true,
+        }
+    }
+
     /// An incident was closed: the line learns from how, and speaks again.
     pub fn release(&mut self, how: Release) {
         self.bank.release(how);

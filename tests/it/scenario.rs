@@ -12,7 +12,7 @@ use bellwether::domain::incident::{Incident, TimelineEntry};
 use bellwether::domain::series::StableHash;
 use bellwether::domain::{Cause, ClosedAs, IncidentState, Severity, Time};
 use bellwether::engine::{Control, Engine, Entry, ModelSettings, Outcome, Route, Settings};
-use bellwether::fleet::{CANARY, Fault, Fleet, Made, Plan};
+use bellwether::fleet::{CANARY, Fault, Fleet, Lever, Made, Plan, Turn, Whom};
 use bellwether::incident::Command;
 use bellwether::{judge, pane};
 
@@ -333,6 +333,30 @@ fn timeouts_of_a_new_version() {
 #[test]
 fn a_tail_of_latency() {
     check(Fault::LatencyTail, 30, 60);
+}
+
+/// Which part crosses its threshold first is luck, and no median and no count shows where a tail sits: the evidence of the others does.
+#[test]
+fn a_tail_of_latency_is_called_a_regions_own_only_where_it_is() {
+    let base = learned(Plan::demo(), 8, 40);
+    for wait_s in [5, 18, 57, 83, 122] {
+        for (region, said) in [(None, false), (Some("eu"), true)] {
+            let mut d = Driver::from(&base);
+            d.run_for(wait_s);
+            let on = d.now();
+            let whom = Whom { segment: region.map(str::to_owned), ..Whom::default() };
+            assert!(d.fleet.turn("assistant", Lever { whom, turn: Turn::Tail(3.0), from: on, to: Time::MAX, over_ms: 0 }));
+            while d.first("opened").is_none() && d.now().since_ms(on) < 300_000 {
+                d.run_for(2);
+            }
+            let told: Vec<String> = d.incidents().into_iter().map(|i| i.title).collect();
+            assert_eq!(told.len(), 1, "after {wait_s} s: {told:?}");
+            assert!(
+                told[0].contains("latency") && told[0].contains("region=eu") == said && told[0].contains('=') == said,
+                "after {wait_s} s: {told:?}"
+            );
+        }
+    }
 }
 
 #[test]

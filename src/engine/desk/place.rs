@@ -6,7 +6,7 @@
 use super::Desk;
 use crate::domain::incident::{Finding, IncidentKey};
 use crate::domain::time::HOUR_MS;
-use crate::domain::{GroupKey, Segment, Signal, Time};
+use crate::domain::{DetectorState, GroupKey, Segment, Signal, Time};
 
 /// A segment names the incident if it explains this share of the excess.
 const EXPLAINS: f64 = 0.8;
@@ -18,6 +18,14 @@ pub(super) const COMES_WITH_MS: i64 = 10 * 60_000;
 const STANDS_OUT: f64 = 1.3;
 /// So few events of a part say nothing about whether it was spared.
 const SAYS_LITTLE: f64 = 20.0;
+/// What evidence of a line that has nothing to say comes to by chance, in nats.
+const IDLE_NATS: f64 = 4.0;
+/// A part that gathered less than this share of what it should have, if it were hit like the part that says most, was spared; and so much
+/// it should have gathered for that to be known.
+const SPARED_BELOW: f64 = 0.3;
+const SHOULD_HAVE_NATS: f64 = 6.0;
+/// A part with less of the traffic than this says neither that a change is everywhere nor that it is not.
+pub(super) const MATTERS: f64 = 0.05;
 
 /// Where a change sits; empty when it is everywhere.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +50,17 @@ pub(super) struct Parts {
     place: Place,
 }
 
+/// What the evidence of a part says since the onset.
+#[derive(Clone, Debug)]
+struct Heard {
+    group: GroupKey,
+    n: f64,
+    /// In nats, beyond what chance gathers; nothing where it still learns.
+    nats: Option<f64>,
+    /// It may be all there is, so naming it narrows nothing down.
+    nearly_all: bool,
+}
+
 impl Place {
     pub(super) fn sits_nowhere(&self) -> bool {
         self.versions.is_empty() && self.segments.is_empty()
@@ -57,6 +76,57 @@ impl Parts {
     fn stands_out(&self, group: &GroupKey) -> bool {
         self.named.as_ref() == Some(group) || self.named.is_none() && self.outstanding.contains(group)
     }
+
+    /// Where a change sits that shows in no count and no median: each part should have gathered evidence by its events, though no more than
+    /// the one that has gathered most, since what a pane may say is bounded.
+    fn heard(whole_n: f64, all: &[Heard]) -> Parts {
+        let mut parts = Parts::default();
+        let mut least = f64::INFINITY;
+        for of in all.chunk_by(|a, b| dimension(&a.group) == dimension(&b.group)) {
+            let nats = |h: &Heard| h.nats.unwrap_or(0.0);
+            let Some(loudest) = of.iter().filter(|h| nats(h) > 0.0).max_by(|a, b| nats(a).total_cmp(&nats(b))) else { continue };
+            let should_have = |h: &Heard| nats(loudest) * (h.n / loudest.n).min(1.0);
+            let is_hit = |h: &Heard| nats(h) >= SPARED_BELOW * should_have(h);
+            let is_known = |h: &Heard| h.nats.is_some() && should_have(h) >= SHOULD_HAVE_NATS;
+            let others = || of.iter().filter(|h| h.group != loudest.group);
+            let is_only = others().any(|h| h.n >= SAYS_LITTLE) && others().all(|h| is_known(h) && !is_hit(h) || h.n < MATTERS * whole_n);
+            if is_only && !loudest.nearly_all && loudest.n < least {
+                least = loudest.n;
+                parts.named = Some(loudest.group.clone());
+            }
+            let spared = of.iter().any(|h| is_known(h) && !is_hit(h));
+            for h in of {
+                if spared && is_hit(h) && is_known(h) && !h.nearly_all {
+                    parts.outstanding.push(h.group.clone());
+                }
+                if let Some(segment) = &h.group.segment {
+                    parts.hit.push((segment.clone(), is_hit(h) || !is_known(h)));
+                    parts.surely_hit += usize::from(is_hit(h) && is_known(h));
+                }
+            }
+        }
+        parts
+    }
+
+    /// Where it sits, as segments or versions.
+    fn placed(mut self) -> Parts {
+        match &self.named {
+            Some(GroupKey { segment: Some(segment), .. }) => self.place.segments = vec![segment.clone()],
+            Some(named) => self.place.versions = named.version.iter().map(|v| v.to_string()).collect(),
+            // Some values of a dimension and not others; a change that is everywhere sits nowhere.
+            None => {
+                let hit = std::mem::take(&mut self.hit);
+                let spared = |d: &str| hit.iter().any(|(s, is_hit)| !is_hit && *s.dimension == *d);
+                self.place.segments = hit.iter().filter(|(s, is_hit)| *is_hit && spared(&s.dimension)).map(|(s, _)| s.clone()).collect();
+            }
+        }
+        self
+    }
+}
+
+/// Of which a part is one; versions are one of another.
+fn dimension(group: &GroupKey) -> Option<&str> {
+    group.segment.as_ref().map(|s| &*s.dimension)
 }
 
 impl Desk {
@@ -124,12 +194,14 @@ impl Desk {
         let Some((group, whole)) = self.judge.group(&of.series.group.whole()).and_then(|g| Some((g, &g.lines[line_of(g)?]))) else {
             return parts;
         };
+        let is_shown = self.judge.line(of.series_id).is_none_or(|(_, line)| line.shows_its_change());
         let usual = whole.bank.baseline().map_or(0.0, |b| b.value);
         let sums = |line: &crate::judge::Line, usual: f64, from: Time| -> (f64, f64) {
             let points = line.points.iter().filter(|p| p.time >= from);
             points.fold((0.0, 0.0), |(excess, n), p| (excess + p.n * (p.value - usual), n + p.n))
         };
         let mut least = f64::INFINITY;
+        let mut heard: Vec<Heard> = Vec::new();
         for sibling in self.judge.siblings(&group.key).filter(|s| !s.key.is_roll_up()) {
             let Some(line) = line_of(sibling).map(|l| &sibling.lines[l]) else { continue };
             let is_new = sibling.key.version.is_some() && from.since_ms(sibling.born) < HOUR_MS && sibling.born > group.born.plus_ms(60_000);
@@ -139,13 +211,23 @@ impl Desk {
             let from = if own.is_some() { from.max(line.points.front().map_or(from, |p| p.time)) } else { from };
             let (excess, n) = sums(whole, usual, from);
             let (part, part_n) = sums(line, own.map_or(usual, |b| b.value), from);
-            if part_n <= 0.0 || excess == 0.0 || n <= 0.0 {
+            if part_n <= 0.0 || n <= 0.0 {
                 continue;
             }
-            let density = (part / part_n) / (excess / n);
             // A version that had all of the traffic before it began is as little to blame as the whole.
             let came_with_it = is_new && from.since_ms(sibling.born) < COMES_WITH_MS;
             let nearly_all = part_n > NEARLY_ALL * n && !came_with_it;
+            if !is_shown {
+                let most = line.points.iter().filter(|p| p.time >= from).map(|p| p.log_evidence).fold(0.0, f64::max);
+                let judges = matches!(line.state(), DetectorState::Armed | DetectorState::Frozen);
+                let nats = judges.then(|| (most - IDLE_NATS).max(0.0));
+                heard.push(Heard { group: sibling.key.clone(), n: part_n, nats, nearly_all });
+                continue;
+            }
+            if excess == 0.0 {
+                continue;
+            }
+            let density = (part / part_n) / (excess / n);
             if part / excess >= EXPLAINS && !nearly_all && part_n < least {
                 least = part_n;
                 parts.named = Some(sibling.key.clone());
@@ -158,16 +240,54 @@ impl Desk {
                 parts.surely_hit += usize::from(density >= 0.5 && part_n >= SAYS_LITTLE);
             }
         }
-        match &parts.named {
-            Some(GroupKey { segment: Some(segment), .. }) => parts.place.segments = vec![segment.clone()],
-            Some(named) => parts.place.versions = named.version.iter().map(|v| v.to_string()).collect(),
-            // Some values of a dimension and not others; a change that is everywhere sits nowhere.
-            None => {
-                let hit = std::mem::take(&mut parts.hit);
-                let spared = |d: &str| hit.iter().any(|(s, is_hit)| !is_hit && *s.dimension == *d);
-                parts.place.segments = hit.iter().filter(|(s, is_hit)| *is_hit && spared(&s.dimension)).map(|(s, _)| s.clone()).collect();
-            }
+        if !is_shown {
+            heard.sort_by(|a, b| dimension(&a.group).cmp(&dimension(&b.group)));
+            parts = Parts::heard(sums(whole, usual, from).1, &heard);
         }
-        parts
+        parts.placed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Parts of one dimension: name, events, nats; where the change sits by them.
+    fn place(all: &[(&str, f64, Option<f64>)]) -> (Option<String>, Vec<String>, bool) {
+        let group = |value: &str| GroupKey {
+            environment: "prod".into(),
+            model: "m".into(),
+            version: None,
+            segment: Some(Segment { dimension: "region".into(), value: value.into() }),
+        };
+        let whole: f64 = all.iter().map(|(_, n, _)| n).sum();
+        let heard =
+            |(value, n, nats): &(&str, f64, Option<f64>)| Heard { group: group(value), n: *n, nats: *nats, nearly_all: *n > NEARLY_ALL * whole };
+        let parts = Parts::heard(whole, &all.iter().map(heard).collect::<Vec<_>>()).placed();
+        let name = |g: &GroupKey| g.segment.as_ref().map(|s| s.value.to_string()).unwrap_or_default();
+        let everywhere = parts.is_everywhere();
+        (parts.named.as_ref().map(name), parts.place.segments.iter().map(|s| s.value.to_string()).collect(), everywhere)
+    }
+
+    #[test]
+    fn a_change_that_only_evidence_shows_sits_where_others_are_silent() {
+        let at = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<String>>();
+        // All the others had to say as much, and did not.
+        let one = place(&[("eu", 400.0, Some(14.0)), ("us", 500.0, Some(0.0)), ("apac", 300.0, Some(1.0))]);
+        assert_eq!(one, (Some("eu".to_owned()), at(&["eu"]), false));
+        // All say something; who crossed the threshold first is luck.
+        let all = place(&[("eu", 400.0, Some(14.0)), ("us", 500.0, Some(7.0)), ("apac", 300.0, Some(4.0))]);
+        assert_eq!(all, (None, at(&[]), true));
+        // Two of three.
+        let two = place(&[("eu", 400.0, Some(14.0)), ("us", 500.0, Some(12.0)), ("apac", 300.0, Some(0.0))]);
+        assert_eq!(two, (None, at(&["eu", "us"]), false));
+        // The other still learns, or had too few events to say anything: nobody knows.
+        assert_eq!(place(&[("eu", 400.0, Some(14.0)), ("us", 500.0, None)]), (None, at(&[]), false));
+        assert_eq!(place(&[("eu", 400.0, Some(14.0)), ("us", 60.0, Some(0.0))]), (None, at(&[]), false));
+        // What is hardly used does not matter beside what is, and says nothing by itself.
+        let small = place(&[("eu", 400.0, Some(14.0)), ("us", 500.0, Some(0.0)), ("apac", 10.0, Some(0.0))]);
+        assert_eq!(small, (Some("eu".to_owned()), at(&["eu"]), false));
+        assert_eq!(place(&[("eu", 400.0, Some(14.0)), ("apac", 10.0, Some(0.0))]), (None, at(&[]), false));
+        assert_eq!(place(&[("eu", 400.0, Some(0.0)), ("us", 500.0, Some(0.0))]), (None, at(&[]), false));
     }
 }
