@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::climb::{BARE, Climb};
 use super::levels::Levels;
 use super::trail::Rows;
-use super::{Arm, Band, Ladder, Mixture, NormalTable, Sees, decay, exp, ln, nats, nats_per_pane_max, normal_cdf, overshoot};
+use super::{Arm, Band, Ladder, Mixture, NormalTable, Sees, decay, exp, ln, nats, nats_per_pane_max, normal_cdf, overshoot, stops_learning_at};
 use crate::sketch::log_linear::{middle, upper_edge};
 use crate::sketch::once_each;
 use crate::verdict::{Call, Reading, Release, State};
@@ -291,7 +291,7 @@ impl BinsBank {
             armed.learn(pane, &seen, at_ms, pane_ms, tolerance);
             return self.reading(Call::Quiet, injection);
         }
-        let learns = sum < injection.sqrt().sqrt().sqrt() && sum < 1.0;
+        let learns = sum < stops_learning_at(injection);
         armed.remember(&seen, learns, at_ms, pane_ms);
         if injection != self.injection {
             (self.injection, self.threshold) = (injection, -injection.ln());
@@ -649,7 +649,9 @@ impl Armed {
         }
         let (mean, variance) = self.moments();
         let suspect_from_ms = (tolerance < BARE).then(|| self.evidence.speaks_since(0..ARMS)).flatten();
-        self.hours.levels.turn(hour, mean, variance, self.dispersion, tolerance * variance.sqrt(), suspect_from_ms);
+        // The course of the day is not what makes its hours uncertain.
+        let short = self.ladders[0].phi_below(HOURLY_PANES, DOUBT);
+        self.hours.levels.turn(hour, mean, variance, short, tolerance * variance.sqrt(), suspect_from_ms);
         let known = std::mem::replace(&mut self.hours.come_again, self.hours.levels.come_again());
         if self.hours.come_again && !known {
             // What noise there seemed to be in long stretches was the course of the day.
@@ -731,7 +733,8 @@ impl Armed {
         let mut above = 0.0;
         for b in (1..self.bins).rev() {
             above += self.share(b);
-            if above >= 0.5 {
+            // An edge at the median itself may be beyond it from both ends, by a rounding.
+            if edges[b - 1].is_finite() {
                 break;
             }
             edges[b - 1] = -quick_quantile(above);

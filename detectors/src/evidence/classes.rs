@@ -14,7 +14,10 @@ use serde::{Deserialize, Serialize};
 use super::climb::{BARE, Climb};
 use super::levels::{Level, Levels};
 use super::trail::{Rates, Row, Rows};
-use super::{Band, Ladder, Mixture, Sees, decay, ln, ln_rising, ln_rising_of_half, nats, nats_per_pane_max, overshoot, recovery_injection};
+use super::{
+    Band, Ladder, Mixture, Sees, apart, decay, excess_rising, ln, ln_rising, ln_rising_of_half, nats, nats_per_pane_max, overshoot,
+    recovery_injection, stops_learning_at,
+};
 use crate::verdict::{Call, Change, Reading, Release, State};
 
 /// Classes that are told apart; all others are one.
@@ -278,7 +281,7 @@ impl ClassBank {
             self.meet(pane, at_ms);
             return self.reading(Call::Quiet, injection);
         }
-        let learns = sum < injection.sqrt().sqrt().sqrt() && sum < 1.0;
+        let learns = sum < stops_learning_at(injection);
         slots.remember(counts, n, learns, at_ms, pane_ms);
         if injection != self.injection {
             (self.injection, self.threshold) = (injection, -injection.ln());
@@ -569,7 +572,8 @@ impl Slots {
             let forgiven = if tolerance > 0.0 { (tolerance * p).max(AT_LEAST) } else { 0.0 };
             let arms = slot * ODDS.len()..(slot + 1) * ODDS.len();
             let suspect_from_ms = (tolerance < BARE).then(|| self.evidence.speaks_since(arms)).flatten();
-            hours.turn(hour, p, p * (1.0 - p), f64::from(self.dispersions[slot]), forgiven, suspect_from_ms);
+            // The course of the day is not what makes its hours uncertain.
+            hours.turn(hour, p, p * (1.0 - p), self.ladders[slot].phi_below(HOURLY_PANES, DOUBT), forgiven, suspect_from_ms);
             self.levels[slot] = hours.level(hour);
             if hours.come_again() && !self.come_again[slot] {
                 // What noise there seemed to be in long stretches was the course of the day.
@@ -646,14 +650,15 @@ impl Slots {
             let per = 1.0 / f;
             let (e, v) = (count * per, n * per);
             let weight = exposure * per;
-            let up = excess(e, v, bets.high, weight);
+            let apart = apart(v, 1.0, f, weight);
+            let up = excess(e, v, bets.high, weight) + apart;
             let at = slot * ODDS.len();
             for j in 0..FALLS {
                 l[at + j] = e * LN_ODDS[j] - v * bets.ln_norm[j] - up;
             }
             let falls = bets.low[0] > 0.0 && 0.5 * weight >= FALL_EVENTS_MIN * f64::from(bets.low[0]);
             for j in FALLS..ODDS.len() {
-                l[at + j] = if falls { e * LN_ODDS[j] - v * bets.ln_norm[j] - excess(e, v, bets.low, weight) } else { -1.0 };
+                l[at + j] = if falls { e * LN_ODDS[j] - v * bets.ln_norm[j] - excess(e, v, bets.low, weight) - apart } else { -1.0 };
             }
             for (into, weight) in weights[at..at + ODDS.len()].iter_mut().zip(&WEIGHTS) {
                 *into = weight * part;
@@ -952,7 +957,8 @@ fn excess(e: f64, v: f64, halves: [f32; 2], weight: f64) -> f64 {
     let per = 1.0 / weight;
     let series = |d: f64, half_per_a: f64| d * (d - 1.0) * half_per_a * (1.0 - (2.0 * d - 1.0) * half_per_a * (1.0 / 3.0));
     let error = |d: f64, half_per_a: f64| {
-        let x = 2.0 * d * half_per_a;
+        // A part of an event is as far from none, in a class that holds next to nothing, as a whole one is.
+        let x = 2.0 * d.max(1.0) * half_per_a;
         d * x * x * x
     };
     let (a, b, all) = (f64::from(halves[0]) * per, f64::from(halves[1]) * per, 0.5 * per);
@@ -962,7 +968,7 @@ fn excess(e: f64, v: f64, halves: [f32; 2], weight: f64) -> f64 {
     }
     let exact = |d: f64, half_per_a: f64| {
         let a = 0.5 / half_per_a;
-        ln_rising(a, ln(a), d) - d * ln(a)
+        excess_rising(a, ln(a), d)
     };
     exact(e, a) + exact(misses, b) - exact(v, all)
 }

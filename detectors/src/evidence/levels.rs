@@ -9,11 +9,15 @@
 //! them; from then on the hour's own, as far as it foretold better. A course that does not come again is not believed at all.
 //! A change in the first day looks like the beginning of a course too. Without tolerance, hours since the evidence of it began do not tell how
 //! much hours differ; with one they do, since a young series with a course would page for it (27 pages of 10 at a swing of .2, against 5).
-//! **Does not see** that weekends differ, nor an hour whose shape changes while its level stays.
+//! From the fourth hour on it is also gathered how the hours of the *week* differ from those of the day (`week.rs`).
+//! **Does not see** an hour whose shape changes while its level stays.
 
 use serde::{Deserialize, Serialize};
 
+use super::week::{Differs, Week};
+
 const HOURS: usize = 24;
+const HOURS_OF_WEEK: i64 = 7 * HOURS as i64;
 /// Hours that must be known before they are told apart, and the events of which one consists at least.
 const KNOWN_MIN: f64 = 6.0;
 const EVENTS_MIN: f64 = 30.0;
@@ -28,6 +32,8 @@ const COMPARED_MIN: f32 = 12.0;
 const COMPARED_MAX: f32 = 168.0;
 /// Part of the variance between hours that must be foretold for the course of the day to be no noise.
 const COME_AGAIN: f64 = 0.5;
+/// Hours learned before those of the week are gathered too: a series that does not live so long needs no memory for them.
+const HOURS_BEFORE_WEEK: u8 = 3;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Levels {
@@ -48,6 +54,9 @@ pub struct Levels {
     mean: f64,
     /// Tolerance forgives all that the hours differ by.
     forgiven: bool,
+    /// Hours learned, as far as that matters.
+    learned: u8,
+    week: Option<Box<Week>>,
 }
 
 /// What is normal in an hour: the middle of its levels, from the mean of all hours, and how far they reach.
@@ -71,6 +80,8 @@ impl Default for Levels {
             chance: 0.0,
             mean: 0.0,
             forgiven: false,
+            learned: 0,
+            week: None,
         }
     }
 }
@@ -82,7 +93,7 @@ impl Levels {
 
     /// Variance between hours, 0 when they are not told apart.
     pub fn tau2(&self) -> f64 {
-        self.tau2
+        self.tau2 + self.week.as_ref().map_or(0.0, |week| week.tau2())
     }
 
     /// A new hour begins: the last one is compared and kept, and how much hours differ is told anew. `mean` and `variance` are those
@@ -93,6 +104,12 @@ impl Levels {
         if self.n > 0.0 {
             let at = self.hour.rem_euclid(HOURS as i64) as usize;
             let (sum, n) = self.cells[at];
+            if let Some(week) = &mut self.week {
+                week.hour(self.hour, self.sum, self.n, self.chance, EVENTS_MIN, of_day(&self.cells, mean));
+            } else if self.learned >= HOURS_BEFORE_WEEK {
+                self.week = Some(Box::default());
+            }
+            self.learned = self.learned.saturating_add(1);
             if f64::from(n) >= EVENTS_MIN && self.n >= EVENTS_MIN {
                 let now = self.sum / self.n;
                 self.own_missed += (now - f64::from(sum / n)).powi(2) as f32;
@@ -111,7 +128,11 @@ impl Levels {
             *cell = (cell.0 * fade as f32, cell.1 * fade as f32);
         }
         (self.hour, self.sum, self.n) = (hour, 0.0, 0.0);
-        (self.tau2, self.chance, self.mean) = (0.0, phi * variance, mean);
+        (self.tau2, self.chance, self.mean, self.forgiven) = (0.0, phi * variance, mean, false);
+        if let Some(week) = &mut self.week {
+            week.fade(fade as f32);
+            week.tell(self.chance, EVENTS_MIN, of_day(&self.cells, mean));
+        }
         // Until it is known whether hours come again, those since the evidence began may be the change that it speaks of.
         let suspected = match suspect_from_ms {
             Some(ms) if self.foretold().is_none() => (hour - ms.div_euclid(3_600_000)).clamp(0, HOURS as i64),
@@ -134,10 +155,11 @@ impl Levels {
         let tau2 = seen - chance;
         if tau2 > chance * DOUBT * (2.0 / (hours - 1.0)).sqrt() {
             self.tau2 = tau2;
-            // A course that is no wave goes farther than its variance tells.
-            let low = (0..HOURS as i64).all(|hour| self.own(hour).0.abs() <= FORGIVEN_HEIGHT * forgiven);
-            self.forgiven = low && tau2 <= FORGIVEN * forgiven * forgiven;
         }
+        // A course that is no wave goes farther than its variance tells.
+        let all = self.tau2 + self.week.as_ref().map_or(0.0, |week| week.tau2());
+        let low = || (0..HOURS_OF_WEEK).all(|hour| self.middle_of(hour).abs() <= FORGIVEN_HEIGHT * forgiven);
+        self.forgiven = all > 0.0 && all <= FORGIVEN * forgiven * forgiven && low();
     }
 
     /// Were enough hours compared to tell whether they come again?
@@ -150,9 +172,26 @@ impl Levels {
         self.have_been_compared().then(|| 1.0 - f64::from(self.own_missed / self.all_missed.max(1e-12)))
     }
 
-    /// Have hours been seen to come again as they were?
+    /// Have hours, of the day or of the week, been seen to come again as they were?
     pub fn come_again(&self) -> bool {
+        self.days_come_again() || self.weeks_come_again()
+    }
+
+    fn days_come_again(&self) -> bool {
         self.tau2 > 0.0 && self.foretold().is_some_and(|part| part > COME_AGAIN)
+    }
+
+    pub fn weeks_come_again(&self) -> bool {
+        self.week.as_ref().is_some_and(|week| week.comes_again())
+    }
+
+    fn differs(&self, hour: i64) -> Option<Differs> {
+        self.week.as_ref()?.differs(hour, self.chance, of_day(&self.cells, self.mean))
+    }
+
+    /// The level of an hour of the week as far as it is certain, from the mean of all hours.
+    fn middle_of(&self, hour: i64) -> f64 {
+        self.own(hour).0 + self.differs(hour).filter(|d| d.certain).map_or(0.0, |d| d.by)
     }
 
     /// An hour's own level, from the mean of all hours, and the weight it has.
@@ -162,10 +201,11 @@ impl Levels {
         (if n > 0.0 { weight * (f64::from(sum / n) - self.mean) } else { 0.0 }, weight)
     }
 
-    /// The same at a time, evenly between the middles of hours.
+    /// The same at a time, evenly between the middles of hours, and as the week has it.
     pub fn at(&self, at_ms: i64) -> f64 {
         let ((before, _), (after, _), part) = self.around(at_ms);
-        (1.0 - part) * before + part * after
+        let of_week = self.differs(at_ms.div_euclid(3_600_000)).filter(|d| d.certain).map_or(0.0, |d| d.by);
+        (1.0 - part) * before + part * after + of_week
     }
 
     /// The hours around a time with their levels, and how far on the way from the middle of the one to that of the other it is.
@@ -182,17 +222,36 @@ impl Levels {
 
     /// The level at a time, whether tolerance forgives the course or not; of the whole hour while it is not known whether hours come again.
     pub fn course_at(&self, at_ms: i64) -> Level {
-        if !self.come_again() {
-            return self.course(at_ms.div_euclid(3_600_000));
+        let hour = at_ms.div_euclid(3_600_000);
+        if !self.days_come_again() {
+            return self.course(hour);
         }
-        let ((_, one), (_, other), _) = self.around(at_ms);
-        Level { middle: self.at(at_ms), half: (self.tau2 * (1.0 - one.min(other))).sqrt() }
+        let ((before, one), (after, other), part) = self.around(at_ms);
+        let level = (1.0 - part) * before + part * after;
+        let unsure = (self.tau2 * (1.0 - one.min(other))).sqrt();
+        self.with_week(hour, level - unsure, level + unsure)
     }
 
     fn course(&self, hour: i64) -> Level {
+        let (low, high) = self.of_day(hour);
+        self.with_week(hour, low, high)
+    }
+
+    /// What is normal by the hour of the day becomes what is normal by that of the week.
+    fn with_week(&self, hour: i64, mut low: f64, mut high: f64) -> Level {
+        match self.differs(hour) {
+            Some(d) if d.certain => (low, high) = (low + d.low, high + d.high),
+            Some(d) => (low, high) = (low + d.by.min(0.0), high + d.by.max(0.0)),
+            None => {}
+        }
+        Level { middle: 0.5 * (low + high), half: 0.5 * (high - low) }
+    }
+
+    /// What is normal by the hour of the day: the lowest and the highest level.
+    fn of_day(&self, hour: i64) -> (f64, f64) {
         let foretold = self.foretold();
         if self.tau2 <= 0.0 || foretold.is_some_and(|part| part <= 0.0) {
-            return Level::default();
+            return (0.0, 0.0);
         }
         let (own, weight) = self.own(hour);
         let (mut low, mut high) = (own, own);
@@ -205,8 +264,7 @@ impl Levels {
         }
         let unsure = (self.tau2 * (1.0 - weight)).sqrt();
         let least = foretold.unwrap_or(0.0) * own;
-        (low, high) = ((low - unsure).min(least), (high + unsure).max(least));
-        Level { middle: 0.5 * (low + high), half: 0.5 * (high - low) }
+        ((low - unsure).min(least), (high + unsure).max(least))
     }
 
     pub fn learn(&mut self, sum: f64, n: f64) {
@@ -216,6 +274,9 @@ impl Levels {
 
     /// What was learned in an hour is taken out again.
     pub fn give_back(&mut self, hour: i64, sum: f64, n: f64) {
+        if let Some(week) = self.week.as_mut().filter(|_| hour < self.hour) {
+            week.give_back(hour, sum, n);
+        }
         if hour >= self.hour {
             let share = (n / self.n.max(1e-9)).min(1.0);
             (self.sum, self.n) = if share < 1.0 { (self.sum - sum, self.n - n) } else { (0.0, 0.0) };
@@ -230,6 +291,17 @@ impl Levels {
             *cell = (cell.0 * share as f32, cell.1 * share as f32);
         }
         (self.sum, self.n) = (self.sum * share, self.n * share);
+        if let Some(week) = &mut self.week {
+            week.discount(share as f32);
+        }
+    }
+}
+
+/// What hours of the day say, whether they are told apart or not: the mean of each that is known, else that of all.
+fn of_day(cells: &[(f32, f32); HOURS], mean: f64) -> impl Fn(i64) -> f64 {
+    move |hour| {
+        let (sum, n) = cells[hour.rem_euclid(HOURS as i64) as usize];
+        if f64::from(n) >= EVENTS_MIN { f64::from(sum / n) } else { mean }
     }
 }
 

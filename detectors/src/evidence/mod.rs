@@ -10,13 +10,13 @@ mod climb;
 pub mod counts;
 pub mod embedding;
 pub mod gap;
-mod hours;
 pub mod joint;
 mod levels;
 mod overshoot;
 pub mod rate;
 pub mod seasonal_step;
 mod trail;
+mod week;
 pub mod two_group;
 
 use serde::{Deserialize, Serialize};
@@ -263,11 +263,20 @@ impl Ladder {
 
     /// The same when only what exceeds so many standard errors is believed, at this moment.
     fn phi_beyond(&self, errors: f64) -> f64 {
+        self.phi_of(LADDER_LEVELS, errors)
+    }
+
+    /// The same of stretches shorter than so many panes.
+    fn phi_below(&self, panes: u32, errors: f64) -> f64 {
+        self.phi_of(panes.ilog2() as usize, errors)
+    }
+
+    fn phi_of(&self, levels: usize, errors: f64) -> f64 {
         let mut below = 1.0;
         let mut phi: f64 = 1.0;
         // Squares of sums of rare events are more erratic than those of normal ones (variance 2): fourth moment of a Poisson count.
         let mut skew = 0.5 * f64::from(self.panes) / f64::from(self.information).max(1e-9);
-        for level in &self.levels {
+        for level in self.levels.iter().take(levels) {
             let (sum, count) = (f64::from(level.sum), f64::from(level.count));
             let raised = (sum - count * below) / (count + SHRINK_PAIRS);
             let error = errors * below * ((2.0 + skew) * count).sqrt() / (count + SHRINK_PAIRS);
@@ -387,6 +396,12 @@ fn decay(pane_ms: i64) -> f64 {
     if x < 1e-3 { 1.0 - x * (1.0 - 0.5 * x) } else { (-x).exp() }
 }
 
+/// Evidence from which on a bank of values or classes does not learn: the injection to the power of 1/4. The earlier it stops the less of a
+/// fault is taken for normal; what the null refuses on its way there is too little to show.
+fn stops_learning_at(injection: f64) -> f64 {
+    injection.sqrt().sqrt().min(1.0)
+}
+
 /// Evidence and threshold in nats, for people: evidence reaches the threshold when the sum reaches 1.
 fn nats(sum: f64, injection: f64) -> (f64, f64) {
     if injection <= 0.0 {
@@ -431,6 +446,22 @@ pub fn ln(x: f64) -> f64 {
     let e = (bits.wrapping_sub(std::f64::consts::FRAC_1_SQRT_2.to_bits()) as i64) >> 52;
     let m = f64::from_bits(bits.wrapping_sub((e as u64) << 52));
     e as f64 * std::f64::consts::LN_2 + ln_of_fraction((m - 1.0) / (m + 1.0))
+}
+
+/// ln (Gamma(x + d) / Gamma(x)) less d ln x: what a predictive adds to the likelihood of d events at their share itself. The predictive of one event is
+/// its share; where next to nothing is held, that of a part of one must not be less, or each such part would be evidence from nothing.
+fn excess_rising(x: f64, ln_x: f64, d: f64) -> f64 {
+    let excess = ln_rising(x, ln_x, d) - d * ln_x;
+    if d < 1.0 && x < 1.0 { excess.max(0.0) } else { excess }
+}
+
+/// What the predictive of events that are divided by `dispersion` says too little, in nats, where panes are only noisy over many of them.
+///
+/// A pane of v = n / dispersion divided events is given less by the predictive than by the shares themselves where they lie apart, and more where
+/// they coincide, which evens out. Parts of events of a pane that is not noisy in itself coincide too seldom: by v (1 - 1/dispersion) / 2w for
+/// each share that is free (of weight w altogether), which would be evidence from nothing, pane after pane.
+fn apart(v: f64, free: f64, dispersion: f64, weight: f64) -> f64 {
+    0.5 * v * free * (1.0 - 1.0 / dispersion) / weight
 }
 
 /// ln (Gamma(x + d) / Gamma(x)) for x > 0 and d >= 0, with ln x at hand, and no difference of large numbers. Below 8 both are

@@ -4,7 +4,8 @@
 //! edge of tolerance. One formula is baseline, uncertainty and learning. **Alternatives** are six odds ratios beyond that edge and
 //! one that reaches everything, Beta(1/2, 1/2): the largest ratio of a grid is not large, and without it a jump to 100 % is
 //! "learned" inside one pane. **Sees** rises (or falls) of a rate beyond `max(p (1 + tolerance), p + at_least)`; does not see what
-//! stays within. Each hour of the day has a level of its own as far as the hours are seen to differ. **Bursts** that belong to normal
+//! stays within. Each hour of the day, and of the
+//! week, has a level of its own as far as hours are seen to differ and to come again. **Bursts** that belong to normal
 //! life outlast a pane and defy any dispersion; a series whose shadow evidence climbs more often than was promised is judged on
 //! longer panes from then on. **Knobs.** `tolerance` buys quiet on ugly data for delay (20 % makes a doubling take about twice as long);
 //! `at_least` is the floor that lets a signal arm that normally never happens. **False alarms**: expected number at most the
@@ -13,9 +14,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::climb::{BARE, Climb, HIGH, PANES_PER_CLIMB_BARE};
-use super::hours::Hours;
+use super::levels::{Level, Levels};
 use super::trail::Trail;
-use super::{Arm, Band, Ladder, Mixture, Sees, decay, exp, ln, ln_rising, ln_rising_of_half, nats_per_pane_max, overshoot, recovery_injection};
+use super::{
+    Arm, Band, Ladder, Mixture, Sees, apart, decay, excess_rising, exp, ln, ln_rising, ln_rising_of_half, nats_per_pane_max, overshoot,
+    recovery_injection,
+};
 use crate::verdict::{Call, Change, Reading, Release, State};
 
 const ODDS: [f64; 6] = [1.35, 2.156, 3.443, 5.5, 8.77, 14.0];
@@ -47,6 +51,10 @@ const MERGE_MS: i64 = 600_000;
 const STARVED_EVENTS_PER_HOUR: f64 = 5.0;
 const LN_PI: f64 = 1.144_729_885_849_400_2;
 const HOUR_MS: i64 = 3_600_000;
+/// Part of the rate of all hours, and of what it leaves, that every hour has at least.
+const HOUR_SHARE_MIN: f64 = 0.1;
+/// Stretches of panes so long and longer hold the course of the day.
+const HOURLY_PANES: u32 = 32;
 const DAY_MS: i64 = 24 * HOUR_MS;
 /// Armed when a change of this factor could be seen, once so many panes have told of the noise and so many hits came.
 const YOUNG_FACTOR: f64 = 5.0;
@@ -127,7 +135,7 @@ pub struct RateBank {
     /// When to ask again whether the baseline suffices to be armed, in quiet events.
     ask_at: f64,
     live: Option<Box<Live>>,
-    hours: Option<Box<Hours>>,
+    hours: Option<Box<Levels>>,
     frozen: Option<Box<Frozen>>,
 }
 
@@ -272,7 +280,7 @@ impl RateBank {
         if !self.armed {
             self.ask_whether_armed(injection);
             if !self.armed {
-                self.learn(pane, pane_ms);
+                self.learn(pane, at_ms, pane_ms);
                 return self.reading(Call::Quiet, injection);
             }
         }
@@ -318,7 +326,7 @@ impl RateBank {
             // The panes of this series are too short for it. Evidence on the old ones is forgotten, and their noise fades.
             self.fade_noise();
             self.forget(live);
-            self.learn(pane, pane_ms);
+            self.learn(pane, at_ms, pane_ms);
             return self.reading(Call::Quiet, injection);
         }
         if share != live.gate.injection {
@@ -346,7 +354,7 @@ impl RateBank {
         live.held_since_ms = None;
         if learns {
             self.learn_held(live);
-            self.learn(pane, pane_ms);
+            self.learn(pane, at_ms, pane_ms);
         } else if live.gate.part > 0.0 {
             let (part, hits, total) = (live.gate.part, pane.hits / within, pane.total / within);
             self.take_in(part * hits, part * total);
@@ -543,12 +551,42 @@ impl RateBank {
             self.hour_end_ms = (hour + 1) * HOUR_MS;
             self.hour_events = 0.0;
             if self.m > 0.0 {
-                let dispersion = self.ladder.phi();
-                self.hours.get_or_insert_default().turn(hour.rem_euclid(24) as usize, self.k, self.m, dispersion);
-                self.renew_bets();
+                self.turn_hour(hour);
             }
         }
         self.hour_events += total;
+    }
+
+    /// Another hour may have another level.
+    fn turn_hour(&mut self, hour: i64) {
+        let s = &self.settings;
+        let p = CountPane { hits: self.k, total: self.m }.rate();
+        let forgiven = (p * s.tolerance).max(s.at_least);
+        let suspect_from_ms = self.live.as_ref().and_then(|live| live.evidence.speaks_since(0..ARMS));
+        let hours = self.hours.get_or_insert_default();
+        let known = hours.come_again();
+        // The course of the day is not what makes its hours uncertain.
+        hours.turn(hour, p, p * (1.0 - p), self.ladder.phi_below(HOURLY_PANES, DOUBT), forgiven, suspect_from_ms);
+        if hours.come_again() && !known {
+            // What noise there seemed to be in long stretches was the course of the day.
+            self.ladder.forget_from(HOURLY_PANES);
+            self.lagged = Lag::default();
+        }
+        self.renew_bets();
+    }
+
+    /// The rate to which that of all hours moves in an hour, on the side of a change as far as it may reach.
+    fn at_hour(&self, p: f64, level: Level, reach: f64) -> f64 {
+        let side = match self.settings.direction {
+            Direction::Up => level.half,
+            Direction::Down => -level.half,
+        };
+        (p + level.middle + reach * side).clamp(HOUR_SHARE_MIN * p, 1.0 - HOUR_SHARE_MIN * (1.0 - p))
+    }
+
+    /// The level of the present hour.
+    fn level(&self) -> Level {
+        self.hours.as_ref().map_or(Level::default(), |hours| hours.level(hours.hour()))
     }
 
     /// Merges sparse panes; a merged pane has the time of its first part and the injections of all.
@@ -628,11 +666,10 @@ impl RateBank {
 
     /// Null and alternatives from the quiet counts.
     fn bets(&self, within: &Within, ladder: &Ladder) -> Bets {
-        let (k, m) = self.hours.as_ref().map_or((self.k, self.m), |hours| hours.level(self.k, self.m));
-        let p = self.edge((k + 0.5) / (m + 1.0));
+        let p = self.edge(self.at_hour((self.k + 0.5) / (self.m + 1.0), self.level(), 1.0));
         let phi = ladder.phi();
         // Tolerance divides the exposure: evidence counts only beyond it.
-        let weight = (m + 1.0) / (phi * (1.0 + self.settings.tolerance));
+        let weight = (self.m + 1.0) / (phi * (1.0 + self.settings.tolerance));
         let (a, b) = (p * weight, (1.0 - p) * weight);
         let odds = ODDS.map(|r| {
             let r = if self.settings.direction == Direction::Up { r } else { 1.0 / r };
@@ -660,10 +697,7 @@ impl RateBank {
         let [hits, total, hits_learned, total_learned] = live.since[arm].map(f64::from);
         let (k, m) = ((self.k - hits_learned).max(0.0), (self.m - total_learned).max(0.0));
         let before = k / m.max(1.0);
-        let usual = self.hours.as_ref().map_or((before + 0.5 / (m + 1.0)).min(1.0), |hours| {
-            let (k, m) = hours.level(k, m);
-            (k + 0.5) / (m + 1.0)
-        });
+        let usual = self.at_hour((before + 0.5 / (m + 1.0)).min(1.0), self.level(), 0.0);
         // The pointer of a small alternative may lie long before the onset: the size is told from the trail.
         let up = self.settings.direction == Direction::Up;
         let (onset, [low, after, high]) = live.trail.onset(usual, up, self.ladder.phi(), live.evidence.start_of(arm), pane_ms);
@@ -681,7 +715,11 @@ impl RateBank {
         }
         (self.k, self.m) = (k, m);
         if let Some(hours) = &mut self.hours {
-            hours.give_back(hits_learned, total_learned);
+            // Of each hour since the evidence began, as much as was learned of the whole.
+            let (start_ms, part) = (live.evidence.start_of(arm), total_learned / total.max(1e-9));
+            for (at_ms, hits, total) in live.trail.since(start_ms) {
+                hours.give_back(at_ms.div_euclid(HOUR_MS), part * hits, part * total);
+            }
         }
         let noise = (self.within, self.ladder.clone());
         if let Some((within, ladder)) = live.noise.take() {
@@ -810,11 +848,13 @@ impl RateBank {
         Reading { state: State::Frozen, log_evidence, threshold, call: Call::Quiet }
     }
 
-    fn learn(&mut self, pane: CountPane, pane_ms: i64) {
+    fn learn(&mut self, pane: CountPane, at_ms: i64, pane_ms: i64) {
         let fade = decay(pane_ms);
         self.k *= fade;
         self.m *= fade;
-        self.learn_noise(pane);
+        // A course that comes again is no noise.
+        let moved = self.hours.as_ref().filter(|hours| hours.come_again()).map_or(0.0, |hours| hours.at(at_ms + pane_ms / 2));
+        self.learn_noise(CountPane { hits: pane.hits - moved * pane.total, total: pane.total });
         let within = 1.0 + (pane.total - 1.0).max(0.0) * self.within.rho();
         self.take_in(pane.hits / within, pane.total / within);
     }
@@ -930,7 +970,9 @@ impl Bets {
     #[inline]
     fn likelihoods(&self, direction: Direction, pane: CountPane, f: f64) -> [f64; ARMS] {
         let (e, v) = (pane.hits / f, pane.total / f);
-        let predictive = ln_rising(self.a, self.ln_a, e) + ln_rising(self.b, self.ln_b, v - e) - ln_rising(self.a + self.b, self.ln_ab, v);
+        let all = ln_rising(self.a + self.b, self.ln_ab, v);
+        let predictive = e * self.ln_a + excess_rising(self.a, self.ln_a, e) + ln_rising(self.b, self.ln_b, v - e) - all
+            + apart(v, 1.0, self.phi, self.a + self.b);
         let mut l = [0.0; ARMS];
         for (l, (ln_q, ln_miss)) in l.iter_mut().zip(self.ln_q.iter().zip(&self.ln_miss)) {
             *l = e * f64::from(*ln_q) + (v - e) * f64::from(*ln_miss) - predictive;

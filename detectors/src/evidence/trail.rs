@@ -276,11 +276,10 @@ impl Trail {
         self.rows.clear();
     }
 
-    /// Sums since a time, by whole steps: (hits, total).
-    #[cfg(test)]
-    pub fn since(&self, start_ms: i64) -> (f64, f64) {
-        let rows = self.rows.newest_first().take_while(|row| row.start_ms >= start_ms);
-        rows.fold((0.0, 0.0), |(hits, total), row| (hits + f64::from(row.sums[0]), total + f64::from(row.sums[1])))
+    /// What came in since a time, by whole steps: start, hits and total.
+    pub fn since(&self, start_ms: i64) -> impl Iterator<Item = (i64, f64, f64)> {
+        let rows = self.rows.newest_first().take_while(move |row| row.start_ms >= start_ms);
+        rows.map(|row| (row.start_ms, f64::from(row.sums[0]), f64::from(row.sums[1])))
     }
 
     /// When a rate other than `before` began, if it lasts until now, and how large it is: its 2.5, 50 and 97.5 % points.
@@ -377,11 +376,12 @@ mod tests {
             }
         }
         assert!(trail.rows.len() <= STEPS_MAX && trail.rows.lengths_ms.capacity() == STEPS_MAX);
-        assert_eq!(trail.since(i64::MIN), (hits, total));
+        let sums = |start_ms: i64| trail.since(start_ms).fold((0.0, 0.0), |(hits, total), row| (hits + row.1, total + row.2));
+        assert_eq!(sums(i64::MIN), (hits, total));
         let (onset, [low, middle, high]) = trail.onset(0.01, true, 1.0, 0, 1_000);
         assert!(onset.from_ms <= 4_000_000 && 4_000_000 <= onset.to_ms, "{onset:?}");
         assert!(low < 0.02 && 0.02 < high && (0.017..0.023).contains(&middle), "{low} {middle} {high}");
-        let (h, n) = trail.since(4_000_000);
+        let (h, n) = sums(4_000_000);
         assert!(n > 15_000.0 && h / n > 0.016 && h <= seen_since, "{h} of {n}");
     }
 }

@@ -5,7 +5,7 @@ use std::array::from_fn;
 use serde::{Deserialize, Serialize};
 
 use super::{Armed, BINS_MAX, Regrouped, UPPER_TENTH};
-use crate::evidence::{NormalTable, exp, ln, ln_rising, ln_rising_of_half, overshoot};
+use crate::evidence::{NormalTable, apart, excess_rising, exp, ln, ln_rising, ln_rising_of_half, overshoot};
 
 pub(super) const SHIFTS: [f64; 5] = [0.1, 0.2, 0.4, 0.8, 1.6];
 /// Stretch of everything above a normal score, that of the upper 10, 5 and 3 %: (score of the quantile, factor).
@@ -121,9 +121,11 @@ impl Armed {
             up += more * a * (1.0 - twice * a);
             down += more * c * (1.0 - twice * c);
             score += d * f64::from(self.scores.of_bin[b]);
-            let most = d * a.max(c);
-            chi += d * most;
-            error = error.max(d * most * most * most);
+            let most = a.max(c);
+            chi += d * d * most;
+            // A part of an event is as far from none, in a bin that holds next to nothing, as a whole one is.
+            let far = d.max(1.0) * most;
+            error = error.max(d * far * far * far);
         }
         for (sum, tail) in tails.iter_mut().zip(&self.bets.tails) {
             *sum = seen.counts.iter().zip(tail).skip(self.bets.tails_from).map(|(c, l)| c * f64::from(*l)).sum();
@@ -136,6 +138,8 @@ impl Armed {
         } else {
             (up, down) = self.risen(seen, per, weight);
         }
+        let apart = apart(v, (self.bins - 1) as f64, dispersion, weight);
+        (up, down) = (up + apart, down + apart);
         let mut l = [0.0; ARMS];
         for (j, d) in SHIFTS.iter().enumerate() {
             l[j] = d * score - v * self.bets.ln_norm[j] - up;
@@ -192,7 +196,7 @@ impl Armed {
 
     /// What the series in `likelihoods` stands for, exactly: for young baselines and large panes.
     pub(super) fn risen(&self, seen: &Regrouped, per: f64, weight: f64) -> (f64, f64) {
-        let excess = |a: f64, d: f64| ln_rising(a, ln(a), d) - d * ln(a);
+        let excess = |a: f64, d: f64| excess_rising(a, ln(a), d);
         let (mut up, mut down) = (0.0, 0.0);
         for b in 0..self.bins {
             if seen.counts[b] > 0.0 {

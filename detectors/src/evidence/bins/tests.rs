@@ -455,3 +455,75 @@ fn the_quick_quantile_is_one() {
         assert!((quick_quantile(p) - normal_quantile(p)).abs() < 1e-5, "{p}");
     }
 }
+
+/// A day is learned, and the next three are like it. What the hours' course does to the ladder makes a pane of a hundred values count for a
+/// part of one, and such parts once made evidence from nothing: 163 pages of the .3 promised at a swing of one sigma.
+#[test]
+fn a_daily_course_learned_in_one_day_does_not_page() {
+    const MINUTE: i64 = 60_000;
+    for swing in [0.3, 0.6, 1.0] {
+        let mut pages = 0;
+        for seed in 0..15u64 {
+            let mut noise = Noise::new(1_000 + seed);
+            let mut bank = BinsBank::new(BinsSettings { tolerance_sigma: 0.1 });
+            for minute in 0..4 * 1_440 {
+                if minute == 1_440 {
+                    bank.start_live();
+                }
+                let level = swing * ((minute as f64 / 1_440.0 + seed as f64 / 15.0) * std::f64::consts::TAU).sin();
+                let injection = if minute < 1_440 { 0.0 } else { 1e-6 };
+                let of = pane(&mut noise, 100, &|z| (6.0 + 0.6 * (z + level)).exp());
+                if let Call::Alarm { .. } = bank.judge(&of, minute * MINUTE, MINUTE, injection).call {
+                    pages += 1;
+                    bank.release(Release::FalseAlarm);
+                }
+            }
+        }
+        println!("swing {swing}: {pages} pages");
+        assert!(pages <= 1, "swing {swing}: {pages} pages");
+    }
+}
+
+/// However much a value is divided by, no alternative may gain on the mean while nothing changes.
+#[test]
+fn parts_of_events_are_no_evidence() {
+    let law = |z: f64| (6.0 + 0.6 * z).exp();
+    for tolerance in [0.0, 0.1, 0.4] {
+        let mut noise = Noise::new(5);
+        let mut bank = BinsBank::new(BinsSettings { tolerance_sigma: tolerance });
+        for i in 0..1_440 {
+            bank.learn_only(&pane(&mut noise, 100, &law), i * PANE, PANE);
+        }
+        let armed = bank.armed.as_mut().expect("armed");
+        for dispersion in [1.0, 5.0, 50.0, 500.0] {
+            let mut gains = [0.0; ARMS];
+            for _ in 0..4_000 {
+                let seen = armed.regroup(&pane(&mut noise, 100, &law));
+                for (gain, l) in gains.iter_mut().zip(armed.likelihoods(&seen, dispersion, B, tolerance)) {
+                    *gain += l / 4_000.0;
+                }
+            }
+            let most = gains.iter().fold(f64::NEG_INFINITY, |most, gain| most.max(*gain));
+            println!("{tolerance} {dispersion}: {most:.5}");
+            assert!(most < 0.0, "{tolerance} {dispersion}: {gains:?}");
+        }
+    }
+}
+
+/// Half of the values lie below a cut, to the last one: that cut's score is 0, from whichever end it is counted.
+#[test]
+fn a_cut_at_the_median_has_a_score() {
+    let mut noise = Noise::new(11);
+    let mut broken = 0;
+    for _ in 0..20_000 {
+        let mut half = || -> Vec<u32> { (0..5).map(|_| 60 + (80.0 * noise.unit()) as u32).collect() };
+        let (mut below, mut above) = (half(), half());
+        let (of_below, of_above): (u32, u32) = (below.iter().sum(), above.iter().sum());
+        below[0] += of_above.saturating_sub(of_below);
+        above[4] += of_below.saturating_sub(of_above);
+        let grid: Vec<(u16, u32)> = (0u16..).map(|i| 1_000 + 10 * i).zip(below.into_iter().chain(above)).collect();
+        let armed = Armed::from_grid(&grid, f64::from(2 * of_below.max(of_above)), 0.1).expect("a law");
+        broken += usize::from(armed.edges()[..armed.bins - 1].iter().any(|edge| !edge.is_finite()));
+    }
+    assert_eq!(broken, 0);
+}
