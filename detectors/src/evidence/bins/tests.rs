@@ -1,3 +1,5 @@
+//! Numeric values: what is quiet, what is found, told and over.
+
 use super::super::noise::Noise;
 use super::super::normal_quantile;
 use super::*;

@@ -1,3 +1,5 @@
+//! Classes: what is quiet, what is found, told and over.
+
 use super::super::noise::Noise;
 use super::*;
 

@@ -1,3 +1,5 @@
+//! Cost and traffic: weeks, holidays, clocks, and steps in them.
+
 use super::super::noise::Noise;
 use super::*;
 

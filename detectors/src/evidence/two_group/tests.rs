@@ -1,3 +1,5 @@
+//! Two groups: what is quiet, what is found, and what is not enough to tell.
+
 use super::super::noise::Noise;
 use super::*;
 
