@@ -675,8 +675,9 @@ impl Armed {
         (mean / n, squares / n - (mean / n).powi(2))
     }
 
-    /// What the present hour makes of the shares of all hours: as much as turns a normal law of theirs into one of its own level and of
-    /// the variance within hours. True when that is anything, or was.
+    /// What the present hour makes of the shares of all hours, if each hour's law is the same one tilted to its level: the tilt of this hour over
+    /// the mean of the tilts of all. (A normal law narrowed to the variance within hours would be too light in the tail at the crest, which is all of
+    /// the tail there is.) True when that is anything, or was.
     fn set_hour(&mut self, mean: f64, variance: f64) -> bool {
         let hours = &mut self.hours;
         let level = hours.levels.level(hours.levels.hour());
@@ -688,14 +689,19 @@ impl Armed {
         }
         let all = (self.sum + 0.5 * self.bins as f64).recip();
         let within = (variance - hours.levels.tau2()).max(0.25 * variance);
-        let narrower = 0.5 * (within.recip() - variance.recip());
+        let mut all_hours = [0.0; BINS_MAX];
+        for (of_hour, weight) in hours.levels.all() {
+            for (sum, z) in all_hours.iter_mut().zip(&hours.scale).take(self.bins) {
+                *sum += weight * exp(of_hour * (f64::from(*z) - mean - 0.5 * of_hour) / within);
+            }
+        }
         // The bins are coarse and the law is not normal: the shift is set so that the mean comes out right (Newton's method).
         let mut shift = level.middle / within;
         for _ in 0..HOUR_STEPS {
             let (mut sum, mut first, mut second) = (0.0, 0.0, 0.0);
             for b in 0..self.bins {
                 let z = f64::from(hours.scale[b]) - mean;
-                let share = (self.counts[b] + 0.5) * all * exp(z * (shift - narrower * z));
+                let share = (self.counts[b] + 0.5) * all * exp(z * shift) / all_hours[b];
                 sum += share;
                 first += share * z;
                 second += share * z * z;
@@ -707,7 +713,7 @@ impl Armed {
         let mut sum = 0.0;
         let ratios: [f64; BINS_MAX] = from_fn(|b| {
             let z = f64::from(hours.scale[b]) - mean;
-            let ratio = if b < self.bins { exp(z * (shift - narrower * z)) } else { 1.0 };
+            let ratio = if b < self.bins { exp(z * shift) / all_hours[b] } else { 1.0 };
             sum += if b < self.bins { (self.counts[b] + 0.5) * all * ratio } else { 0.0 };
             ratio
         });

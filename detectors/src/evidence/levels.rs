@@ -201,6 +201,14 @@ impl Levels {
         (if n > 0.0 { weight * (f64::from(sum / n) - self.mean) } else { 0.0 }, weight)
     }
 
+    /// Levels of all hours, of the week where weeks come again, and the part of all events that each has.
+    pub fn all(&self) -> impl Iterator<Item = (f64, f64)> {
+        let hours = if self.weeks_come_again() { HOURS_OF_WEEK } else { HOURS as i64 };
+        let of = |hour: i64| f64::from(self.cells[hour.rem_euclid(HOURS as i64) as usize].1);
+        let sum: f64 = (0..hours).map(of).sum();
+        (0..hours).map(move |hour| (self.middle_of(hour), if sum > 0.0 { of(hour) / sum } else { 1.0 / hours as f64 }))
+    }
+
     /// The same at a time, evenly between the middles of hours, and as the week has it.
     pub fn at(&self, at_ms: i64) -> f64 {
         let ((before, _), (after, _), part) = self.around(at_ms);

@@ -529,3 +529,24 @@ fn a_cut_at_the_median_has_a_score() {
     }
     assert_eq!(broken, 0);
 }
+
+/// Learned from the trough on: what lies in the far tail lies there at the crest only, and is expected there.
+#[test]
+fn at_the_crest_the_tail_is_as_heavy_as_it_comes() {
+    const MINUTE: i64 = 60_000;
+    let mut noise = Noise::new(8);
+    let mut bank = BinsBank::new(BinsSettings { tolerance_sigma: 0.1 });
+    let level = |minute: i64| -(minute as f64 / 1_440.0 * std::f64::consts::TAU).cos();
+    let mut of = |n: usize, level: f64| pane(&mut noise, n, &|z| (6.0 + 0.6 * (z + level)).exp());
+    for minute in 0..3 * 1_440 + 725 {
+        bank.learn_only(&of(100, level(minute)), minute * MINUTE, MINUTE);
+    }
+    let armed = bank.armed.as_ref().expect("armed");
+    let seen = armed.regroup(&of(200_000, level(725)));
+    let beyond = |b: usize, of: &dyn Fn(usize) -> f64| -> f64 { (b..armed.bins).map(of).sum() };
+    for b in armed.bins / 2..armed.bins {
+        let (expected, is) = (beyond(b, &|b| armed.share(b)), beyond(b, &|b| seen.counts[b] / seen.n));
+        println!("{b}: {expected:.5} {is:.5}");
+        assert!(is < 2e-4 || (0.85..1.18).contains(&(expected / is)), "{b}: {expected} of {is}");
+    }
+}
