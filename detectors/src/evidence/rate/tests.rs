@@ -347,3 +347,59 @@ fn what_was_held_under_evidence_is_learned_once_it_has_gone_down_and_never_of_an
     assert!((bank.k / bank.m / before - 1.0).abs() < 0.15, "{} of {before}", bank.k / bank.m);
     assert_eq!(held(&bank), 0.0);
 }
+
+/// A course of the day or of the week is normal, and is no noise: a doubling in it takes about as long as without one, but on series that went to
+/// longer panes (up to 36, of which a page takes four) before the course was known.
+#[test]
+fn courses_are_learned_and_doublings_in_them_are_found_soon() {
+    let day = 8_640i64;
+    let turn = |i: i64, phase: f64| i as f64 / day as f64 + 7.0 * phase;
+    let daily = |i: i64, phase: f64| 0.05 * (1.0 + 0.3 * (turn(i, phase) * std::f64::consts::TAU).sin());
+    let weekly = |i: i64, phase: f64| if turn(i, phase) % 7.0 >= 5.0 { 0.07 } else { 0.05 };
+    let courses: [(&str, &dyn Fn(i64, f64) -> f64, i64, i64); 2] = [("day", &daily, 3 * day, 25), ("week", &weekly, 22 * day, 100)];
+    for (name, rate, learned, half_by) in courses {
+        let mut found = Vec::new();
+        for seed in 0..12u64 {
+            let mut noise = Noise::new(700 + seed);
+            let phase = (seed as f64 + 0.5) / 12.0;
+            let mut bank = RateBank::new(errors());
+            let mut pane = |i: i64, factor: f64| CountPane { hits: f64::from(noise.binomial(100, factor * rate(i, phase))), total: 100.0 };
+            for i in 0..learned {
+                bank.learn_only(pane(i, 1.0), i * PANE, PANE);
+            }
+            bank.start_live();
+            for i in learned..learned + day {
+                assert_eq!(bank.judge(pane(i, 1.0), i * PANE, PANE, 1e-6).call, Call::Quiet, "{name} {seed}: pane {}", i - learned);
+            }
+            let begin = learned + day;
+            let at = (begin..begin + 1_000).find(|i| matches!(bank.judge(pane(*i, 2.0), i * PANE, PANE, 1e-6).call, Call::Alarm { .. }));
+            found.push(at.map_or(1_000, |at| at - begin + 1));
+        }
+        found.sort_unstable();
+        println!("{name}: panes to a doubling {found:?}");
+        assert!(found[6] <= half_by && found[11] < 1_000, "{name}: {found:?}");
+    }
+}
+
+/// However much an event is divided by, no alternative may gain on the mean while nothing changes.
+#[test]
+fn parts_of_events_are_no_evidence() {
+    for (p, weight) in [(0.05, 20_000.0), (0.001, 100_000.0)] {
+        let mut noise = Noise::new(6);
+        let mut bank = RateBank::new(errors());
+        bank.import(p * weight, weight);
+        for phi in [1.0, 5.0, 50.0, 500.0] {
+            let ladder = Ladder { phi, ..Ladder::default() };
+            let bets = bank.bets(&Within::default(), &ladder);
+            let mut gains = [0.0; ARMS];
+            for _ in 0..20_000 {
+                let pane = CountPane { hits: f64::from(noise.binomial(100, p)), total: 100.0 };
+                for (gain, l) in gains.iter_mut().zip(bets.likelihoods(Direction::Up, pane, phi)) {
+                    *gain += l / 20_000.0;
+                }
+            }
+            println!("{p} {phi}: {gains:?}");
+            assert!(gains.iter().all(|gain| *gain < 0.0), "{p} {phi}: {gains:?}");
+        }
+    }
+}
