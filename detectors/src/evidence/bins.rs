@@ -325,6 +325,7 @@ impl BinsBank {
             return;
         };
         armed.calm();
+        armed.hours.levels.settle_aside(how == Release::FalseAlarm);
         match how {
             Release::Fixed | Release::Expected => {}
             Release::FalseAlarm => {
@@ -346,6 +347,7 @@ impl BinsBank {
         self.log_evidence = NO_EVIDENCE;
         if let Some(armed) = self.armed.as_mut() {
             armed.frozen = None;
+            armed.hours.levels.settle_aside(false);
             armed.calm();
         }
         self.pending = None;
@@ -911,11 +913,13 @@ impl Armed {
         for row in self.trail.newest_first().take_while(|row| row.start_ms >= pointer_ms) {
             let n: f32 = row.sums[..BINS_MAX].iter().sum();
             let part = row.sums[BINS_MAX] / n.max(1.0);
-            let mut fixed = 0.0;
+            let (mut fixed, mut all) = (0.0, 0.0);
             for (b, (have, c)) in self.counts.iter_mut().zip(&row.sums[..BINS_MAX]).enumerate() {
                 *have = (*have - f64::from(c * part)).max(0.0);
                 fixed += c * part * self.hours.scale[b];
+                all += c * self.hours.scale[b];
             }
+            self.hours.levels.set_aside(row.start_ms.div_euclid(HOUR_MS), f64::from(all), f64::from(n));
             self.hours.levels.give_back(row.start_ms.div_euclid(HOUR_MS), f64::from(fixed), f64::from(n * part));
         }
         self.sum = self.counts.iter().sum();

@@ -316,6 +316,7 @@ impl ClassBank {
             return;
         };
         slots.calm();
+        slots.hours.iter_mut().for_each(|hours| hours.settle_aside(how == Release::FalseAlarm));
         match how {
             Release::Fixed | Release::Expected => {}
             Release::FalseAlarm => {
@@ -341,6 +342,7 @@ impl ClassBank {
         self.log_evidence = NO_EVIDENCE;
         if let Some(slots) = self.slots.as_mut() {
             slots.frozen = None;
+            slots.hours.iter_mut().for_each(|hours| hours.settle_aside(false));
             slots.calm();
         }
         self.pending = None;
@@ -852,7 +854,9 @@ impl Slots {
             let n: f64 = row.sums[..slots].iter().map(|c| f64::from(*c)).sum();
             let part = f64::from(row.sums[slots]) / n.max(1.0);
             for (hours, c) in self.hours.iter_mut().zip(&row.sums) {
-                hours.give_back(row.start_ms.div_euclid(HOUR_MS), f64::from(*c) * part, n * part);
+                let hour = row.start_ms.div_euclid(HOUR_MS);
+                hours.give_back(hour, f64::from(*c) * part, n * part);
+                hours.set_aside(hour, f64::from(*c), n);
             }
         }
         self.sum = quiet_sum;
@@ -920,6 +924,10 @@ impl Slots {
             return (Reading { state: State::Armed, log_evidence: 0.0, threshold: f64::INFINITY, call: Call::Quiet }, None);
         };
         add_classes(&mut frozen.seen, pane);
+        let all: f64 = counts.iter().sum();
+        for (hours, c) in self.hours.iter_mut().zip(counts) {
+            hours.set_aside(at_ms.div_euclid(HOUR_MS), *c, all);
+        }
         // Only the slots that had moved speak, against all others together: what noise the others have among themselves does not count.
         let moved = (0..slots).filter(|slot| frozen.half_way[*slot] != 0.0);
         let f = moved.map(|slot| self.dispersion_of(slot)).fold(1.0, f64::max);
@@ -944,6 +952,7 @@ impl Slots {
         }
         let change = self.change(slot, before, hits, n);
         let told = self.classes.get(slot).copied();
+        self.hours.iter_mut().for_each(|hours| hours.settle_aside(false));
         self.calm();
         (Reading { state: State::Armed, log_evidence, threshold, call: Call::Recovered { change } }, Some(told))
     }

@@ -34,6 +34,8 @@ const COMPARED_MAX: f32 = 168.0;
 const COME_AGAIN: f64 = 0.5;
 /// Hours learned before those of the week are gathered too: a series that does not live so long needs no memory for them.
 const HOURS_BEFORE_WEEK: u8 = 3;
+/// Hours of an incident that are set aside: two weeks.
+const ASIDE_MAX: usize = 336;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Levels {
@@ -57,6 +59,8 @@ pub struct Levels {
     /// Hours learned, as far as that matters.
     learned: u8,
     week: Option<Box<Week>>,
+    /// Hours, sums and numbers of an open incident: learned if it is called a false alarm, and so belongs to its hours.
+    aside: Vec<(i64, f32, f32)>,
 }
 
 /// What is normal in an hour: the middle of its levels, from the mean of all hours, and how far they reach.
@@ -82,6 +86,7 @@ impl Default for Levels {
             forgiven: false,
             learned: 0,
             week: None,
+            aside: Vec::new(),
         }
     }
 }
@@ -280,6 +285,33 @@ impl Levels {
         self.n += n;
     }
 
+    /// What an incident brings in an hour.
+    pub fn set_aside(&mut self, hour: i64, sum: f64, n: f64) {
+        if let Some(last) = self.aside.last_mut().filter(|last| last.0 == hour) {
+            (last.1, last.2) = (last.1 + sum as f32, last.2 + n as f32);
+        } else if self.aside.len() < ASIDE_MAX {
+            self.aside.push((hour, sum as f32, n as f32));
+        }
+    }
+
+    /// The incident is over: what was set aside belongs to its hours, or is forgotten.
+    pub fn settle_aside(&mut self, is_normal: bool) {
+        for (hour, sum, n) in std::mem::take(&mut self.aside) {
+            if !is_normal {
+                continue;
+            }
+            if hour >= self.hour {
+                self.learn(f64::from(sum), f64::from(n));
+                continue;
+            }
+            let cell = &mut self.cells[hour.rem_euclid(HOURS as i64) as usize];
+            *cell = (cell.0 + sum, cell.1 + n);
+            if let Some(week) = &mut self.week {
+                week.learn(hour, sum, n);
+            }
+        }
+    }
+
     /// What was learned in an hour is taken out again.
     pub fn give_back(&mut self, hour: i64, sum: f64, n: f64) {
         if let Some(week) = self.week.as_mut().filter(|_| hour < self.hour) {
@@ -299,6 +331,7 @@ impl Levels {
             *cell = (cell.0 * share as f32, cell.1 * share as f32);
         }
         (self.sum, self.n) = (self.sum * share, self.n * share);
+        self.aside = Vec::new();
         if let Some(week) = &mut self.week {
             week.discount(share as f32);
         }

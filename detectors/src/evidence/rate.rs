@@ -395,6 +395,7 @@ impl RateBank {
         let Some(frozen) = self.frozen.take() else {
             return;
         };
+        self.settle_aside(how == Release::FalseAlarm);
         match how {
             Release::Fixed | Release::Expected => {}
             Release::NewNormal => {
@@ -421,6 +422,7 @@ impl RateBank {
     /// The boundary between history and live: what was found in history is listed, never paged, and evidence starts anew.
     pub fn start_live(&mut self) {
         self.frozen = None;
+        self.settle_aside(false);
         self.forget_days();
         self.calm();
     }
@@ -509,6 +511,13 @@ impl RateBank {
         self.lagged = Lag::default();
         self.pending = None;
         self.renew_bets();
+    }
+
+    /// The incident is over: its hours are normal, or forgotten.
+    fn settle_aside(&mut self, is_normal: bool) {
+        if let Some(hours) = &mut self.hours {
+            hours.settle_aside(is_normal);
+        }
     }
 
     fn forget_days(&mut self) {
@@ -718,7 +727,9 @@ impl RateBank {
             // Of each hour since the evidence began, as much as was learned of the whole.
             let (start_ms, part) = (live.evidence.start_of(arm), total_learned / total.max(1e-9));
             for (at_ms, hits, total) in live.trail.since(start_ms) {
-                hours.give_back(at_ms.div_euclid(HOUR_MS), part * hits, part * total);
+                let hour = at_ms.div_euclid(HOUR_MS);
+                hours.give_back(hour, part * hits, part * total);
+                hours.set_aside(hour, hits, total);
             }
         }
         let noise = (self.within, self.ladder.clone());
@@ -798,6 +809,9 @@ impl RateBank {
             return self.reading(Call::Quiet, injection);
         };
         let within = f / self.ladder.phi();
+        if let Some(hours) = &mut self.hours {
+            hours.set_aside(at_ms.div_euclid(HOUR_MS), pane.hits / within, pane.total / within);
+        }
         frozen.seen.hits += pane.hits / within;
         frozen.seen.total += pane.total / within;
         frozen.lasting.hits += pane.hits / within;
@@ -842,6 +856,7 @@ impl RateBank {
             let after = CountPane { hits: since.hits / within, total: since.total / within };
             let change = Self::change(before, after, self.ladder.phi());
             self.frozen = None;
+            self.settle_aside(false);
             self.calm();
             return Reading { state: self.state(), log_evidence, threshold, call: Call::Recovered { change } };
         }

@@ -132,11 +132,21 @@ impl Week {
         self.pending = (self.pending.0 * share, self.pending.1 * share);
     }
 
-    /// What was learned in an hour is taken out again.
-    pub fn give_back(&mut self, hour: i64, sum: f64, n: f64) {
+    fn of(&mut self, hour: i64) -> &mut (f32, f32) {
         let stretch = hour.div_euclid(HOURS_EACH);
         let (day, at) = place(stretch);
-        let of = if stretch == self.stretch { &mut self.pending } else { &mut self.cells[day][at] };
+        if stretch == self.stretch { &mut self.pending } else { &mut self.cells[day][at] }
+    }
+
+    /// An hour that has passed is learned after all.
+    pub fn learn(&mut self, hour: i64, sum: f32, n: f32) {
+        let of = self.of(hour);
+        *of = (of.0 + sum, of.1 + n);
+    }
+
+    /// What was learned in an hour is taken out again.
+    pub fn give_back(&mut self, hour: i64, sum: f64, n: f64) {
+        let of = self.of(hour);
         *of = if f64::from(of.1) > n { (of.0 - sum as f32, of.1 - n as f32) } else { (0.0, 0.0) };
     }
 

@@ -8,7 +8,7 @@ use std::array::from_fn;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Armed, BINS_MAX, SINCE_BINS_MAX, Told, add_counts, quantile_of};
+use super::{Armed, BINS_MAX, HOUR_MS, SINCE_BINS_MAX, Told, add_counts, quantile_of};
 use crate::evidence::{Mixture, exp, ln, nats, recovery_injection};
 use crate::verdict::{Call, Change, Reading, State};
 
@@ -128,6 +128,8 @@ impl Armed {
         add_counts(&mut frozen.seen, pane, SINCE_BINS_MAX);
         self.lay_out(&mut frozen.way, at_ms + pane_ms / 2);
         let n: f64 = counts[..bins].iter().sum();
+        let fixed: f64 = counts.iter().zip(&self.hours.scale).map(|(c, z)| c * f64::from(*z)).sum();
+        self.hours.levels.set_aside(at_ms.div_euclid(HOUR_MS), fixed, n);
         let tilt: f64 = counts.iter().zip(&frozen.way.toward).map(|(c, g)| c * g).sum();
         frozen.way.lasting += tilt - n * frozen.way.quiet_mean;
         frozen.way.lasting_n += n;
@@ -154,6 +156,7 @@ impl Armed {
         let after = quantile_of(&frozen.since, q);
         let change = Change { before: frozen.before, after, low: after, high: after };
         let told = frozen.told;
+        self.hours.levels.settle_aside(false);
         self.calm();
         (Reading { state: State::Armed, log_evidence, threshold, call: Call::Recovered { change } }, Some(told))
     }

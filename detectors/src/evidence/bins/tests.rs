@@ -550,3 +550,34 @@ fn at_the_crest_the_tail_is_as_heavy_as_it_comes() {
         assert!(is < 2e-4 || (0.85..1.18).contains(&(expected / is)), "{b}: {expected} of {is}");
     }
 }
+
+/// A series that is higher at weekends is watched from its second day on: the first weekend is news. Somebody calls each page a false alarm three
+/// hours later; what the incident brought belongs to its hours then, so that no later weekend is news.
+#[test]
+fn a_weekend_that_was_called_a_false_alarm_is_known_the_next_time() {
+    const MINUTE: i64 = 60_000;
+    let mut pages = [0; 5];
+    for seed in 0..4u64 {
+        let mut noise = Noise::new(40 + seed);
+        let mut bank = BinsBank::new(BinsSettings { tolerance_sigma: 0.1 });
+        let mut closes = None;
+        for minute in 0..5 * 7 * 1_440i64 {
+            if minute == 1_440 {
+                bank.start_live();
+            }
+            let level = if (minute + 360 * seed as i64) % (7 * 1_440) >= 5 * 1_440 { 0.5 } else { 0.0 };
+            let of = pane(&mut noise, 100, &|z| (6.0 + 0.6 * (z + level)).exp());
+            let injection = if minute < 1_440 { 0.0 } else { 1e-6 };
+            if let Call::Alarm { .. } = bank.judge(&of, minute * MINUTE, MINUTE, injection).call {
+                pages[(minute / (7 * 1_440)) as usize] += 1;
+                closes = Some(minute + 180);
+            }
+            if closes == Some(minute) {
+                bank.release(Release::FalseAlarm);
+                closes = None;
+            }
+        }
+    }
+    println!("pages by week {pages:?}");
+    assert!(pages[0] >= 4 && pages[2..].iter().sum::<i32>() == 0, "{pages:?}");
+}
