@@ -281,6 +281,16 @@ impl Bank {
         }
     }
 
+    /// A change found in history is over by itself: it was what is normal in its hours, as a weekend is.
+    pub fn was_normal(&mut self) {
+        match self {
+            Bank::Rate(b) => b.was_normal(),
+            Bank::Bins(b) => b.was_normal(),
+            Bank::Classes(b) => b.was_normal(),
+            Bank::Limit(_) | Bank::Counts(_) | Bank::Seasonal(_) | Bank::Gap(_) | Bank::Fairness(_) | Bank::Embedding(_) | Bank::Joint(_) => {}
+        }
+    }
+
     pub fn start_live(&mut self) {
         match self {
             Bank::Rate(b) | Bank::Limit(b) => b.start_live(),

@@ -67,8 +67,8 @@ const EXPOSURE_MINUTES: i64 = 60;
 const SUCCESSOR_EVENTS: f64 = 5_000.0;
 /// Traffic of single panes is unruly: changes that are smaller are left to the sums over intervals.
 const TRAFFIC_TOLERANCE_MIN: f64 = 0.3;
-/// A change found in history that lasts this long is what is normal.
-const HISTORY_SETTLES_MS: i64 = 24 * 3_600_000;
+/// A change found in history that lasts this long is what is normal; a weekend does not.
+const HISTORY_SETTLES_MS: i64 = 72 * 3_600_000;
 /// Minutes of users remembered for the scope of an incident.
 const USER_MINUTES: i64 = 5;
 /// Panes of a group are gathered until they hold so many predictions or are so old; decided on numbers alone. A bank that is
@@ -1081,7 +1081,7 @@ impl Judge {
             }
         }
         if !self.is_live {
-            // What history says for a day is how things are.
+            // What history says for three days is how things are.
             for group in &mut self.groups {
                 for line in &mut group.lines {
                     let settled = line.onset.is_some_and(|o| day * crate::domain::time::DAY_MS - o.0 >= HISTORY_SETTLES_MS);
@@ -1358,6 +1358,9 @@ fn said(line: &mut Line, call: Call, start: Time, pane_ms: i64, live: bool, exem
             line.onset = None;
             line.expected = None;
             line.decided(now, "recovered", format!("back at {}", line.unit.words(change.after)));
+            if !live {
+                line.bank.was_normal();
+            }
             if live && std::mem::take(&mut line.is_out) {
                 out.push(Said::Recovered { series: line.id, change });
             }

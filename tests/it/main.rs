@@ -39,6 +39,7 @@ mod simulate;
 mod tidy;
 mod told;
 mod vendors;
+mod weeks;
 mod triage;
 
 /// The product's, so that what is measured here is what runs there.

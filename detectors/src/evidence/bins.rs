@@ -136,6 +136,8 @@ struct Armed {
     far: Vec<(u16, u32)>,
     hours: Box<Hours>,
     frozen: Option<Box<Frozen>>,
+    /// What the last incident brought that is over by itself: learned if it was normal life.
+    past: Vec<(u16, u32)>,
 }
 
 /// The hours of the day: what is normal now is the law of all hours, moved to the level of the present one.
@@ -343,11 +345,23 @@ impl BinsBank {
         }
     }
 
+    /// The last incident is over, and was normal life: what it brought belongs to its hours.
+    pub fn was_normal(&mut self) {
+        let tolerance = self.settings.tolerance_sigma;
+        if let Some(armed) = &mut self.armed {
+            armed.hours.levels.settle_aside(true);
+            let past = std::mem::take(&mut armed.past);
+            let seen = armed.regroup(&past);
+            armed.learn(&past, &seen, 0, 0, tolerance);
+        }
+    }
+
     pub fn start_live(&mut self) {
         self.log_evidence = NO_EVIDENCE;
         if let Some(armed) = self.armed.as_mut() {
             armed.frozen = None;
             armed.hours.levels.settle_aside(false);
+            armed.past = Vec::new();
             armed.calm();
         }
         self.pending = None;
@@ -564,6 +578,7 @@ impl Armed {
             far: Vec::new(),
             hours: Box::new(Hours { ratios: [1.0; BINS_MAX], ..Hours::default() }),
             frozen: None,
+            past: Vec::new(),
         };
         armed.counts = armed.regroup(grid).counts;
         let last = cuts.last().copied().unwrap_or(u16::MAX);
@@ -909,7 +924,9 @@ impl Armed {
             let call = Call::Held { change, why: "the shift is within tolerance" };
             return (Reading { state: State::Armed, log_evidence, threshold, call }, told);
         }
-        // What was learned since the evidence began is given back.
+        // What was learned since the evidence began is given back, and set aside with what comes.
+        self.hours.levels.settle_aside(false);
+        self.past = Vec::new();
         for row in self.trail.newest_first().take_while(|row| row.start_ms >= pointer_ms) {
             let n: f32 = row.sums[..BINS_MAX].iter().sum();
             let part = row.sums[BINS_MAX] / n.max(1.0);

@@ -337,6 +337,13 @@ impl ClassBank {
         }
     }
 
+    /// The last incident is over, and was normal life: what it brought belongs to its hours.
+    pub fn was_normal(&mut self) {
+        if let Some(slots) = &mut self.slots {
+            slots.hours.iter_mut().for_each(|hours| hours.settle_aside(true));
+        }
+    }
+
     /// The boundary between history and live: what was found in history is listed, never paged, and evidence starts anew.
     pub fn start_live(&mut self) {
         self.log_evidence = NO_EVIDENCE;
@@ -850,6 +857,7 @@ impl Slots {
         for (slot, c) in self.of.iter_mut().zip(&quiet) {
             slot.count = *c;
         }
+        self.hours.iter_mut().for_each(|hours| hours.settle_aside(false));
         for row in self.trail.newest_first().take_while(|row| row.start_ms >= start) {
             let n: f64 = row.sums[..slots].iter().map(|c| f64::from(*c)).sum();
             let part = f64::from(row.sums[slots]) / n.max(1.0);
@@ -952,7 +960,6 @@ impl Slots {
         }
         let change = self.change(slot, before, hits, n);
         let told = self.classes.get(slot).copied();
-        self.hours.iter_mut().for_each(|hours| hours.settle_aside(false));
         self.calm();
         (Reading { state: State::Armed, log_evidence, threshold, call: Call::Recovered { change } }, Some(told))
     }

@@ -254,7 +254,7 @@ impl Levels {
     fn with_week(&self, hour: i64, mut low: f64, mut high: f64) -> Level {
         match self.differs(hour) {
             Some(d) if d.certain => (low, high) = (low + d.low, high + d.high),
-            Some(d) => (low, high) = (low + d.by.min(0.0), high + d.by.max(0.0)),
+            Some(d) => (low, high) = (low + d.low.min(0.0), high + d.high.max(0.0)),
             None => {}
         }
         Level { middle: 0.5 * (low + high), half: 0.5 * (high - low) }

@@ -419,6 +419,11 @@ impl RateBank {
         self.calm();
     }
 
+    /// The last incident is over, and was normal life: what it brought belongs to its hours.
+    pub fn was_normal(&mut self) {
+        self.settle_aside(true);
+    }
+
     /// The boundary between history and live: what was found in history is listed, never paged, and evidence starts anew.
     pub fn start_live(&mut self) {
         self.frozen = None;
@@ -724,6 +729,7 @@ impl RateBank {
         }
         (self.k, self.m) = (k, m);
         if let Some(hours) = &mut self.hours {
+            hours.settle_aside(false);
             // Of each hour since the evidence began, as much as was learned of the whole.
             let (start_ms, part) = (live.evidence.start_of(arm), total_learned / total.max(1e-9));
             for (at_ms, hits, total) in live.trail.since(start_ms) {
@@ -856,7 +862,6 @@ impl RateBank {
             let after = CountPane { hits: since.hits / within, total: since.total / within };
             let change = Self::change(before, after, self.ladder.phi());
             self.frozen = None;
-            self.settle_aside(false);
             self.calm();
             return Reading { state: self.state(), log_evidence, threshold, call: Call::Recovered { change } };
         }

@@ -17,9 +17,10 @@ const HOURS_EACH: i64 = 3;
 /// Differences in standard errors from which on it is compared who foretold better, and beyond chance from which on weeks are told apart.
 const DISAGREE: f64 = 2.0;
 const DOUBT: f64 = 3.0;
-/// Stretches that must be known before they are told apart, and that must have passed: before a week is over none has come again.
-const KNOWN_MIN: f64 = 8.0;
 const STRETCHES: i64 = (DAYS * OF_A_DAY) as i64;
+/// Stretches that must be known before they are told apart, and that must have passed: six days, so that both kinds of day were seen.
+const KNOWN_MIN: f64 = 8.0;
+const STRETCHES_MIN: i64 = STRETCHES - OF_A_DAY as i64;
 const COMPARED_MIN: f32 = 12.0;
 const COMPARED_MAX: f32 = 168.0;
 /// Part of what hours of the day missed that must be foretold for the week to stand alone.
@@ -104,7 +105,7 @@ impl Week {
     /// How much stretches of the week differ is told anew.
     pub fn tell(&mut self, chance: f64, enough: f64, of_day: impl Fn(i64) -> f64) {
         self.tau2 = 0.0;
-        if self.since.is_none_or(|since| self.stretch - since < STRETCHES - 1) {
+        if self.since.is_none_or(|since| self.stretch - since < STRETCHES_MIN) {
             return;
         }
         let (mut known, mut squares, mut by_chance) = (0.0, 0.0, 0.0);
@@ -260,10 +261,9 @@ mod tests {
     }
 
     #[test]
-    fn before_a_week_is_over_nothing_is_said_of_it() {
+    fn before_six_days_are_over_nothing_is_said_of_the_week() {
         let levels = weeks(6, 3, |hour, _| busy(hour, 0.0, 0.5));
         assert!(!levels.weeks_come_again());
-        // Two of six days are higher, which the hours of the day do not show.
         assert_eq!(levels.level(6 * 24 + 40), Level::default());
     }
 

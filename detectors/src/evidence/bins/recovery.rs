@@ -156,7 +156,7 @@ impl Armed {
         let after = quantile_of(&frozen.since, q);
         let change = Change { before: frozen.before, after, low: after, high: after };
         let told = frozen.told;
-        self.hours.levels.settle_aside(false);
+        self.past = frozen.seen;
         self.calm();
         (Reading { state: State::Armed, log_evidence, threshold, call: Call::Recovered { change } }, Some(told))
     }
