@@ -716,9 +716,9 @@ impl Armed {
         let mut shift = level.middle / within;
         for _ in 0..HOUR_STEPS {
             let (mut sum, mut first, mut second) = (0.0, 0.0, 0.0);
-            for b in 0..self.bins {
+            for (b, all_hours) in all_hours.iter().enumerate().take(self.bins) {
                 let z = f64::from(hours.scale[b]) - mean;
-                let share = (self.counts[b] + 0.5) * all * exp(z * shift) / all_hours[b];
+                let share = (self.counts[b] + 0.5) * all * exp(z * shift) / all_hours;
                 sum += share;
                 first += share * z;
                 second += share * z * z;
