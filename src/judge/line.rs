@@ -281,12 +281,12 @@ impl Bank {
         }
     }
 
-    /// A change found in history is over by itself: it was what is normal in its hours, as a weekend is.
-    pub fn was_normal(&mut self) {
+    /// A change is over by itself. If it was normal life, as a weekend is that was found in history, what it brought belongs to its hours.
+    pub fn settle(&mut self, was_normal: bool) {
         match self {
-            Bank::Rate(b) => b.was_normal(),
-            Bank::Bins(b) => b.was_normal(),
-            Bank::Classes(b) => b.was_normal(),
+            Bank::Rate(b) => b.settle(was_normal),
+            Bank::Bins(b) => b.settle(was_normal),
+            Bank::Classes(b) => b.settle(was_normal),
             Bank::Limit(_) | Bank::Counts(_) | Bank::Seasonal(_) | Bank::Gap(_) | Bank::Fairness(_) | Bank::Embedding(_) | Bank::Joint(_) => {}
         }
     }

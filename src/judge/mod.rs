@@ -1358,9 +1358,7 @@ fn said(line: &mut Line, call: Call, start: Time, pane_ms: i64, live: bool, exem
             line.onset = None;
             line.expected = None;
             line.decided(now, "recovered", format!("back at {}", line.unit.words(change.after)));
-            if !live {
-                line.bank.was_normal();
-            }
+            line.bank.settle(!live);
             if live && std::mem::take(&mut line.is_out) {
                 out.push(Said::Recovered { series: line.id, change });
             }

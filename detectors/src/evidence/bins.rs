@@ -345,14 +345,16 @@ impl BinsBank {
         }
     }
 
-    /// The last incident is over, and was normal life: what it brought belongs to its hours.
-    pub fn was_normal(&mut self) {
+    /// The last incident is over by itself: if it was normal life, what it brought belongs to its hours; else it is forgotten.
+    pub fn settle(&mut self, was_normal: bool) {
         let tolerance = self.settings.tolerance_sigma;
         if let Some(armed) = &mut self.armed {
-            armed.hours.levels.settle_aside(true);
+            armed.hours.levels.settle_aside(was_normal);
             let past = std::mem::take(&mut armed.past);
-            let seen = armed.regroup(&past);
-            armed.learn(&past, &seen, 0, 0, tolerance);
+            if was_normal {
+                let seen = armed.regroup(&past);
+                armed.learn(&past, &seen, 0, 0, tolerance);
+            }
         }
     }
 

@@ -337,10 +337,10 @@ impl ClassBank {
         }
     }
 
-    /// The last incident is over, and was normal life: what it brought belongs to its hours.
-    pub fn was_normal(&mut self) {
+    /// The last incident is over by itself: if it was normal life, what it brought belongs to its hours; else it is forgotten.
+    pub fn settle(&mut self, was_normal: bool) {
         if let Some(slots) = &mut self.slots {
-            slots.hours.iter_mut().for_each(|hours| hours.settle_aside(true));
+            slots.hours.iter_mut().for_each(|hours| hours.settle_aside(was_normal));
         }
     }
 

@@ -419,9 +419,9 @@ impl RateBank {
         self.calm();
     }
 
-    /// The last incident is over, and was normal life: what it brought belongs to its hours.
-    pub fn was_normal(&mut self) {
-        self.settle_aside(true);
+    /// The last incident is over by itself: if it was normal life, what it brought belongs to its hours; else it is forgotten.
+    pub fn settle(&mut self, was_normal: bool) {
+        self.settle_aside(was_normal);
     }
 
     /// The boundary between history and live: what was found in history is listed, never paged, and evidence starts anew.
