@@ -14,7 +14,7 @@ use std::array::from_fn;
 use serde::{Deserialize, Serialize};
 
 use super::climb::{BARE, Climb};
-use super::levels::Levels;
+use super::levels::{HOURLY_PANES, Levels};
 use super::trail::Rows;
 use super::{Arm, Band, Ladder, Mixture, NormalTable, Sees, decay, exp, ln, nats, nats_per_pane_max, normal_cdf, overshoot, stops_learning_at};
 use crate::sketch::log_linear::{middle, upper_edge};
@@ -63,8 +63,6 @@ const FAR_BINS_MAX: usize = 64;
 const CALM_NATS: f32 = 4.0;
 /// Steps of Newton's method towards the level of an hour.
 const HOUR_STEPS: usize = 4;
-/// Stretches of panes so long and longer hold the course of the day.
-const HOURLY_PANES: u32 = 32;
 /// A row of the trail: counts per bin, and the events of them that were learned.
 const ROW: usize = BINS_MAX + 1;
 

@@ -12,7 +12,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::climb::{BARE, Climb};
-use super::levels::{Level, Levels};
+use super::levels::{HOUR_SHARE_MIN, HOURLY_PANES, Level, Levels};
 use super::trail::{Rates, Row, Rows};
 use super::{
     Band, Ladder, Mixture, Sees, apart, decay, excess_rising, ln, ln_rising, ln_rising_of_half, nats, nats_per_pane_max, overshoot,
@@ -48,10 +48,6 @@ const NOISE_PANES_MIN: u32 = 24;
 const DISPERSION_PANES: u32 = 32;
 /// Standard errors of a level of the ladders that are not believed: of 160 noisy levels the largest counts, and four would be beyond two.
 const DOUBT: f64 = 3.0;
-/// Stretches of panes so long and longer hold the course of the day.
-const HOURLY_PANES: u32 = 32;
-/// Part of a share, and of what it leaves, that every hour has at least.
-const HOUR_SHARE_MIN: f64 = 0.1;
 /// Bets are made anew after so many panes, or when the baseline has grown by this part.
 const REFRESH_PANES: u8 = 32;
 const REFRESH_GROWTH: f64 = 1.0 / 128.0;

@@ -32,6 +32,10 @@ const COMPARED_MIN: f32 = 12.0;
 const COMPARED_MAX: f32 = 168.0;
 /// Part of the variance between hours that must be foretold for the course of the day to be no noise.
 const COME_AGAIN: f64 = 0.5;
+/// Stretches of panes so long and longer hold the course of the day.
+pub const HOURLY_PANES: u32 = 32;
+/// Part of a share, and of what it leaves, that every hour has at least.
+pub const HOUR_SHARE_MIN: f64 = 0.1;
 /// Hours learned before those of the week are gathered too: a series that does not live so long needs no memory for them.
 const HOURS_BEFORE_WEEK: u8 = 3;
 /// Hours of an incident that are set aside: two weeks.
@@ -110,7 +114,7 @@ impl Levels {
             let at = self.hour.rem_euclid(HOURS as i64) as usize;
             let (sum, n) = self.cells[at];
             if let Some(week) = &mut self.week {
-                week.hour(self.hour, self.sum, self.n, self.chance, EVENTS_MIN, of_day(&self.cells, mean));
+                week.hour(self.hour, self.sum, self.n, self.chance, EVENTS_MIN, means_of_day(&self.cells, mean));
             } else if self.learned >= HOURS_BEFORE_WEEK {
                 self.week = Some(Box::default());
             }
@@ -136,7 +140,7 @@ impl Levels {
         (self.tau2, self.chance, self.mean, self.forgiven) = (0.0, phi * variance, mean, false);
         if let Some(week) = &mut self.week {
             week.fade(fade as f32);
-            week.tell(self.chance, EVENTS_MIN, of_day(&self.cells, mean));
+            week.tell(self.chance, EVENTS_MIN, means_of_day(&self.cells, mean));
         }
         // Until it is known whether hours come again, those since the evidence began may be the change that it speaks of.
         let suspected = match suspect_from_ms {
@@ -191,7 +195,7 @@ impl Levels {
     }
 
     fn differs(&self, hour: i64) -> Option<Differs> {
-        self.week.as_ref()?.differs(hour, self.chance, of_day(&self.cells, self.mean))
+        self.week.as_ref()?.differs(hour, self.chance, means_of_day(&self.cells, self.mean))
     }
 
     /// The level of an hour of the week as far as it is certain, from the mean of all hours.
@@ -339,7 +343,7 @@ impl Levels {
 }
 
 /// What hours of the day say, whether they are told apart or not: the mean of each that is known, else that of all.
-fn of_day(cells: &[(f32, f32); HOURS], mean: f64) -> impl Fn(i64) -> f64 {
+fn means_of_day(cells: &[(f32, f32); HOURS], mean: f64) -> impl Fn(i64) -> f64 {
     move |hour| {
         let (sum, n) = cells[hour.rem_euclid(HOURS as i64) as usize];
         if f64::from(n) >= EVENTS_MIN { f64::from(sum / n) } else { mean }

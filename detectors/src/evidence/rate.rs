@@ -4,9 +4,8 @@
 //! edge of tolerance. One formula is baseline, uncertainty and learning. **Alternatives** are six odds ratios beyond that edge and
 //! one that reaches everything, Beta(1/2, 1/2): the largest ratio of a grid is not large, and without it a jump to 100 % is
 //! "learned" inside one pane. **Sees** rises (or falls) of a rate beyond `max(p (1 + tolerance), p + at_least)`; does not see what
-//! stays within. Each hour of the day, and of the
-//! week, has a level of its own as far as hours are seen to differ and to come again. **Bursts** that belong to normal
-//! life outlast a pane and defy any dispersion; a series whose shadow evidence climbs more often than was promised is judged on
+//! stays within. Each hour of the day, and of the week, has a level of its own as far as hours are seen to differ and to come again.
+//! **Bursts** that belong to normal life outlast a pane and defy any dispersion; a series whose shadow evidence climbs more often than was promised is judged on
 //! longer panes from then on. **Knobs.** `tolerance` buys quiet on ugly data for delay (20 % makes a doubling take about twice as long);
 //! `at_least` is the floor that lets a signal arm that normally never happens. **False alarms**: expected number at most the
 //! injected sum (Ville-type bound for the mixture; tolerance and over-dispersion only lower it, measured below).
@@ -14,7 +13,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::climb::{BARE, Climb, HIGH, PANES_PER_CLIMB_BARE};
-use super::levels::{Level, Levels};
+use super::levels::{HOUR_SHARE_MIN, HOURLY_PANES, Level, Levels};
 use super::trail::Trail;
 use super::{
     Arm, Band, Ladder, Mixture, Sees, apart, decay, excess_rising, exp, ln, ln_rising, ln_rising_of_half, nats_per_pane_max, overshoot,
@@ -51,10 +50,6 @@ const MERGE_MS: i64 = 600_000;
 const STARVED_EVENTS_PER_HOUR: f64 = 5.0;
 const LN_PI: f64 = 1.144_729_885_849_400_2;
 const HOUR_MS: i64 = 3_600_000;
-/// Part of the rate of all hours, and of what it leaves, that every hour has at least.
-const HOUR_SHARE_MIN: f64 = 0.1;
-/// Stretches of panes so long and longer hold the course of the day.
-const HOURLY_PANES: u32 = 32;
 const DAY_MS: i64 = 24 * HOUR_MS;
 /// Armed when a change of this factor could be seen, once so many panes have told of the noise and so many hits came.
 const YOUNG_FACTOR: f64 = 5.0;
