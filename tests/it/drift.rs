@@ -9,15 +9,21 @@ use serde_json::Value;
 const START_S: i64 = 1_793_577_600;
 const DAYS: i64 = 24;
 const PER_DAY: i64 = 3_000;
+const LIVE_FROM: &str = "2026-11-03T12:00:00Z";
+
+/// Numbers from 0 to 1.
+pub fn chance(seed: u64) -> impl FnMut() -> f64 {
+    let mut z = seed;
+    move || {
+        z = z.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((z >> 11) as f64 + 0.5) / (1u64 << 53) as f64
+    }
+}
 
 /// Latencies of a model over twenty-four days; from the third on they grow by so much a day.
 fn latencies(growth_a_day: f64) -> String {
     let mut out = String::new();
-    let mut z = 1u64;
-    let mut unit = move || {
-        z = z.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((z >> 11) as f64 + 0.5) / (1u64 << 53) as f64
-    };
+    let mut unit = chance(1);
     for i in 0..DAYS * PER_DAY {
         let t = START_S as f64 + i as f64 * 86_400.0 / PER_DAY as f64;
         let day = i as f64 / PER_DAY as f64;
@@ -33,14 +39,15 @@ fn latencies(growth_a_day: f64) -> String {
     out
 }
 
-fn backtest(events: &str) -> Vec<Value> {
+/// What `backtest` says of events, live from a time on.
+pub fn backtest(events: &str, live_from: &str) -> Vec<Value> {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("events.ndjson");
     std::fs::write(&file, events).expect("written");
     let out = Command::new(env!("CARGO_BIN_EXE_bellwether"))
         .current_dir(folder.path())
         .env_remove("BELLWETHER_CONFIG")
-        .args(["backtest", "-o", "jsonl", "--live-from", "2026-11-03T12:00:00Z"])
+        .args(["backtest", "-o", "jsonl", "--live-from", live_from])
         .arg(&file)
         .output()
         .expect("runs");
@@ -50,7 +57,7 @@ fn backtest(events: &str) -> Vec<Value> {
 
 #[test]
 fn a_latency_that_creeps_by_one_percent_a_day_is_one_ticket() {
-    let lines = backtest(&latencies(0.01));
+    let lines = backtest(&latencies(0.01), LIVE_FROM);
     let tickets: Vec<_> = lines.iter().filter(|l| l["type"] == "incident").collect();
     let ids: std::collections::BTreeSet<_> = tickets.iter().map(|i| i["id"].to_string()).collect();
     assert_eq!(ids.len(), 1, "{tickets:?}");
@@ -63,7 +70,7 @@ fn a_latency_that_creeps_by_one_percent_a_day_is_one_ticket() {
 
 #[test]
 fn what_stays_as_it_was_learned_is_no_ticket() {
-    let lines = backtest(&latencies(0.0));
+    let lines = backtest(&latencies(0.0), LIVE_FROM);
     assert!(lines.iter().all(|l| l["type"] == "summary"), "{lines:?}");
 }
 
@@ -81,6 +88,6 @@ fn a_model_that_comes_back_after_hours_is_judged_on() {
         )
         .expect("text");
     }
-    let lines = backtest(&out);
+    let lines = backtest(&out, LIVE_FROM);
     assert_eq!(lines.last().expect("a summary")["events"], 108, "{lines:?}");
 }

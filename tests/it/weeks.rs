@@ -1,9 +1,10 @@
 //! What is normal at weekends is normal, through `backtest`: rates, values and classes know the hours of the week.
 
 use std::fmt::Write;
-use std::process::Command;
 
 use serde_json::Value;
+
+use crate::drift::{backtest, chance};
 
 /// 2026-11-02T00:00:00Z, a Monday.
 const START_S: i64 = 1_793_577_600;
@@ -13,11 +14,7 @@ const PER_DAY: i64 = 3_000;
 /// Twenty-four days of a model that is slower at weekends, fails more and is asked for other things; `slow_from_day`: from then on slower as well.
 fn events(slow_from_day: f64) -> String {
     let mut out = String::new();
-    let mut z = 7u64;
-    let mut unit = move || {
-        z = z.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((z >> 11) as f64 + 0.5) / (1u64 << 53) as f64
-    };
+    let mut unit = chance(7);
     for i in 0..DAYS * PER_DAY {
         let t = START_S as f64 + i as f64 * 86_400.0 / PER_DAY as f64;
         let day = i as f64 / PER_DAY as f64;
@@ -40,18 +37,7 @@ fn events(slow_from_day: f64) -> String {
 /// Incidents of the days from the sixteenth of November on, two weeks having been learned: onset, title and signals. That a weekend is more
 /// than the first Monday was is told by a ticket of slow drift; it is none here.
 fn incidents(events: &str) -> Vec<(String, String, Vec<String>)> {
-    let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("events.ndjson");
-    std::fs::write(&file, events).expect("written");
-    let out = Command::new(env!("CARGO_BIN_EXE_bellwether"))
-        .current_dir(folder.path())
-        .env_remove("BELLWETHER_CONFIG")
-        .args(["backtest", "-o", "jsonl", "--live-from", "2026-11-16T00:00:00Z"])
-        .arg(&file)
-        .output()
-        .expect("runs");
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    let lines = String::from_utf8_lossy(&out.stdout).lines().map(|l| serde_json::from_str(l).expect("json")).collect::<Vec<Value>>();
+    let lines = backtest(events, "2026-11-16T00:00:00Z");
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
     let of = |i: &Value| (text(&i["onset"]), text(&i["title"]), i["signals"].as_array().into_iter().flatten().map(text).collect());
     let is_ticket = |i: &(String, String, Vec<String>)| i.2.iter().all(|s| s.starts_with("rule:slow_drift"));

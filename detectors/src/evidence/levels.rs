@@ -14,7 +14,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::week::{Differs, Week};
+use super::week::{Differs, Foretold, Week};
 
 const HOURS: usize = 24;
 const HOURS_OF_WEEK: i64 = 7 * HOURS as i64;
@@ -27,11 +27,6 @@ const DOUBT: f64 = 3.0;
 /// height that no hour may reach, with room for chance.
 const FORGIVEN: f64 = 0.5;
 const FORGIVEN_HEIGHT: f64 = 1.25;
-/// Hours compared before it counts whether they come again, and how many of them are remembered.
-const COMPARED_MIN: f32 = 12.0;
-const COMPARED_MAX: f32 = 168.0;
-/// Part of the variance between hours that must be foretold for the course of the day to be no noise.
-const COME_AGAIN: f64 = 0.5;
 /// Stretches of panes so long and longer hold the course of the day.
 pub const HOURLY_PANES: u32 = 32;
 /// Part of a share, and of what it leaves, that every hour has at least.
@@ -50,10 +45,8 @@ pub struct Levels {
     /// What the present hour has brought so far.
     sum: f64,
     n: f64,
-    /// Squared errors of the hours' own levels and of that of all hours, and how many were compared.
-    own_missed: f32,
-    all_missed: f32,
-    compared: f32,
+    /// By the hours' own levels, and by that of all hours.
+    foretold: Foretold,
     /// Variance between hours that is believed, 0 when they are not told apart; phi times the variance of one score.
     tau2: f64,
     chance: f64,
@@ -81,9 +74,7 @@ impl Default for Levels {
             hour: i64::MIN,
             sum: 0.0,
             n: 0.0,
-            own_missed: 0.0,
-            all_missed: 0.0,
-            compared: 0.0,
+            foretold: Foretold::default(),
             tau2: 0.0,
             chance: 0.0,
             mean: 0.0,
@@ -121,15 +112,7 @@ impl Levels {
             self.learned = self.learned.saturating_add(1);
             if f64::from(n) >= EVENTS_MIN && self.n >= EVENTS_MIN {
                 let now = self.sum / self.n;
-                self.own_missed += (now - f64::from(sum / n)).powi(2) as f32;
-                self.all_missed += (now - mean).powi(2) as f32;
-                self.compared += 1.0;
-                if self.compared > COMPARED_MAX {
-                    let keep = COMPARED_MAX / (COMPARED_MAX + 1.0);
-                    self.own_missed *= keep;
-                    self.all_missed *= keep;
-                    self.compared *= keep;
-                }
+                self.foretold.compare(now - f64::from(sum / n), now - mean);
             }
             self.cells[at] = (sum + self.sum as f32, n + self.n as f32);
         }
@@ -144,7 +127,7 @@ impl Levels {
         }
         // Until it is known whether hours come again, those since the evidence began may be the change that it speaks of.
         let suspected = match suspect_from_ms {
-            Some(ms) if self.foretold().is_none() => (hour - ms.div_euclid(3_600_000)).clamp(0, HOURS as i64),
+            Some(ms) if self.foretold.part().is_none() => (hour - ms.div_euclid(3_600_000)).clamp(0, HOURS as i64),
             _ => 0,
         };
         let is_suspected = |at: usize| (hour - 1 - at as i64).rem_euclid(HOURS as i64) < suspected;
@@ -173,12 +156,7 @@ impl Levels {
 
     /// Were enough hours compared to tell whether they come again?
     pub fn have_been_compared(&self) -> bool {
-        self.compared >= COMPARED_MIN
-    }
-
-    /// The part of the variance between hours that the days before foretold; nothing before enough hours were compared.
-    fn foretold(&self) -> Option<f64> {
-        self.have_been_compared().then(|| 1.0 - f64::from(self.own_missed / self.all_missed.max(1e-12)))
+        self.foretold.is_known()
     }
 
     /// Have hours, of the day or of the week, been seen to come again as they were?
@@ -187,7 +165,7 @@ impl Levels {
     }
 
     fn days_come_again(&self) -> bool {
-        self.tau2 > 0.0 && self.foretold().is_some_and(|part| part > COME_AGAIN)
+        self.tau2 > 0.0 && self.foretold.comes_again()
     }
 
     pub fn weeks_come_again(&self) -> bool {
@@ -266,7 +244,7 @@ impl Levels {
 
     /// What is normal by the hour of the day: the lowest and the highest level.
     fn of_day(&self, hour: i64) -> (f64, f64) {
-        let foretold = self.foretold();
+        let foretold = self.foretold.part();
         if self.tau2 <= 0.0 || foretold.is_some_and(|part| part <= 0.0) {
             return (0.0, 0.0);
         }

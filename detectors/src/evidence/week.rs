@@ -21,10 +21,19 @@ const STRETCHES: i64 = (DAYS * OF_A_DAY) as i64;
 /// Stretches that must be known before they are told apart, and that must have passed: six days, so that both kinds of day were seen.
 const KNOWN_MIN: f64 = 8.0;
 const STRETCHES_MIN: i64 = STRETCHES - OF_A_DAY as i64;
+/// Hours compared before it counts who foretells better, and how many of them are remembered.
 const COMPARED_MIN: f32 = 12.0;
 const COMPARED_MAX: f32 = 168.0;
-/// Part of what hours of the day missed that must be foretold for the week to stand alone.
+/// Part of what the cruder one missed that must be foretold for the finer one to stand alone.
 const COME_AGAIN: f64 = 0.5;
+
+/// Which of two foretells hours better: squared errors of the finer one and of the cruder one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Foretold {
+    with: f32,
+    without: f32,
+    compared: f32,
+}
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Week {
@@ -34,10 +43,8 @@ pub struct Week {
     /// The first one.
     since: Option<i64>,
     pending: (f32, f32),
-    /// Squared errors of what the week and the hour of the day foretold.
-    with: f32,
-    without: f32,
-    compared: f32,
+    /// By the week, and by the hour of the day.
+    foretold: Foretold,
     /// Variance of the differences that is believed, 0 when weeks are not told apart.
     tau2: f64,
 }
@@ -58,6 +65,35 @@ fn place(stretch: i64) -> (usize, usize) {
     (at / OF_A_DAY, at % OF_A_DAY)
 }
 
+impl Foretold {
+    /// By how much the finer and the cruder one missed an hour.
+    pub fn compare(&mut self, with: f64, without: f64) {
+        self.with += with.powi(2) as f32;
+        self.without += without.powi(2) as f32;
+        self.compared += 1.0;
+        if self.compared > COMPARED_MAX {
+            let keep = COMPARED_MAX / (COMPARED_MAX + 1.0);
+            self.with *= keep;
+            self.without *= keep;
+            self.compared *= keep;
+        }
+    }
+
+    /// Were enough hours compared to tell?
+    pub fn is_known(&self) -> bool {
+        self.compared >= COMPARED_MIN
+    }
+
+    /// Part of what the cruder one missed that the finer one foretold; nothing before enough hours were compared.
+    pub fn part(&self) -> Option<f64> {
+        self.is_known().then(|| 1.0 - f64::from(self.with / self.without.max(1e-12)))
+    }
+
+    pub fn comes_again(&self) -> bool {
+        self.part().is_some_and(|part| part > COME_AGAIN)
+    }
+}
+
 impl Week {
     fn cell(&self, stretch: i64) -> (f64, f64) {
         let (day, at) = place(stretch);
@@ -76,15 +112,7 @@ impl Week {
             let differs = of_week / events - of_stretch(stretch, &of_day);
             if differs * differs > DISAGREE * DISAGREE * chance / events {
                 let now = sum / n;
-                self.with += (now - without - differs).powi(2) as f32;
-                self.without += (now - without).powi(2) as f32;
-                self.compared += 1.0;
-                if self.compared > COMPARED_MAX {
-                    let keep = COMPARED_MAX / (COMPARED_MAX + 1.0);
-                    self.with *= keep;
-                    self.without *= keep;
-                    self.compared *= keep;
-                }
+                self.foretold.compare(now - without - differs, now - without);
             }
         }
         if stretch != self.stretch {
@@ -151,13 +179,8 @@ impl Week {
         *of = if f64::from(of.1) > n { (of.0 - sum as f32, of.1 - n as f32) } else { (0.0, 0.0) };
     }
 
-    /// Part of what hours of the day missed that the week foretold; nothing before enough hours were compared.
-    fn foretold(&self) -> Option<f64> {
-        (self.compared >= COMPARED_MIN).then(|| 1.0 - f64::from(self.with / self.without.max(1e-12)))
-    }
-
     pub fn comes_again(&self) -> bool {
-        self.tau2 > 0.0 && self.foretold().is_some_and(|part| part > COME_AGAIN)
+        self.tau2 > 0.0 && self.foretold.comes_again()
     }
 
     /// Variance of the differences, where weeks come again.
@@ -167,8 +190,7 @@ impl Week {
 
     /// Nothing where weeks are not told apart, or do not come again.
     pub fn differs(&self, hour: i64, chance: f64, of_day: impl Fn(i64) -> f64) -> Option<Differs> {
-        let foretold = self.foretold();
-        if self.tau2 <= 0.0 || foretold.is_some_and(|part| part <= 0.0) {
+        if self.tau2 <= 0.0 || self.foretold.part().is_some_and(|part| part <= 0.0) {
             return None;
         }
         let of = |stretch: i64| {
