@@ -4,7 +4,8 @@
 //! after each has learned, and the first panes of banks that learn. The yardstick is a chain of dependent additions in the same run:
 //! nanoseconds each.
 //!
-//! `cargo bench -p bellwether-detectors --bench banks`; SERIES (10000), PANES (2000000), OLD=0 leaves out the banks that have learned.
+//! `cargo bench -p bellwether-detectors --bench banks`; SERIES (10000), PANES (2000000), OLD=0 leaves out the banks that have learned, RATES=10 is
+//! nothing but rates of ten events a pane and BINS=10 values (for a profile: with YARDSTICK=0, and twice, for what a clock would leave out).
 
 mod common;
 
@@ -203,7 +204,7 @@ fn main() {
     let series = setting("SERIES", 10_000.0) as usize;
     let panes = setting("PANES", 2_000_000.0) as usize;
     let mut r = Rng::new(5, 5);
-    let yard = yardstick();
+    let yard = if setting("YARDSTICK", 1.0) > 0.0 { yardstick() } else { f64::NAN };
     println!(
         "yardstick {yard:.2} ns; rate bank {} bytes, bins bank {} bytes without what they hold on the heap",
         size_of::<RateBank>(),
@@ -211,6 +212,12 @@ fn main() {
     );
     println!("\n| bank | events a pane | series | ns a pane | in units of the yardstick / 1.2 ns |");
     println!("| --- | --- | --- | --- | --- |");
+    let (rates, values) = (setting("RATES", 0.0) as u32, setting("BINS", 0.0) as u32);
+    if rates + values > 0 {
+        let (kind, ns) = if rates > 0 { ("rate", rate(series, panes, rates, &mut r)) } else { ("bins", bins(series, panes, values, &mut r)) };
+        println!("| {kind} | {} | {series} | {ns:.0} | {:.0} |", rates + values, ns / (yard / 1.2));
+        return;
+    }
     let old = setting("OLD", 1.0) > 0.0;
     for events in [1, 3, 10, 30, 100, 1_000].into_iter().filter(|_| old) {
         for series in [series, 16] {

@@ -17,4 +17,4 @@ pub mod verdict;
 pub use verdict::{Call, Change, Onset, Reading, Release, State};
 
 /// Version of every serialised state in this crate. A snapshot with another version is not read but rebuilt.
-pub const STATE_VERSION: u32 = 7;
+pub const STATE_VERSION: u32 = 8;

@@ -28,7 +28,7 @@ pub use control::{Control, Entry};
 use desk::{Desk, State};
 
 /// Version of everything that a snapshot holds. Another one is refused: its folder is moved away, and all is learned anew from the log.
-pub const STATE_VERSION: u32 = 14;
+pub const STATE_VERSION: u32 = 15;
 
 /// What an incident's way depends on beside the evidence.
 #[derive(Clone)]

@@ -14,9 +14,10 @@ use std::array::from_fn;
 use serde::{Deserialize, Serialize};
 
 use super::climb::{BARE, Climb};
-use super::levels::{HOURLY_PANES, Levels};
+use super::levels::{Course, HOURLY_PANES, Levels};
+use super::mixture::Block;
 use super::trail::Rows;
-use super::{Arm, Band, Ladder, Mixture, NormalTable, Sees, decay, exp, ln, nats, nats_per_pane_max, normal_cdf, overshoot, stops_learning_at};
+use super::{Band, Ladder, Mixture, NormalTable, Sees, decay, exp, ln, nats, nats_per_pane_max, normal_cdf, overshoot, stops_learning_at};
 use crate::sketch::log_linear::{middle, upper_edge};
 use crate::sketch::once_each;
 use crate::verdict::{Call, Reading, Release, State};
@@ -25,7 +26,7 @@ mod bets;
 mod recovery;
 mod telling;
 
-use bets::{ARMS, Bets, DOWN, KNOWN, TAIL, WEIGHTS};
+use bets::{ARMS, BLOCKS, Bets, DOWN, KNOWN, SHARES, TAIL};
 use recovery::{Frozen, RECOVERY_ARMS};
 use telling::SIZE_TOLD_MAX;
 
@@ -121,7 +122,7 @@ struct Armed {
     sum: f64,
     scores: Scores,
     bets: Bets,
-    evidence: Mixture<[Arm; ARMS]>,
+    evidence: Mixture<[Block; BLOCKS]>,
     ladders: [Ladder; 2],
     /// How much noisier panes are than independent values, as of some panes ago.
     dispersion: f64,
@@ -149,7 +150,7 @@ struct Hours {
     /// How far the level of this hour may lie from that, in normal scores: forgiven beside the tolerance.
     width: f64,
     /// Hours come again: the course of the day is no noise. And the level that the shares stand for, with the deviation within hours.
-    come_again: bool,
+    course: Option<Course>,
     middle: f64,
     deviation: f64,
 }
@@ -183,6 +184,21 @@ struct Lag {
 struct Regrouped {
     counts: [f64; BINS_MAX],
     n: f64,
+}
+
+impl Regrouped {
+    /// The sum of a number per bin over all that was seen.
+    #[inline]
+    fn dot(&self, of_bin: &[f32; BINS_MAX]) -> f64 {
+        const SIDE_BY_SIDE: usize = 4;
+        let mut sums = [0.0; SIDE_BY_SIDE];
+        for row in 0..BINS_MAX / SIDE_BY_SIDE {
+            for (j, sum) in sums.iter_mut().enumerate() {
+                *sum += self.counts[row * SIDE_BY_SIDE + j] * f64::from(of_bin[row * SIDE_BY_SIDE + j]);
+            }
+        }
+        (sums[0] + sums[2]) + (sums[1] + sums[3])
+    }
 }
 
 // === impl BinsBank ===
@@ -280,7 +296,7 @@ impl BinsBank {
             let lift = armed.handed_out(seen.n / dispersion, share, tolerance);
             armed.evidence.lift(overshoot::tempered(lift, cap));
         }
-        let sum = armed.evidence.step_weighted(&l, &WEIGHTS, share, cap, at_ms);
+        let (sum, _) = armed.evidence.step_lanes(&l, &SHARES, share, cap, at_ms);
         if self.climb.step(sum / share, 1.0 / share, settled, at_ms) {
             // The panes of this series are too short for it. Evidence on the old ones is forgotten, and their noise fades.
             armed.lengthen();
@@ -594,13 +610,18 @@ impl Armed {
 
     /// Counts per quantile bin of a sorted pane; those after the last bin are 0.
     fn regroup(&self, pane: &[(u16, u32)]) -> Regrouped {
+        const STEPS: [usize; 5] = [16, 8, 4, 2, 1];
         let mut counts = [0.0; BINS_MAX];
-        let (mut b, mut n) = (0, 0);
+        let mut n = 0;
+        let mut cuts = [u16::MAX; 1 << STEPS.len()];
+        cuts[..CUTS.len()].copy_from_slice(&self.cuts);
         for (bin, c) in pane {
-            while self.cuts.get(b).is_some_and(|cut| cut < bin) {
-                b += 1;
+            // Where a value lies is a matter of chance: steps that are always taken are quicker than to guess when to stop.
+            let mut before = 0;
+            for step in STEPS {
+                before += if cuts[before + step - 1] < *bin { step } else { 0 };
             }
-            counts[b] += f64::from(*c);
+            counts[before.min(CUTS.len())] += f64::from(*c);
             n += u64::from(*c);
         }
         Regrouped { counts, n: n as f64 }
@@ -669,8 +690,8 @@ impl Armed {
         // The course of the day is not what makes its hours uncertain.
         let short = self.ladders[0].phi_below(HOURLY_PANES, DOUBT);
         self.hours.levels.turn(hour, mean, variance, short, tolerance * variance.sqrt(), suspect_from_ms);
-        let known = std::mem::replace(&mut self.hours.come_again, self.hours.levels.come_again());
-        if self.hours.come_again && !known {
+        let known = std::mem::replace(&mut self.hours.course, self.hours.levels.course_now());
+        if self.hours.course.is_some() && known.is_none() {
             // What noise there seemed to be in long stretches was the course of the day.
             self.ladders.iter_mut().for_each(|ladder| ladder.forget_from(HOURLY_PANES));
             self.lagged = Lag::default();
@@ -807,14 +828,11 @@ impl Armed {
 
     fn learn(&mut self, pane: &[(u16, u32)], seen: &Regrouped, at_ms: i64, pane_ms: i64, tolerance: f64) {
         let fade = decay(pane_ms);
-        let (mut score, mut tail, mut fixed) = (0.0, 0.0, 0.0);
-        for b in 0..BINS_MAX {
-            let c = seen.counts[b];
-            self.counts[b] = self.counts[b] * fade + c;
-            score += c * f64::from(self.scores.of_bin[b]);
-            fixed += c * f64::from(self.hours.scale[b]);
-            tail += if b >= self.scores.tail_from { c } else { 0.0 };
+        for (quiet, c) in self.counts.iter_mut().zip(&seen.counts) {
+            *quiet = *quiet * fade + c;
         }
+        let (mut score, fixed) = (seen.dot(&self.scores.of_bin), seen.dot(&self.hours.scale));
+        let mut tail: f64 = seen.counts[self.scores.tail_from..].iter().sum();
         self.sum = self.sum * fade + seen.n;
         // What is learned at once, as a false alarm is, belongs to no one hour.
         if pane_ms > 0 {
@@ -823,9 +841,9 @@ impl Armed {
         // Beyond what is normal at this hour; which bins are the upper tenth may change with it.
         tail -= self.scores.tail_share * seen.n;
         let hours = &self.hours;
-        if hours.come_again && pane_ms > 0 {
+        if let Some(course) = hours.course.filter(|_| pane_ms > 0) {
             // The course within the hour is no noise either.
-            let moved = (hours.levels.at(at_ms + pane_ms / 2) - hours.middle) / hours.deviation;
+            let moved = (course.at(at_ms + pane_ms / 2) - hours.middle) / hours.deviation;
             score -= moved * self.scores.variance * seen.n;
             tail -= moved * self.scores.tail_score * seen.n;
         }

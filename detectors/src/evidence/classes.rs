@@ -12,7 +12,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::climb::{BARE, Climb};
-use super::levels::{HOUR_SHARE_MIN, HOURLY_PANES, Level, Levels};
+use super::levels::{Course, HOUR_SHARE_MIN, HOURLY_PANES, Level, Levels};
 use super::trail::{Rates, Row, Rows};
 use super::{
     Band, Ladder, Mixture, Sees, apart, decay, excess_rising, ln, ln_rising, ln_rising_of_half, nats, nats_per_pane_max, overshoot,
@@ -117,10 +117,10 @@ struct Slots {
     panes: u8,
     refresh_at: f64,
     ladders: Vec<Ladder>,
-    /// The hours of the day of the classes with a ladder, what is normal in this hour, and whether hours come again.
+    /// The hours of the day of the classes with a ladder, what is normal in this hour, and their courses within it where hours come again.
     hours: Vec<Levels>,
     levels: [Level; LADDERS],
-    come_again: [bool; LADDERS],
+    courses: [Option<Course>; LADDERS],
     /// How much noisier panes are than independent events, per ladder and at most, as of some panes ago.
     dispersions: [f32; LADDERS],
     dispersion: f64,
@@ -521,7 +521,7 @@ impl Slots {
             ladders: vec![Ladder::default(); of.len().min(LADDERS)],
             hours: vec![Levels::default(); of.len().min(LADDERS)],
             levels: [Level::default(); LADDERS],
-            come_again: [false; LADDERS],
+            courses: [None; LADDERS],
             evidence: Mixture::new(of.len() * ODDS.len() + 1),
             classes: by_count.iter().map(|k| k.0).collect(),
             of,
@@ -580,12 +580,12 @@ impl Slots {
             // The course of the day is not what makes its hours uncertain.
             hours.turn(hour, p, p * (1.0 - p), self.ladders[slot].phi_below(HOURLY_PANES, DOUBT), forgiven, suspect_from_ms);
             self.levels[slot] = hours.level(hour);
-            if hours.come_again() && !self.come_again[slot] {
+            let known = std::mem::replace(&mut self.courses[slot], hours.course_now());
+            if self.courses[slot].is_some() && known.is_none() {
                 // What noise there seemed to be in long stretches was the course of the day.
                 self.ladders[slot].forget_from(HOURLY_PANES);
                 self.lagged = Lag::default();
             }
-            self.come_again[slot] = hours.come_again();
         }
         if self.levels != before {
             self.panes = 0;
@@ -772,8 +772,8 @@ impl Slots {
         if pane_ms > 0 {
             for (slot, hours) in self.hours.iter_mut().enumerate() {
                 hours.learn(counts[slot], n);
-                if self.come_again[slot] {
-                    newest[slot] -= (n * hours.at(at_ms + pane_ms / 2)) as f32;
+                if let Some(course) = self.courses[slot] {
+                    newest[slot] -= (n * course.at(at_ms + pane_ms / 2)) as f32;
                 }
             }
         }

@@ -112,6 +112,13 @@ impl Tally {
 
 // === impl CountsBank ===
 
+impl CountsSettings {
+    /// Alternatives that are bet on.
+    fn arms(&self) -> usize {
+        if self.both { ARMS } else { ARMS_UP }
+    }
+}
+
 impl CountsBank {
     pub fn new(settings: CountsSettings) -> CountsBank {
         CountsBank {
@@ -120,7 +127,7 @@ impl CountsBank {
             lagged: VecDeque::new(),
             ladder: Ladder::default(),
             noise: None,
-            evidence: Mixture::new(if settings.both { ARMS } else { ARMS_UP }),
+            evidence: Mixture::new(settings.arms()),
             since: [(Tally::default(), Tally::default()); ARMS],
             recent: VecDeque::new(),
             armed: false,
@@ -152,7 +159,7 @@ impl CountsBank {
         }
 
         let l = self.likelihoods(pane);
-        let sum = self.evidence.step(&l[..self.evidence.len()], injection, at_ms);
+        let sum = self.evidence.step(&l[..self.settings.arms()], injection, at_ms);
         if self.recent.len() == RECENT {
             self.recent.pop_front();
         }
@@ -161,7 +168,7 @@ impl CountsBank {
         // for it would learn most faults before it could show them.
         let gate = injection.powf(if self.sees(injection).armed { 0.25 } else { 0.375 });
         let learns = sum < gate && sum < 1.0;
-        for (j, (seen, learned)) in self.since.iter_mut().enumerate().take(self.evidence.len()) {
+        for (j, (seen, learned)) in self.since.iter_mut().enumerate().take(self.settings.arms()) {
             if self.evidence.start_of(j) == at_ms {
                 (*seen, *learned) = (Tally::default(), Tally::default());
             }
@@ -234,7 +241,7 @@ impl CountsBank {
 
     fn sees_factor(&self, factor: f64, injection: f64) -> Sees {
         let b = if injection > 0.0 { injection } else { 1e-9 };
-        let wanted = 2.0 * (-b.ln() + (self.evidence.len() as f64).ln());
+        let wanted = 2.0 * (-b.ln() + (self.settings.arms() as f64).ln());
         let phi = self.ladder.phi();
         let p = self.quiet.rate();
         let q = (p * factor / (1.0 + self.settings.tolerance)).max(p + self.settings.at_least);

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::week::{Differs, Foretold, Week};
 
+const HOUR_MS: i64 = 3_600_000;
 const HOURS: usize = 24;
 const HOURS_OF_WEEK: i64 = 7 * HOURS as i64;
 /// Hours that must be known before they are told apart, and the events of which one consists at least.
@@ -60,6 +61,14 @@ pub struct Levels {
     aside: Vec<(i64, f32, f32)>,
 }
 
+/// Levels within an hour that comes again, from the mean of all hours, evenly between the middles of hours and as the week has it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Course {
+    middle_ms: i64,
+    /// At the middles of the hour before, of this one and of the next.
+    levels: [f64; 3],
+}
+
 /// What is normal in an hour: the middle of its levels, from the mean of all hours, and how far they reach.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Level {
@@ -86,6 +95,15 @@ impl Default for Levels {
     }
 }
 
+impl Course {
+    #[inline]
+    pub fn at(&self, at_ms: i64) -> f64 {
+        let way = ((at_ms - self.middle_ms) as f64 * (1.0 / HOUR_MS as f64)).clamp(-1.0, 1.0);
+        let [before, now, after] = self.levels;
+        now + way * if way < 0.0 { now - before } else { after - now }
+    }
+}
+
 impl Levels {
     pub fn hour(&self) -> i64 {
         self.hour
@@ -100,7 +118,7 @@ impl Levels {
     /// of one score over all hours, `forgiven` is the tolerance in its units. `suspect_from_ms`: since when there has been evidence of a
     /// change; nothing where tolerance is what tells a change from a course.
     pub fn turn(&mut self, hour: i64, mean: f64, variance: f64, phi: f64, forgiven: f64, suspect_from_ms: Option<i64>) {
-        let fade = if self.hour == i64::MIN { 1.0 } else { super::decay((hour - self.hour).clamp(0, 1_000) * 3_600_000) };
+        let fade = if self.hour == i64::MIN { 1.0 } else { super::decay((hour - self.hour).clamp(0, 1_000) * HOUR_MS) };
         if self.n > 0.0 {
             let at = self.hour.rem_euclid(HOURS as i64) as usize;
             let (sum, n) = self.cells[at];
@@ -127,7 +145,7 @@ impl Levels {
         }
         // Until it is known whether hours come again, those since the evidence began may be the change that it speaks of.
         let suspected = match suspect_from_ms {
-            Some(ms) if self.foretold.part().is_none() => (hour - ms.div_euclid(3_600_000)).clamp(0, HOURS as i64),
+            Some(ms) if self.foretold.part().is_none() => (hour - ms.div_euclid(HOUR_MS)).clamp(0, HOURS as i64),
             _ => 0,
         };
         let is_suspected = |at: usize| (hour - 1 - at as i64).rem_euclid(HOURS as i64) < suspected;
@@ -196,16 +214,19 @@ impl Levels {
         (0..hours).map(move |hour| (self.middle_of(hour), if sum > 0.0 { of(hour) / sum } else { 1.0 / hours as f64 }))
     }
 
-    /// The same at a time, evenly between the middles of hours, and as the week has it.
-    pub fn at(&self, at_ms: i64) -> f64 {
-        let ((before, _), (after, _), part) = self.around(at_ms);
-        let of_week = self.differs(at_ms.div_euclid(3_600_000)).filter(|d| d.certain).map_or(0.0, |d| d.by);
-        (1.0 - part) * before + part * after + of_week
+    /// The course within the present hour, if hours come again: it is no noise.
+    pub fn course_now(&self) -> Option<Course> {
+        if !self.come_again() {
+            return None;
+        }
+        let of_week = self.differs(self.hour).filter(|d| d.certain).map_or(0.0, |d| d.by);
+        let levels = [-1, 0, 1].map(|beside| self.own(self.hour + beside).0 + of_week);
+        Some(Course { middle_ms: self.hour * HOUR_MS + HOUR_MS / 2, levels })
     }
 
     /// The hours around a time with their levels, and how far on the way from the middle of the one to that of the other it is.
     fn around(&self, at_ms: i64) -> ((f64, f64), (f64, f64), f64) {
-        let half_hours = at_ms as f64 / 3_600_000.0 - 0.5;
+        let half_hours = at_ms as f64 / HOUR_MS as f64 - 0.5;
         let before = half_hours.floor() as i64;
         (self.own(before), self.own(before + 1), half_hours - half_hours.floor())
     }
@@ -217,7 +238,7 @@ impl Levels {
 
     /// The level at a time, whether tolerance forgives the course or not; of the whole hour while it is not known whether hours come again.
     pub fn course_at(&self, at_ms: i64) -> Level {
-        let hour = at_ms.div_euclid(3_600_000);
+        let hour = at_ms.div_euclid(HOUR_MS);
         if !self.days_come_again() {
             return self.course(hour);
         }
@@ -371,7 +392,7 @@ mod tests {
         let after_seven_hours = |suspect_from_ms: Option<i64>| {
             let mut levels = Levels::default();
             for hour in 0..=7 {
-                levels.turn(hour, 0.0, 1.0, 1.0, 0.0, suspect_from_ms.filter(|ms| *ms < hour * 3_600_000));
+                levels.turn(hour, 0.0, 1.0, 1.0, 0.0, suspect_from_ms.filter(|ms| *ms < hour * HOUR_MS));
                 levels.learn(if hour == 5 || hour == 6 { 360.0 } else { 0.0 }, 3_600.0);
             }
             levels

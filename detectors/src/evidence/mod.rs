@@ -12,6 +12,7 @@ pub mod embedding;
 pub mod gap;
 pub mod joint;
 mod levels;
+mod mixture;
 mod overshoot;
 pub mod rate;
 pub mod seasonal_step;
@@ -21,6 +22,7 @@ pub mod two_group;
 
 use serde::{Deserialize, Serialize};
 
+use self::mixture::Mixture;
 use crate::verdict::Onset;
 
 /// The most that one pane may say, in nats. Real data are burstier than any model; one pane alone must never page.
@@ -47,129 +49,6 @@ pub struct Band {
     pub low: f64,
     pub high: f64,
     pub events: f64,
-}
-
-/// One Shiryaev-Roberts recursion, and a pointer to where its evidence began.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Arm {
-    /// Evidence, in units of the threshold.
-    r: f64,
-    /// Start of the pane after the last zero of the cumulative sum (Page).
-    start_ms: i64,
-    cusum: f32,
-}
-
-const IDLE: Arm = Arm { r: 0.0, start_ms: i64::MIN, cusum: 0.0 };
-
-/// A mixture of Shiryaev-Roberts recursions. `A` is an array where the number of alternatives is fixed, else a `Vec`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Mixture<A = Vec<Arm>> {
-    arms: A,
-}
-
-impl Mixture {
-    pub fn new(arms: usize) -> Mixture {
-        Mixture { arms: vec![IDLE; arms] }
-    }
-
-    /// One pane of alternatives that share the injection alike.
-    pub fn step(&mut self, nats: &[f64], injection: f64, at_ms: i64) -> f64 {
-        let share = injection / self.arms.len() as f64;
-        self.arms.iter_mut().zip(nats).map(|(arm, l)| arm.step(*l, share, NATS_PER_PANE_MAX, at_ms)).sum()
-    }
-}
-
-impl<const N: usize> Default for Mixture<[Arm; N]> {
-    fn default() -> Self {
-        Mixture { arms: [IDLE; N] }
-    }
-}
-
-impl Arm {
-    #[inline]
-    fn step(&mut self, nats: f64, share: f64, nats_max: f64, at_ms: i64) -> f64 {
-        let l = nats.min(nats_max);
-        self.r = ((share + self.r) * exp(l)).min(1e200);
-        if self.cusum <= 0.0 {
-            self.start_ms = at_ms;
-        }
-        self.cusum = (self.cusum + l as f32).max(0.0);
-        self.r
-    }
-}
-
-impl<A: AsRef<[Arm]> + AsMut<[Arm]>> Mixture<A> {
-    /// One pane: `nats[j]` is the log-likelihood ratio of alternative j and `weights[j]` its part of the injection (they add up to
-    /// at most 1); no alternative may gain more than `nats_max`. Returns the sum of evidence.
-    #[inline]
-    pub fn step_weighted(&mut self, nats: &[f64], weights: &[f64], injection: f64, nats_max: f64, at_ms: i64) -> f64 {
-        let mut sum = 0.0;
-        for ((arm, l), w) in self.arms.as_mut().iter_mut().zip(nats).zip(weights) {
-            sum += arm.step(*l, w * injection, nats_max, at_ms);
-        }
-        sum
-    }
-
-    pub fn sum(&self) -> f64 {
-        self.arms.as_ref().iter().map(|a| a.r).sum()
-    }
-
-    /// What some alternatives have at stake in a pane: what they hold and what is injected.
-    fn at_stake<const M: usize>(&self, first: usize, weights: &[f64], injection: f64) -> [f64; M] {
-        let arms = &self.arms.as_ref()[first..];
-        std::array::from_fn(|j| arms[j].r + weights[first + j] * injection)
-    }
-
-    /// Multiplies what all hold, by what `overshoot` allows.
-    fn lift(&mut self, by: f64) {
-        self.arms.as_mut().iter_mut().for_each(|arm| arm.r *= by);
-    }
-
-    pub fn len(&self) -> usize {
-        self.arms.as_ref().len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.arms.as_ref().is_empty()
-    }
-
-    /// The alternative with the most evidence.
-    pub fn best(&self) -> usize {
-        let arms = self.arms.as_ref();
-        (0..arms.len()).fold(0, |best, j| if arms[j].r > arms[best].r { j } else { best })
-    }
-
-    /// Evidence of one alternative, in units of the threshold.
-    pub fn of(&self, arm: usize) -> f64 {
-        self.arms.as_ref()[arm].r
-    }
-
-    pub fn start_of(&self, arm: usize) -> i64 {
-        self.arms.as_ref()[arm].start_ms
-    }
-
-    /// The largest cumulative sum, in nats: what the alternative with most to say has gathered since its pointer.
-    pub fn gathered(&self) -> f32 {
-        self.arms.as_ref().iter().fold(0.0, |most, arm| arm.cusum.max(most))
-    }
-
-    /// Since when the alternative with most to say, of some, has had it; nothing when none has.
-    fn speaks_since(&self, arms: std::ops::Range<usize>) -> Option<i64> {
-        let most = self.arms.as_ref()[arms].iter().reduce(|most, arm| if arm.cusum > most.cusum { arm } else { most })?;
-        (most.cusum > 0.0).then_some(most.start_ms)
-    }
-
-    /// Has any alternative something to say?
-    pub fn is_idle(&self) -> bool {
-        self.arms.as_ref().iter().all(|a| a.cusum <= 0.0)
-    }
-
-    pub fn clear(&mut self) {
-        for arm in self.arms.as_mut() {
-            arm.r = 0.0;
-            arm.cusum = 0.0;
-        }
-    }
 }
 
 /// Panes resemble each other: how much noisier are sums over 2^i panes than independent events would be?
@@ -448,6 +327,18 @@ pub fn ln(x: f64) -> f64 {
     e as f64 * std::f64::consts::LN_2 + ln_of_fraction((m - 1.0) / (m + 1.0))
 }
 
+/// ln without a division, for a normal x > 0; error below 2e-8. The polynomial is fitted at Chebyshev's points between the roots of 1/2 and 2.
+#[inline]
+fn ln_near(x: f64) -> f64 {
+    let bits = x.to_bits();
+    let e = (bits.wrapping_sub(std::f64::consts::FRAC_1_SQRT_2.to_bits()) as i64) >> 52;
+    let m = f64::from_bits(bits.wrapping_sub((e as u64) << 52)) - 1.0;
+    let high = 0.333_333_286
+        + m * (-0.250_002_965
+            + m * (0.200_014_686 + m * (-0.166_422_476 + m * (0.142_021_738 + m * (-0.129_722_389 + m * (0.127_123_08 - m * 0.081_015_588_9))))));
+    e as f64 * std::f64::consts::LN_2 + m * (1.0 + m * (-0.5 + m * high))
+}
+
 /// ln (Gamma(x + d) / Gamma(x)) less d ln x: what a predictive adds to the likelihood of d events at their share itself. The predictive of one event is
 /// its share; where next to nothing is held, that of a part of one must not be less, or each such part would be evidence from nothing.
 fn excess_rising(x: f64, ln_x: f64, d: f64) -> f64 {
@@ -657,6 +548,7 @@ mod tests {
     fn short_forms_of_logarithm_gamma_and_normal_law_agree_with_the_long_ones() {
         for x in [1e-300, 1e-9, 0.3, 0.707, 0.7072, 1.0, 1.0 + 1e-12, 1.414, 1.4143, 2.0, 9.5, 1e9, 1e200] {
             assert!((ln(x) - x.ln()).abs() <= 1e-15 * x.ln().abs().max(1.0), "{x}: {} {}", ln(x), x.ln());
+            assert!((ln_near(x) - x.ln()).abs() < 2e-8, "{x}: {} {}", ln_near(x), x.ln());
         }
         for x in [1e-4, 0.5, 3.2, 7.9, 8.0, 31.4, 1e3, 1e6] {
             for d in [0.0, 0.01, 0.5, 1.0, 2.5, 7.0, 12.0, 13.0, 900.0] {

@@ -13,10 +13,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::climb::{BARE, Climb, HIGH, PANES_PER_CLIMB_BARE};
-use super::levels::{HOUR_SHARE_MIN, HOURLY_PANES, Level, Levels};
+use super::levels::{Course, HOUR_SHARE_MIN, HOURLY_PANES, Level, Levels};
+use super::mixture::{Block, LANES, lanes_of};
 use super::trail::Trail;
 use super::{
-    Arm, Band, Ladder, Mixture, Sees, apart, decay, excess_rising, exp, ln, ln_rising, ln_rising_of_half, nats_per_pane_max, overshoot,
+    Band, Ladder, Mixture, Sees, apart, decay, excess_rising, exp, ln, ln_near, ln_rising, ln_rising_of_half, nats_per_pane_max, overshoot,
     recovery_injection,
 };
 use crate::verdict::{Call, Change, Reading, Release, State};
@@ -35,6 +36,8 @@ const ARMS: usize = ODDS.len() + 1;
 /// Parts of the injection. A small change is found with few nats beyond what any detector needs, a large one with more to spare, so
 /// small ones get the greater part: every change then pays about the same share of its delay for not being known.
 const WEIGHTS: [f64; ARMS] = [0.20, 0.30, 0.20, 0.14, 0.07, 0.04, 0.05];
+/// The same for lanes; what reaches everything comes after the odds.
+const SHARES: [[f32; LANES]; 1] = lanes_of(&WEIGHTS);
 const RECOVERY_ARMS: usize = 5;
 const RECOVERY_FACTOR_MAX: f64 = 1.5;
 /// Standard errors of the baseline that a recovery allows for.
@@ -131,6 +134,9 @@ pub struct RateBank {
     ask_at: f64,
     live: Option<Box<Live>>,
     hours: Option<Box<Levels>>,
+    /// The course within this hour, if hours come again, and what was learned in it that its level was not told yet.
+    course: Option<Course>,
+    untold: CountPane,
     frozen: Option<Box<Frozen>>,
 }
 
@@ -138,20 +144,30 @@ pub struct RateBank {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Live {
     bets: Bets,
-    evidence: Mixture<[Arm; ARMS]>,
-    /// Counts since each pointer, divided as the quiet ones: hits and total seen, and of those learned, to be given back at an alarm.
-    since: [[f32; 4]; ARMS],
+    evidence: Mixture<[Block; 1]>,
+    /// Counts since each pointer, divided as the quiet ones.
+    seen: Since,
+    gate: Gate,
+    /// What was seen while evidence was high and is to be learned once it has gone down, divided as the quiet counts.
+    held: CountPane,
     held_since_ms: Option<i64>,
     trail: Trail,
+    /// Of what was seen since each pointer, what was not learned: the rest is given back at an alarm. Nothing but zeros unless said.
+    unlearned: Since,
+    any_unlearned: bool,
     /// The noise as it was when there was last no evidence to speak of: what it is again after an alarm.
     noise: Option<(Within, Ladder)>,
     /// Quiet counts at the start of yesterday and of today (of a young baseline: when it had a quarter and a half), each rate at most as
     /// far above the one before as that one's error: an incident that took days to be found was learned for most of them.
     days: [CountPane; 2],
     day_end_ms: i64,
-    gate: Gate,
-    /// What was seen while evidence was high and is to be learned once it has gone down, divided as the quiet counts.
-    held: CountPane,
+}
+
+/// Hits and total since the pointer of each alternative.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Since {
+    hits: [f32; LANES],
+    total: [f32; LANES],
 }
 
 /// When learning stops.
@@ -188,16 +204,20 @@ struct Bets {
     refresh_at: f64,
     phi: f64,
     rho: f64,
-    /// The edge of tolerance, and the beta law of the predictive there.
+    /// The edge of tolerance, the beta law of the predictive there and what divides by it.
     p: f64,
     a: f64,
     b: f64,
-    ln_a: f64,
-    ln_b: f64,
-    ln_ab: f64,
-    /// ln of the alternatives' rates of hits and of misses.
-    ln_q: [f32; ODDS.len()],
-    ln_miss: [f32; ODDS.len()],
+    per_a: f64,
+    per_b: f64,
+    per_ab: f64,
+    /// ln of the edge and of what it leaves, and what an event is given too little where panes are noisy (`apart`).
+    ln_p: f64,
+    ln_left: f64,
+    apart: f64,
+    /// Nats of a hit and of a miss beside the edge, of each alternative with odds.
+    of_hit: [f32; LANES],
+    of_miss: [f32; LANES],
 }
 
 /// How events of one pane resemble each other, from the differences of neighbouring panes. Unlike a Fano factor it stays right when
@@ -208,6 +228,8 @@ struct Within {
     sum: f64,
     weight: f64,
     variance: f64,
+    /// What is believed of it.
+    rho: f64,
     previous_hits: f32,
     /// 0 is no pane before.
     previous_total: f32,
@@ -259,6 +281,8 @@ impl RateBank {
             ask_at: 0.0,
             live: None,
             hours: None,
+            course: None,
+            untold: CountPane::default(),
             frozen: None,
         }
     }
@@ -308,14 +332,15 @@ impl RateBank {
         }
         live.bets.panes -= 1;
         let within = 1.0 + (pane.total - 1.0).max(0.0) * live.bets.rho;
-        let l = live.bets.likelihoods(self.settings.direction, pane, within * live.bets.phi);
-        let cap = nats_per_pane_max(within * live.bets.phi);
+        let dispersion = within * live.bets.phi;
+        let l = live.bets.likelihoods(self.settings.direction, pane, 1.0 / dispersion);
+        let cap = nats_per_pane_max(dispersion);
         let cap = if self.climb.stretched_once() { cap * STRETCHED_ONCE_PART } else { cap };
         if !shadow && live.gate.of_age(share) && self.told.log_evidence - self.told.threshold >= overshoot::LN_AT_STAKE_MIN {
-            let lift = live.handed_out(self.settings.direction, pane.total / (within * live.bets.phi), share);
+            let lift = live.handed_out(self.settings.direction, pane.total / dispersion, share);
             live.evidence.lift(overshoot::tempered(lift, cap));
         }
-        let sum = live.evidence.step_weighted(&l, &WEIGHTS, share, cap, at_ms);
+        let (sum, [goes_on]) = live.evidence.step_lanes(&[l], &SHARES, share, cap, at_ms);
         let (panes_per_climb, high) = if self.settings.tolerance < BARE { (PANES_PER_CLIMB_BARE, HIGH) } else { (PANES_PER_CLIMB, HIGH_CLIMB) };
         if self.climb.step_allowing(panes_per_climb, high, sum / share, 1.0 / share, at_ms) {
             // The panes of this series are too short for it. Evidence on the old ones is forgotten, and their noise fades.
@@ -330,16 +355,12 @@ impl RateBank {
         let learns = shadow || sum < live.gate.from;
         if !shadow {
             live.trail.push(pane.hits / within, pane.total / within, at_ms, pane_ms);
-            let (hits, total) = ((pane.hits / within) as f32, (pane.total / within) as f32);
-            let part = if learns { 1.0 } else { live.gate.part as f32 };
-            for (j, since) in live.since.iter_mut().enumerate() {
-                if live.evidence.start_of(j) == at_ms {
-                    *since = [0.0; 4];
-                }
-                since[0] += hits;
-                since[1] += total;
-                since[2] += part * hits;
-                since[3] += part * total;
+            let seen = ((pane.hits / within) as f32, (pane.total / within) as f32);
+            live.seen.add(seen, &goes_on);
+            if !learns || live.any_unlearned {
+                let part = if learns { 0.0 } else { 1.0 - live.gate.part as f32 };
+                live.unlearned.add((part * seen.0, part * seen.1), &goes_on);
+                live.any_unlearned = live.unlearned.is_any();
             }
             self.tell(sum, injection);
             if sum >= 1.0 {
@@ -366,10 +387,8 @@ impl RateBank {
         }
         let held = std::mem::take(&mut live.held);
         self.take_in(held.hits, held.total);
-        for since in &mut live.since {
-            since[2] = since[0].min(since[2] + held.hits as f32);
-            since[3] = since[1].min(since[3] + held.total as f32);
-        }
+        live.unlearned.take_out(held);
+        live.any_unlearned = live.unlearned.is_any();
     }
 
     /// History that is not judged.
@@ -398,7 +417,7 @@ impl RateBank {
                 self.m = frozen.seen.total;
                 self.armed = false;
                 self.ask_at = 0.0;
-                self.hours = None;
+                (self.hours, self.course) = (None, None);
                 self.forget_days();
             }
             Release::FalseAlarm => {
@@ -492,7 +511,8 @@ impl RateBank {
         next.ladder = self.ladder.clone();
         next.climb = self.climb;
         next.hours = self.hours.clone();
-        if let Some(hours) = &mut next.hours {
+        (next.course, next.untold) = (self.course, self.untold);
+        if let Some(hours) = next.told_hours() {
             hours.discount(share);
         }
         // It bets from the first pane on: what is bad from birth must not become its own baseline.
@@ -515,9 +535,17 @@ impl RateBank {
 
     /// The incident is over: its hours are normal, or forgotten.
     fn settle_aside(&mut self, is_normal: bool) {
-        if let Some(hours) = &mut self.hours {
+        if let Some(hours) = self.told_hours() {
             hours.settle_aside(is_normal);
         }
+    }
+
+    /// Levels of the hours, with all that was learned.
+    fn told_hours(&mut self) -> Option<&mut Levels> {
+        let untold = std::mem::take(&mut self.untold);
+        let hours = self.hours.as_deref_mut()?;
+        hours.learn(untold.hits, untold.total);
+        Some(hours)
     }
 
     fn forget_days(&mut self) {
@@ -572,11 +600,18 @@ impl RateBank {
         let p = CountPane { hits: self.k, total: self.m }.rate();
         let forgiven = (p * s.tolerance).max(s.at_least);
         let suspect_from_ms = self.live.as_ref().and_then(|live| live.evidence.speaks_since(0..ARMS));
-        let hours = self.hours.get_or_insert_default();
-        let known = hours.come_again();
+        if self.hours.is_none() {
+            // The hour began before anything was known of it.
+            self.untold = CountPane::default();
+            self.hours = Some(Box::default());
+        }
+        let phi = self.ladder.phi_below(HOURLY_PANES, DOUBT);
+        let Some(hours) = self.told_hours() else { return };
         // The course of the day is not what makes its hours uncertain.
-        hours.turn(hour, p, p * (1.0 - p), self.ladder.phi_below(HOURLY_PANES, DOUBT), forgiven, suspect_from_ms);
-        if hours.come_again() && !known {
+        hours.turn(hour, p, p * (1.0 - p), phi, forgiven, suspect_from_ms);
+        let course = hours.course_now();
+        let known = std::mem::replace(&mut self.course, course);
+        if course.is_some() && known.is_none() {
             // What noise there seemed to be in long stretches was the course of the day.
             self.ladder.forget_from(HOURLY_PANES);
             self.lagged = Lag::default();
@@ -670,7 +705,7 @@ impl RateBank {
     }
 
     fn dispersion(&self, total: f64) -> f64 {
-        (1.0 + (total - 1.0).max(0.0) * self.within.rho()) * self.ladder.phi()
+        (1.0 + (total - 1.0).max(0.0) * self.within.rho) * self.ladder.phi()
     }
 
     /// Null and alternatives from the quiet counts.
@@ -680,30 +715,39 @@ impl RateBank {
         // Tolerance divides the exposure: evidence counts only beyond it.
         let weight = (self.m + 1.0) / (phi * (1.0 + self.settings.tolerance));
         let (a, b) = (p * weight, (1.0 - p) * weight);
-        let odds = ODDS.map(|r| {
-            let r = if self.settings.direction == Direction::Up { r } else { 1.0 / r };
-            p * r / (1.0 - p + p * r)
-        });
+        let lanes = |of: fn(f64, f64) -> f64| -> [f32; LANES] {
+            std::array::from_fn(|j| {
+                let Some(r) = ODDS.get(j) else { return 0.0 };
+                let r = if self.settings.direction == Direction::Up { *r } else { 1.0 / r };
+                // Odds of p, over what they leave.
+                of(r, 1.0 - p + p * r) as f32
+            })
+        };
         Bets {
             panes: REFRESH_PANES,
             refresh_at: self.m * (1.0 + REFRESH_GROWTH),
             phi,
-            rho: within.rho(),
+            rho: within.rho,
             p,
             a,
             b,
-            ln_a: a.ln(),
-            ln_b: b.ln(),
-            ln_ab: (a + b).ln(),
-            ln_q: odds.map(|q| q.ln() as f32),
-            ln_miss: odds.map(|q| (1.0 - q).ln() as f32),
+            per_a: 1.0 / a,
+            per_b: 1.0 / b,
+            per_ab: 1.0 / (a + b),
+            ln_p: p.ln(),
+            ln_left: (1.0 - p).ln(),
+            apart: apart(1.0, 1.0, phi, a + b),
+            of_hit: lanes(|r, over| ln(r / over)),
+            of_miss: lanes(|_, over| -ln(over)),
         }
     }
 
     /// Evidence has reached the threshold: alarm, or held because the change is not worth one.
     fn speak(&mut self, live: &mut Live, at_ms: i64, pane_ms: i64, injection: f64) -> Reading {
         let arm = live.evidence.best();
-        let [hits, total, hits_learned, total_learned] = live.since[arm].map(f64::from);
+        let (seen, unlearned) = (live.seen.of(arm), live.unlearned.of(arm));
+        let (hits, total) = (seen.hits, seen.total);
+        let (hits_learned, total_learned) = ((hits - unlearned.hits).max(0.0), (total - unlearned.total).max(0.0));
         let (k, m) = ((self.k - hits_learned).max(0.0), (self.m - total_learned).max(0.0));
         let before = k / m.max(1.0);
         let usual = self.at_hour((before + 0.5 / (m + 1.0)).min(1.0), self.level(), 0.0);
@@ -723,7 +767,7 @@ impl RateBank {
             return self.reading(Call::Held { change, why: "the change is within tolerance" }, injection);
         }
         (self.k, self.m) = (k, m);
-        if let Some(hours) = &mut self.hours {
+        if let Some(hours) = self.told_hours() {
             hours.settle_aside(false);
             // Of each hour since the evidence began, as much as was learned of the whole.
             let (start_ms, part) = (live.evidence.start_of(arm), total_learned / total.max(1e-9));
@@ -868,18 +912,17 @@ impl RateBank {
         self.k *= fade;
         self.m *= fade;
         // A course that comes again is no noise.
-        let moved = self.hours.as_ref().filter(|hours| hours.come_again()).map_or(0.0, |hours| hours.at(at_ms + pane_ms / 2));
+        let moved = self.course.map_or(0.0, |course| course.at(at_ms + pane_ms / 2));
         self.learn_noise(CountPane { hits: pane.hits - moved * pane.total, total: pane.total });
-        let within = 1.0 + (pane.total - 1.0).max(0.0) * self.within.rho();
+        let within = 1.0 + (pane.total - 1.0).max(0.0) * self.within.rho;
         self.take_in(pane.hits / within, pane.total / within);
     }
 
     fn take_in(&mut self, hits: f64, total: f64) {
         self.k += hits;
         self.m += total;
-        if let Some(hours) = &mut self.hours {
-            hours.learn(hits, total);
-        }
+        self.untold.hits += hits;
+        self.untold.total += total;
     }
 
     /// How noisy the series is, is learned some panes late: the first panes of a fault would otherwise call themselves noise.
@@ -889,7 +932,7 @@ impl RateBank {
         };
         let p = ((self.k + 0.5) / (self.m + 1.0)).max(self.settings.at_least).clamp(1e-6, 0.5);
         self.within.feed(pane, p * (1.0 - p));
-        let within = 1.0 + (pane.total - 1.0).max(0.0) * self.within.rho();
+        let within = 1.0 + (pane.total - 1.0).max(0.0) * self.within.rho;
         let errors = if self.climb.stretch() > 1 || self.ladder.fed() < DOUBT_FROM_PANES { 1.0 } else { DOUBT };
         self.ladder.feed_doubting(pane.hits / within, pane.total / within, p * (1.0 - p), errors);
     }
@@ -899,7 +942,7 @@ impl RateBank {
             self.told.injection = injection;
             self.told.threshold = if injection > 0.0 { -injection.ln() } else { f64::INFINITY };
         }
-        self.told.log_evidence = (ln(sum.max(1e-300)) + self.told.threshold).max(-50.0);
+        self.told.log_evidence = (ln_near(sum.max(1e-300)) + self.told.threshold).max(-50.0);
     }
 
     #[inline]
@@ -935,7 +978,7 @@ impl Live {
 
     fn forget(&mut self) {
         self.evidence.clear();
-        self.since = [[0.0; 4]; ARMS];
+        (self.seen, self.unlearned, self.any_unlearned) = (Since::default(), Since::default(), false);
         self.trail.clear();
         self.held_since_ms = None;
         self.held = CountPane::default();
@@ -981,32 +1024,75 @@ impl CountPane {
 }
 
 impl Bets {
-    /// Log-likelihood ratios of all alternatives against the predictive at the edge of tolerance.
+    /// Log-likelihood ratios of all alternatives against the predictive at the edge of tolerance. They are told beside the likelihood of the
+    /// edge itself, so that numbers are of the size of the evidence.
     #[inline]
-    fn likelihoods(&self, direction: Direction, pane: CountPane, f: f64) -> [f64; ARMS] {
-        let (e, v) = (pane.hits / f, pane.total / f);
-        let all = ln_rising(self.a + self.b, self.ln_ab, v);
-        let predictive = e * self.ln_a + excess_rising(self.a, self.ln_a, e) + ln_rising(self.b, self.ln_b, v - e) - all
-            + apart(v, 1.0, self.phi, self.a + self.b);
-        let mut l = [0.0; ARMS];
-        for (l, (ln_q, ln_miss)) in l.iter_mut().zip(self.ln_q.iter().zip(&self.ln_miss)) {
-            *l = e * f64::from(*ln_q) + (v - e) * f64::from(*ln_miss) - predictive;
+    fn likelihoods(&self, direction: Direction, pane: CountPane, per: f64) -> [f32; LANES] {
+        let (e, v) = (pane.hits * per, pane.total * per);
+        let misses = v - e;
+        let excess = excess_near(self.a, self.per_a, e) + excess_near(self.b, self.per_b, misses) - excess_near(self.a + self.b, self.per_ab, v)
+            + self.apart * v;
+        let (hits, left, beside) = (e as f32, misses as f32, excess as f32);
+        let mut l = [0.0; LANES];
+        for ((l, of_hit), of_miss) in l.iter_mut().zip(&self.of_hit).zip(&self.of_miss) {
+            *l = (hits * of_hit + left * of_miss) - beside;
         }
         // Beta(1/2, 1/2) reaches everything; on the wrong side it only loses.
         let beyond = match direction {
             Direction::Up => e > self.p * v,
             Direction::Down => e < self.p * v,
         };
-        l[ODDS.len()] = if e <= 0.0 && !beyond {
+        let predictive = e * self.ln_p + misses * self.ln_left + excess;
+        let anything = if e <= 0.0 && !beyond {
             // G(v + 1/2) / (G(1/2) G(v + 1)) is at least 1 / sqrt(pi (v + 1/2)).
-            (-0.5 * ln(std::f64::consts::PI * (v + 0.5)) - predictive).min(-0.5)
+            -0.5 * ln_near(std::f64::consts::PI * (v + 0.5)) - predictive
         } else {
             // G(e + 1/2) / G(1/2) and G(v - e + 1/2) / G(v + 1), over G(1/2).
-            let misses = (v - e).max(0.0) + 0.5;
-            let anything = ln_rising_of_half(e) - ln_rising(misses, ln(misses), e + 0.5) - 0.5 * LN_PI - predictive;
-            if beyond { anything } else { anything.min(-0.5) }
+            let misses = misses.max(0.0) + 0.5;
+            ln_rising_of_half(e) - ln_rising(misses, ln(misses), e + 0.5) - 0.5 * LN_PI - predictive
         };
+        l[ODDS.len()] = if beyond { anything } else { anything.min(-0.5) } as f32;
+        l[ARMS..].fill(f32::NEG_INFINITY);
         l
+    }
+}
+
+/// `excess_rising` with 1 / x at hand. Where d is little of a large x: Bernoulli's polynomials in 1/x (DLMF 5.11.8), of which the first term
+/// left out is below 1e-9.
+#[inline]
+fn excess_near(x: f64, per_x: f64, d: f64) -> f64 {
+    if x < 8.0 || d * per_x >= 1.0 / 32.0 {
+        return excess_rising(x, ln(x), d);
+    }
+    let (w, h) = (d * (d - 1.0), d - 0.5);
+    let far = h * (w - 1.0 / 3.0) * (-1.0 / 20.0) + per_x * (w * (w - 0.5) * (1.0 / 30.0));
+    w * per_x * (0.5 + per_x * (h * (-1.0 / 6.0) + per_x * (w * (1.0 / 12.0) + per_x * far)))
+}
+
+// === impl Since ===
+
+impl Since {
+    #[inline]
+    fn add(&mut self, (hits, total): (f32, f32), goes_on: &[f32; LANES]) {
+        for (sum, goes_on) in self.hits.iter_mut().zip(goes_on) {
+            *sum = *sum * goes_on + hits;
+        }
+        for (sum, goes_on) in self.total.iter_mut().zip(goes_on) {
+            *sum = *sum * goes_on + total;
+        }
+    }
+
+    fn take_out(&mut self, of: CountPane) {
+        self.hits.iter_mut().for_each(|sum| *sum = (*sum - of.hits as f32).max(0.0));
+        self.total.iter_mut().for_each(|sum| *sum = (*sum - of.total as f32).max(0.0));
+    }
+
+    fn of(&self, arm: usize) -> CountPane {
+        CountPane { hits: f64::from(self.hits[arm]), total: f64::from(self.total[arm]) }
+    }
+
+    fn is_any(&self) -> bool {
+        self.total.iter().any(|sum| *sum > 0.0)
     }
 }
 
@@ -1016,23 +1102,26 @@ impl Within {
     fn feed(&mut self, pane: CountPane, variance: f64) {
         let (hits, total) = (f64::from(self.previous_hits), f64::from(self.previous_total));
         if total > 0.0 {
-            let h = 1.0 / pane.total + 1.0 / total;
-            let d = (pane.hits / pane.total - hits / total).powi(2) / variance;
-            self.sum += d - h;
+            let (per, per_previous, per_variance) = (1.0 / pane.total, 1.0 / total, 1.0 / variance);
+            let h = per + per_previous;
+            let differs = pane.hits * per - hits * per_previous;
+            self.sum += differs * differs * per_variance - h;
             self.weight += 2.0 - h;
             // Squared differences of rare events are more erratic than those of normal ones (variance 2).
-            self.variance += h * h * (2.0 + 0.25 * h / variance);
+            self.variance += h * h * (2.0 + 0.25 * h * per_variance);
             if self.weight > 2.0 * PAIRS_MAX {
                 self.scale(0.5);
             }
         }
         (self.previous_hits, self.previous_total) = (pane.hits as f32, pane.total as f32);
+        self.believe();
     }
 
     fn scale(&mut self, by: f64) {
         self.sum *= by;
         self.weight *= by;
         self.variance *= by * by;
+        self.believe();
     }
 
     fn fade(&mut self) {
@@ -1046,8 +1135,8 @@ impl Within {
     }
 
     /// Correlation of events within a pane, shrunk towards none; one standard error of it is not believed.
-    fn rho(&self) -> f64 {
-        ((self.sum - self.variance.sqrt()) / (self.weight + 20.0)).clamp(0.0, 1.0)
+    fn believe(&mut self) {
+        self.rho = ((self.sum - self.variance.sqrt()) / (self.weight + 20.0)).clamp(0.0, 1.0);
     }
 }
 

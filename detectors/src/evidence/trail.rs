@@ -2,8 +2,9 @@
 //!
 //! The everyday picture is memory itself: yesterday in hours, last year in seasons. A change found after seven panes began within
 //! them, and one found after a thousand panes need not be dated to the pane. So neighbours are merged once both together last no
-//! longer than a third of their age; 48 steps then reach back some ten thousand panes. The road not taken is a ring of the last
-//! panes: at 10 events a pane a doubling of a rare error takes a thousand of them, and none of 40 holds its beginning.
+//! longer than a third of their age (of rates: once there are six as long as one another); 48 steps then reach back some ten thousand panes.
+//! The road not taken is a ring of the last panes: at 10 events a pane a doubling of a rare error takes a thousand of them, and none of 40 holds its
+//! beginning.
 
 use serde::{Deserialize, Serialize};
 
@@ -20,21 +21,6 @@ const LOGIT_FAR: f64 = 12.0;
 /// Numbers of a row: classes and what was learned of them are the most.
 const WIDTH_MAX: usize = 34;
 
-/// How a number of a row is kept.
-pub trait Kept: Copy {
-    fn keep(x: f32) -> Self;
-    fn number(self) -> f32;
-}
-
-impl Kept for f32 {
-    fn keep(x: f32) -> f32 {
-        x
-    }
-    fn number(self) -> f32 {
-        self
-    }
-}
-
 /// A count up to 2^31 in two bytes: below 4,096 as it is, beyond to one in 4,096, which is less than any such count varies by. Eleven
 /// bits of fraction and five of exponent, 0 is nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,9 +30,7 @@ impl Count {
     /// Bits of a fraction that are not kept, and what the exponent of 1 is less than that of an f32.
     const CUT: u32 = 12;
     const BIAS: u32 = 126 << 11;
-}
 
-impl Kept for Count {
     #[inline]
     fn keep(x: f32) -> Count {
         if x < 1.0 {
@@ -63,10 +47,10 @@ impl Kept for Count {
 /// Sums over stretches of time, oldest first: a row of so many numbers each, all of which add up. It takes memory once, with the
 /// first row.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Rows<K = Count> {
+pub struct Rows {
     /// Time from the start of each row to that of the next.
     lengths_ms: Vec<u32>,
-    sums: Vec<K>,
+    sums: Vec<Count>,
     width: usize,
     /// Start of the newest row.
     newest_ms: i64,
@@ -80,13 +64,13 @@ pub struct Row {
     pub sums: [f32; WIDTH_MAX],
 }
 
-impl<K> Default for Rows<K> {
+impl Default for Rows {
     fn default() -> Self {
         Rows { lengths_ms: Vec::new(), sums: Vec::new(), width: 0, newest_ms: 0 }
     }
 }
 
-impl<K: Kept> Rows<K> {
+impl Rows {
     /// A new row. All rows have the width of the first one since they were cleared.
     pub fn push(&mut self, numbers: impl ExactSizeIterator<Item = f32>, at_ms: i64, pane_ms: i64) {
         if self.lengths_ms.is_empty() {
@@ -104,8 +88,8 @@ impl<K: Kept> Rows<K> {
         self.lengths_ms.push(u32::try_from(pane_ms.max(0)).unwrap_or(u32::MAX));
         self.newest_ms = at_ms;
         let end = self.sums.len() + self.width;
-        self.sums.extend(numbers.take(self.width).map(K::keep));
-        self.sums.resize(end, K::keep(0.0));
+        self.sums.extend(numbers.take(self.width).map(Count::keep));
+        self.sums.resize(end, Count::keep(0.0));
     }
 
     pub fn clear(&mut self) {
@@ -149,7 +133,7 @@ impl<K: Kept> Rows<K> {
                     length = u32::try_from(both).unwrap_or(u32::MAX);
                     let (into, from) = self.sums.split_at_mut(next * width);
                     for (sum, more) in into[kept * width..].iter_mut().zip(&from[..width]) {
-                        *sum = K::keep(sum.number() + more.number());
+                        *sum = Count::keep(sum.number() + more.number());
                     }
                     next += 1;
                 }
@@ -168,47 +152,60 @@ impl<K: Kept> Rows<K> {
         self.sums.truncate(kept * width);
     }
 
-    /// When one of several alternatives began, if it lasts until now, and the weight of each alternative over all starts.
-    ///
-    /// Each start is as likely beforehand, and so is each alternative. `add` adds to the nats of every alternative what one row says.
-    /// The onset is the likeliest start and its interval holds the middle of the weight. `first` tells the nats of the row in which the
-    /// change comes, of which only a part may be changed: as a whole it would make changes smaller, and a large one denies that it came
-    /// in such a row at all. `pointer_ms` answers when nothing is remembered.
+    /// See `explained`.
     pub fn explain(
         &self,
         alternatives: usize,
         pointer_ms: i64,
         pane_ms: i64,
-        mut add: impl FnMut(&Row, &mut [f64]),
-        mut first: impl FnMut(&Row, &mut [f64]),
+        add: impl FnMut(&Row, &mut [f64]),
+        first: impl FnMut(&Row, &mut [f64]),
     ) -> (Onset, Vec<f64>) {
-        let mut begun = vec![0.0; alternatives];
-        let mut nats = vec![0.0; alternatives];
-        // Weight of each alternative over all starts so far, in units of exp(scale).
-        let (mut weights, mut scale) = (vec![0.0f64; alternatives], f64::NEG_INFINITY);
-        // Newest first: start, length, weight of the start in nats.
-        let mut starts: Vec<(i64, i64, f64)> = Vec::with_capacity(self.len());
-        for row in self.newest_first() {
-            begun.copy_from_slice(&nats);
-            first(&row, &mut begun);
-            add(&row, &mut nats);
-            // A long step stands for as many starts as it has panes.
-            let panes = (row.length_ms as f64 / pane_ms.max(1) as f64).max(1.0).ln();
-            let most = begun.iter().fold(f64::NEG_INFINITY, |m, l| m.max(*l)) + panes;
-            if most > scale {
-                let shrink = (scale - most).exp();
-                weights.iter_mut().for_each(|w| *w *= shrink);
-                scale = most;
-            }
-            for (weight, l) in weights.iter_mut().zip(&begun) {
-                *weight += (l + panes - scale).exp();
-            }
-            let most = begun.iter().fold(f64::NEG_INFINITY, |m, l| m.max(*l));
-            let all: f64 = begun.iter().map(|l| (l - most).exp()).sum();
-            starts.push((row.start_ms, row.length_ms, most + panes + all.ln()));
-        }
-        (dated(&starts, pointer_ms, pane_ms), weights)
+        explained(self.newest_first(), self.len(), alternatives, pointer_ms, pane_ms, add, first)
     }
+}
+
+/// When one of several alternatives began, if it lasts until now, and the weight of each alternative over all starts.
+///
+/// Each start is as likely beforehand, and so is each alternative. `add` adds to the nats of every alternative what one row says.
+/// The onset is the likeliest start and its interval holds the middle of the weight. `first` tells the nats of the row in which the
+/// change comes, of which only a part may be changed: as a whole it would make changes smaller, and a large one denies that it came
+/// in such a row at all. `pointer_ms` answers when nothing is remembered.
+fn explained(
+    rows: impl Iterator<Item = Row>,
+    len: usize,
+    alternatives: usize,
+    pointer_ms: i64,
+    pane_ms: i64,
+    mut add: impl FnMut(&Row, &mut [f64]),
+    mut first: impl FnMut(&Row, &mut [f64]),
+) -> (Onset, Vec<f64>) {
+    let mut begun = vec![0.0; alternatives];
+    let mut nats = vec![0.0; alternatives];
+    // Weight of each alternative over all starts so far, in units of exp(scale).
+    let (mut weights, mut scale) = (vec![0.0f64; alternatives], f64::NEG_INFINITY);
+    // Newest first: start, length, weight of the start in nats.
+    let mut starts: Vec<(i64, i64, f64)> = Vec::with_capacity(len);
+    for row in rows {
+        begun.copy_from_slice(&nats);
+        first(&row, &mut begun);
+        add(&row, &mut nats);
+        // A long step stands for as many starts as it has panes.
+        let panes = (row.length_ms as f64 / pane_ms.max(1) as f64).max(1.0).ln();
+        let most = begun.iter().fold(f64::NEG_INFINITY, |m, l| m.max(*l)) + panes;
+        if most > scale {
+            let shrink = (scale - most).exp();
+            weights.iter_mut().for_each(|w| *w *= shrink);
+            scale = most;
+        }
+        for (weight, l) in weights.iter_mut().zip(&begun) {
+            *weight += (l + panes - scale).exp();
+        }
+        let most = begun.iter().fold(f64::NEG_INFINITY, |m, l| m.max(*l));
+        let all: f64 = begun.iter().map(|l| (l - most).exp()).sum();
+        starts.push((row.start_ms, row.length_ms, most + panes + all.ln()));
+    }
+    (dated(&starts, pointer_ms, pane_ms), weights)
 }
 
 /// The onset and its interval from the starts, newest first, each with its length and weight in nats.
@@ -261,24 +258,84 @@ pub fn place_of(weights: &[f64], level: f64) -> f64 {
     weights.len() as f64 - 0.5
 }
 
-/// Rows of two counts, already divided by the resemblance within panes.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// Steps that are as long as one another before two become one twice as long, and lengths of steps: 1, 2, 4 panes and so on.
+const STEPS_EACH: usize = 6;
+const LENGTHS: usize = 11;
+
+/// Two counts over a stretch of time, already divided by the resemblance within panes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Step {
+    /// Time to the start of the next.
+    length_ms: u32,
+    hits: f32,
+    total: f32,
+}
+
+/// Steps of two counts in one place of memory, of which a pane mostly touches the first: five or six steps of each length, so that a step is
+/// about a fifth of its age long, and ten thousand panes altogether.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Trail {
-    rows: Rows<f32>,
+    newest_ms: i64,
+    kept: [u8; LENGTHS],
+    /// Oldest first in each length, the shortest and youngest lengths first.
+    steps: [[Step; STEPS_EACH]; LENGTHS],
+}
+
+impl Default for Trail {
+    fn default() -> Self {
+        Trail { newest_ms: 0, kept: [0; LENGTHS], steps: [[Step::default(); STEPS_EACH]; LENGTHS] }
+    }
 }
 
 impl Trail {
+    #[inline]
     pub fn push(&mut self, hits: f64, total: f64, at_ms: i64, pane_ms: i64) {
-        self.rows.push([hits as f32, total as f32].into_iter(), at_ms, pane_ms);
+        let whole = |ms: i64| u32::try_from(ms.max(0)).unwrap_or(u32::MAX);
+        if let Some(last) = usize::from(self.kept[0]).checked_sub(1) {
+            self.steps[0][last].length_ms = whole(at_ms - self.newest_ms);
+        }
+        self.newest_ms = at_ms;
+        let mut step = Step { length_ms: whole(pane_ms), hits: hits as f32, total: total as f32 };
+        for (kept, steps) in self.kept.iter_mut().zip(&mut self.steps) {
+            if let Some(free) = steps.get_mut(usize::from(*kept)) {
+                *free = step;
+                *kept += 1;
+                return;
+            }
+            let (one, other) = (steps[0], steps[1]);
+            steps.copy_within(2.., 0);
+            steps[STEPS_EACH - 2] = step;
+            *kept = STEPS_EACH as u8 - 1;
+            step = Step { length_ms: one.length_ms.saturating_add(other.length_ms), hits: one.hits + other.hits, total: one.total + other.total };
+        }
+        // What comes out of the longest is forgotten.
     }
 
     pub fn clear(&mut self) {
-        self.rows.clear();
+        self.kept = [0; LENGTHS];
+    }
+
+    fn len(&self) -> usize {
+        self.kept.iter().map(|kept| usize::from(*kept)).sum()
+    }
+
+    fn newest_first(&self) -> impl Iterator<Item = Row> {
+        let mut start_ms = self.newest_ms;
+        let steps = self.kept.iter().zip(&self.steps).flat_map(|(kept, steps)| steps[..usize::from(*kept)].iter().rev());
+        steps.enumerate().map(move |(age, step)| {
+            let length_ms = i64::from(step.length_ms);
+            if age > 0 {
+                start_ms -= length_ms;
+            }
+            let mut row = Row { start_ms, length_ms, sums: [0.0; WIDTH_MAX] };
+            [row.sums[0], row.sums[1]] = [step.hits, step.total];
+            row
+        })
     }
 
     /// What came in since a time, by whole steps: start, hits and total.
     pub fn since(&self, start_ms: i64) -> impl Iterator<Item = (i64, f64, f64)> {
-        let rows = self.rows.newest_first().take_while(move |row| row.start_ms >= start_ms);
+        let rows = self.newest_first().take_while(move |row| row.start_ms >= start_ms);
         rows.map(|row| (row.start_ms, f64::from(row.sums[0]), f64::from(row.sums[1])))
     }
 
@@ -290,7 +347,7 @@ impl Trail {
     pub fn onset(&self, before: f64, up: bool, phi: f64, pointer_ms: i64, pane_ms: i64) -> (Onset, [f64; 3]) {
         let rates = Rates::new(before, up, phi);
         let add = |row: &Row, nats: &mut [f64]| rates.add(f64::from(row.sums[0]), f64::from(row.sums[1]), nats);
-        let (onset, weights) = self.rows.explain(RATES, pointer_ms, pane_ms, add, add);
+        let (onset, weights) = explained(self.newest_first(), self.len(), RATES, pointer_ms, pane_ms, add, add);
         (onset, rates.points(&weights))
     }
 }
@@ -375,7 +432,7 @@ mod tests {
                 seen_since += h;
             }
         }
-        assert!(trail.rows.len() <= STEPS_MAX && trail.rows.lengths_ms.capacity() == STEPS_MAX);
+        assert!(trail.len() <= STEPS_EACH * LENGTHS && trail.len() > 3 * (LENGTHS - 2));
         let sums = |start_ms: i64| trail.since(start_ms).fold((0.0, 0.0), |(hits, total), row| (hits + row.1, total + row.2));
         assert_eq!(sums(i64::MIN), (hits, total));
         let (onset, [low, middle, high]) = trail.onset(0.01, true, 1.0, 0, 1_000);

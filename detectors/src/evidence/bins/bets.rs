@@ -5,6 +5,7 @@ use std::array::from_fn;
 use serde::{Deserialize, Serialize};
 
 use super::{Armed, BINS_MAX, Regrouped, UPPER_TENTH};
+use crate::evidence::mixture::{LANES, lanes_of, sum_of};
 use crate::evidence::{NormalTable, apart, excess_rising, exp, ln, ln_rising, ln_rising_of_half, overshoot};
 
 pub(super) const SHIFTS: [f64; 5] = [0.1, 0.2, 0.4, 0.8, 1.6];
@@ -14,17 +15,20 @@ const TAILS: [(f64, f64); 5] = [(UPPER_TENTH, 1.5), (UPPER_TENTH, 2.5), (1.6449,
 pub(super) const KNOWN: usize = 2 * SHIFTS.len() + TAILS.len();
 /// And two that reach anything, up and down.
 pub(super) const ARMS: usize = KNOWN + 2;
+pub(super) const BLOCKS: usize = ARMS.div_ceil(LANES);
 pub(super) const DOWN: usize = SHIFTS.len();
 pub(super) const TAIL: usize = 2 * SHIFTS.len();
 /// Parts of the injection, in the order of the alternatives. Small changes get the greater part, so that every change pays about
 /// the same share of its delay for not being known.
 pub(super) const WEIGHTS: [f64; ARMS] = [0.13, 0.087, 0.13, 0.03, 0.003, 0.13, 0.087, 0.13, 0.03, 0.003, 0.04, 0.03, 0.05, 0.04, 0.02, 0.03, 0.03];
+/// The same for lanes; those beyond are given nothing.
+pub(super) const SHARES: [[f32; LANES]; BLOCKS] = lanes_of(&WEIGHTS);
 /// The series of the predictive is used while the first term left out is below this, in units of 12 nats.
 const SERIES_ERROR_MAX: f64 = 0.02;
 /// A pane is strange, and the bets on anything are looked at, from this chi-squared per bin on.
 const STRANGE: f64 = 4.0;
 /// What an alternative gains in a pane in which it is not looked at: its evidence is given up.
-const LET_GO: f64 = -50.0;
+const LET_GO: f32 = -50.0;
 
 /// Null and alternatives, as of the last refresh. All are tilts: the probability of a bin is its quiet share times the exponential of
 /// a number per bin, divided by the sum of those. Of the quiet share itself, which all have in common, nothing is left in the ratios.
@@ -40,6 +44,41 @@ pub(super) struct Bets {
     tails_from: usize,
     /// ln of the sum that divides each alternative, over that of its null.
     ln_norm: [f64; KNOWN],
+}
+
+/// What the predictives at both edges of tolerance add beyond their shares, in nats; chi-squared and the largest error of the series, each
+/// in units that `likelihoods` knows.
+struct Series {
+    up: f64,
+    down: f64,
+    chi: f64,
+    error: f64,
+}
+
+/// The first terms in d / a of ln of Gamma(a + d) / Gamma(a), eight bins side by side.
+#[inline(never)]
+fn series(divided: &[f32; BINS_MAX], up: &[f32; BINS_MAX], down: &[f32; BINS_MAX], per_weight: f32) -> Series {
+    let (mut ups, mut downs, mut chis, mut errors) = ([0.0; LANES], [0.0; LANES], [0.0; LANES], [0.0f32; LANES]);
+    fn rows(of_bins: &[f32]) -> &[[f32; LANES]] {
+        of_bins.as_chunks().0
+    }
+    for ((divided, up), down) in rows(divided).iter().zip(rows(up)).zip(rows(down)) {
+        for j in 0..LANES {
+            let d = divided[j];
+            let (a, c) = (up[j] * per_weight, down[j] * per_weight);
+            let (more, twice) = (d * (d - 1.0), (2.0 * d - 1.0) * (1.0 / 3.0));
+            ups[j] += more * a * (1.0 - twice * a);
+            downs[j] += more * c * (1.0 - twice * c);
+            let most = if a > c { a } else { c };
+            chis[j] += d * d * most;
+            // A part of an event is as far from none, in a bin that holds next to nothing, as a whole one is.
+            let far = if d > 1.0 { d } else { 1.0 } * most;
+            let error = d * far * far * far;
+            errors[j] = if error > errors[j] { error } else { errors[j] };
+        }
+    }
+    let error = errors.iter().fold(0.0f32, |most, error| if *error > most { *error } else { most });
+    Series { up: f64::from(sum_of(&ups)), down: f64::from(sum_of(&downs)), chi: f64::from(sum_of(&chis)), error: f64::from(error) }
 }
 
 // === impl Armed ===
@@ -103,7 +142,7 @@ impl Armed {
     }
 
     /// Log-likelihood ratios of all alternatives against the predictive at the edge of tolerance.
-    pub(super) fn likelihoods(&mut self, seen: &Regrouped, dispersion: f64, injection: f64, tolerance: f64) -> [f64; ARMS] {
+    pub(super) fn likelihoods(&mut self, seen: &Regrouped, dispersion: f64, injection: f64, tolerance: f64) -> [[f32; LANES]; BLOCKS] {
         if !self.bets.made {
             self.make_bets(tolerance);
         }
@@ -112,21 +151,10 @@ impl Armed {
         let weight = (self.sum + 0.5 * self.bins as f64) * per;
         let per_weight = 1.0 / weight;
         // ln of Gamma(a + d) / Gamma(a) is d ln a, of which only tilts remain in the ratios, and a series in d / a.
-        let (mut score, mut up, mut down, mut chi, mut error) = (0.0, 0.0, 0.0, 0.0, 0.0f64);
+        let divided = seen.counts.map(|c| (c * per) as f32);
+        let Series { mut up, mut down, chi, error } = series(&divided, &self.bets.up, &self.bets.down, per_weight as f32);
+        let score = per * seen.dot(&self.scores.of_bin);
         let mut tails = [0.0; TAILS.len()];
-        for b in 0..BINS_MAX {
-            let d = seen.counts[b] * per;
-            let (a, c) = (f64::from(self.bets.up[b]) * per_weight, f64::from(self.bets.down[b]) * per_weight);
-            let (more, twice) = (d * (d - 1.0), (2.0 * d - 1.0) * (1.0 / 3.0));
-            up += more * a * (1.0 - twice * a);
-            down += more * c * (1.0 - twice * c);
-            score += d * f64::from(self.scores.of_bin[b]);
-            let most = a.max(c);
-            chi += d * d * most;
-            // A part of an event is as far from none, in a bin that holds next to nothing, as a whole one is.
-            let far = d.max(1.0) * most;
-            error = error.max(d * far * far * far);
-        }
         for (sum, tail) in tails.iter_mut().zip(&self.bets.tails) {
             *sum = seen.counts.iter().zip(tail).skip(self.bets.tails_from).map(|(c, l)| c * f64::from(*l)).sum();
         }
@@ -140,13 +168,14 @@ impl Armed {
         }
         let apart = apart(v, (self.bins - 1) as f64, dispersion, weight);
         (up, down) = (up + apart, down + apart);
-        let mut l = [0.0; ARMS];
+        let mut lanes = [[f32::NEG_INFINITY; LANES]; BLOCKS];
+        let l = lanes.as_flattened_mut();
         for (j, d) in SHIFTS.iter().enumerate() {
-            l[j] = d * score - v * self.bets.ln_norm[j] - up;
-            l[DOWN + j] = -d * score - v * self.bets.ln_norm[DOWN + j] - down;
+            l[j] = (d * score - v * self.bets.ln_norm[j] - up) as f32;
+            l[DOWN + j] = (-d * score - v * self.bets.ln_norm[DOWN + j] - down) as f32;
         }
         for (j, sum) in tails.iter().enumerate() {
-            l[TAIL + j] = sum * per - v * self.bets.ln_norm[TAIL + j] - up;
+            l[TAIL + j] = (sum * per - v * self.bets.ln_norm[TAIL + j] - up) as f32;
         }
         // In a pane like all others the bets on anything only lose: they are let go, unless they hold something.
         let strange = 2.0 * weight * chi > v * v + STRANGE * self.bins as f64 * v;
@@ -154,13 +183,13 @@ impl Armed {
         (l[KNOWN], l[KNOWN + 1]) = if strange || holds {
             // Against the shift within tolerance that explains the pane best: the far edge would make evidence from nothing.
             let nearest = (score / (v * self.scores.variance).max(1e-9)).clamp(-tolerance, tolerance);
-            let over = self.anything(seen, per) - (nearest * score - v * self.ln_norm(nearest) + up.max(down));
+            let over = (self.anything(seen, per) - (nearest * score - v * self.ln_norm(nearest) + up.max(down))) as f32;
             // It bets on the side to which the pane leans.
             if score > 0.0 { (over, over.min(-0.5)) } else { (over.min(-0.5), over) }
         } else {
             (LET_GO, LET_GO)
         };
-        l
+        lanes
     }
 
     /// What evidence may be multiplied by before a pane of so many events.

@@ -2,6 +2,7 @@
 
 use super::super::noise::Noise;
 use super::super::normal_quantile;
+use super::bets::WEIGHTS;
 use super::*;
 use crate::sketch::log_linear::bin_of;
 
@@ -176,7 +177,7 @@ fn every_alternative_is_divided_by_at_least_its_mean() {
                     one.counts[b] = 1.0;
                     let l = armed.likelihoods(&one, 1.0, B, tolerance);
                     let p = armed.share(b) * (tilt * f64::from(armed.scores.of_bin[b]) - armed.ln_norm(tilt)).exp();
-                    means.iter_mut().zip(l).for_each(|(mean, l)| *mean += p * l.exp());
+                    means.iter_mut().zip(l.as_flattened()).for_each(|(mean, l)| *mean += p * f64::from(*l).exp());
                 }
                 for (arm, mean) in means.iter().enumerate() {
                     assert!(*mean < 1.0 + 1e-5, "{name}: alternative {arm} makes {mean} of 1 at {tilt}");
@@ -399,14 +400,15 @@ fn the_series_of_the_predictive_agrees_with_the_exact_one() {
         armed.make_bets(tolerance);
         for n in [10, 100, 3_000] {
             let seen = armed.regroup(&pane(&mut noise, n, &|z| z + 0.3));
-            let l = armed.likelihoods(&seen, 1.0, B, tolerance);
+            let lanes = armed.likelihoods(&seen, 1.0, B, tolerance);
+            let l = |arm: usize| f64::from(lanes.as_flattened()[arm]);
             let weight = armed.sum + 0.5 * armed.bins as f64;
             let (up, down) = armed.risen(&seen, 1.0, weight);
             let score: f64 = seen.counts.iter().zip(&armed.scores.of_bin).map(|(c, z)| c * f64::from(*z)).sum();
             let long_up = 0.2 * score - seen.n * (armed.ln_norm(0.2 + tolerance) - armed.ln_norm(tolerance)) - up;
             let long_down = -0.2 * score - seen.n * (armed.ln_norm(-0.2 - tolerance) - armed.ln_norm(-tolerance)) - down;
-            assert!((l[1] - long_up).abs() < 0.03, "{n}: {} {long_up}", l[1]);
-            assert!((l[DOWN + 1] - long_down).abs() < 0.03, "{n}: {} {long_down}", l[DOWN + 1]);
+            assert!((l(1) - long_up).abs() < 0.03, "{n}: {} {long_up}", l(1));
+            assert!((l(DOWN + 1) - long_down).abs() < 0.03, "{n}: {} {long_down}", l(DOWN + 1));
         }
     }
 }
@@ -433,7 +435,8 @@ fn likelihoods_agree_with_the_formula_written_out() {
     let weight = armed.sum + 0.5 * bins as f64;
     for f in [1.0, 1.7] {
         let seen = armed.regroup(&pane(&mut noise, 200, &|z| (6.0 + 0.6 * (z + 0.2)).exp()));
-        let l = armed.likelihoods(&seen, f, B, tolerance);
+        let lanes = armed.likelihoods(&seen, f, B, tolerance);
+        let l = |arm: usize| f64::from(lanes.as_flattened()[arm]);
         let predictive = |null: &[f64]| -> f64 {
             let one: f64 = null.iter().zip(&seen.counts).map(|(p, c)| ln_gamma(p * weight / f + c / f) - ln_gamma(p * weight / f)).sum();
             one - ln_gamma((weight + seen.n) / f) + ln_gamma(weight / f)
@@ -442,7 +445,7 @@ fn likelihoods_agree_with_the_formula_written_out() {
             let edge = if d > 0.0 { tolerance } else { -tolerance };
             let bet: f64 = tilted(d + edge).iter().zip(&seen.counts).map(|(q, c)| c / f * q.ln()).sum();
             let long = bet - predictive(&tilted(edge));
-            assert!((l[arm] - long).abs() < 0.02, "{d} at {f}: {} {long}", l[arm]);
+            assert!((l(arm) - long).abs() < 0.02, "{d} at {f}: {} {long}", l(arm));
         }
     }
 }
@@ -501,8 +504,8 @@ fn parts_of_events_are_no_evidence() {
             let mut gains = [0.0; ARMS];
             for _ in 0..4_000 {
                 let seen = armed.regroup(&pane(&mut noise, 100, &law));
-                for (gain, l) in gains.iter_mut().zip(armed.likelihoods(&seen, dispersion, B, tolerance)) {
-                    *gain += l / 4_000.0;
+                for (gain, l) in gains.iter_mut().zip(armed.likelihoods(&seen, dispersion, B, tolerance).as_flattened()) {
+                    *gain += f64::from(*l) / 4_000.0;
                 }
             }
             let most = gains.iter().fold(f64::NEG_INFINITY, |most, gain| most.max(*gain));

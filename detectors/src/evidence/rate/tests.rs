@@ -274,7 +274,7 @@ fn the_same_fault_is_found_as_often_as_it_comes() {
             assert!(slowest < panes, "{usual} -> {fault}, {n} events, {how:?}: {found:?}");
             let level = bank.baseline().map_or(0.0, |b| b.value);
             assert!((level / usual - 1.0).abs() < 0.1, "{usual} -> {fault}: learned {level}");
-            assert!(bank.ladder.phi() < 1.2 && bank.within.rho() < 0.002, "noise {} {}", bank.ladder.phi(), bank.within.rho());
+            assert!(bank.ladder.phi() < 1.2 && bank.within.rho < 0.002, "noise {} {}", bank.ladder.phi(), bank.within.rho);
         }
     }
 }
