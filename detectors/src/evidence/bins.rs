@@ -296,7 +296,7 @@ impl BinsBank {
             let lift = armed.handed_out(seen.n / dispersion, share, tolerance);
             armed.evidence.lift(overshoot::tempered(lift, cap));
         }
-        let (sum, _) = armed.evidence.step_lanes(&l, &SHARES, share, cap, at_ms);
+        let sum = armed.evidence.step_lanes(&l, &SHARES, share, cap, at_ms);
         if self.climb.step(sum / share, 1.0 / share, settled, at_ms) {
             // The panes of this series are too short for it. Evidence on the old ones is forgotten, and their noise fades.
             armed.lengthen();
@@ -843,7 +843,7 @@ impl Armed {
         let hours = &self.hours;
         if let Some(course) = hours.course.filter(|_| pane_ms > 0) {
             // The course within the hour is no noise either.
-            let moved = (course.at(at_ms + pane_ms / 2) - hours.middle) / hours.deviation;
+            let moved = (course.at(at_ms, pane_ms) - hours.middle) / hours.deviation;
             score -= moved * self.scores.variance * seen.n;
             tail -= moved * self.scores.tail_score * seen.n;
         }

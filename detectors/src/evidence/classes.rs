@@ -773,7 +773,7 @@ impl Slots {
             for (slot, hours) in self.hours.iter_mut().enumerate() {
                 hours.learn(counts[slot], n);
                 if let Some(course) = self.courses[slot] {
-                    newest[slot] -= (n * course.at(at_ms + pane_ms / 2)) as f32;
+                    newest[slot] -= (n * course.at(at_ms, pane_ms)) as f32;
                 }
             }
         }

@@ -33,11 +33,11 @@ pub struct Climb {
     day_end_ms: i64,
     last_ms: i64,
     panes: u32,
-    climbs: u32,
+    climbs: u16,
     high: bool,
     stretch: u8,
     /// The highest evidence of the climb that goes on.
-    peak: f64,
+    peak: f32,
 }
 
 impl Default for Climb {
@@ -75,20 +75,21 @@ impl Climb {
             }
         }
         if !self.high {
-            (self.high, self.peak) = (ratio >= HIGH, ratio);
+            (self.high, self.peak) = (ratio >= HIGH, ratio as f32);
             return false;
         }
         if ratio >= LOW {
-            self.peak = self.peak.max(ratio);
+            self.peak = self.peak.max(ratio as f32);
             return false;
         }
         self.high = false;
         self.last_ms = at_ms;
-        self.climbs += if self.peak >= HIGH * high && self.peak < page { 2 } else { 1 };
+        let peak = f64::from(self.peak);
+        self.climbs = self.climbs.saturating_add(if peak >= HIGH * high && peak < page { 2 } else { 1 });
         if self.stretch > 1 {
             return self.lengthen(at_ms);
         }
-        self.climbs >= CLIMBS + self.panes / panes_per_climb && self.lengthen(at_ms)
+        u32::from(self.climbs) >= CLIMBS + self.panes / panes_per_climb && self.lengthen(at_ms)
     }
 
     /// The climb has become a page, and does not count.

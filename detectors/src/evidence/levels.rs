@@ -64,9 +64,8 @@ pub struct Levels {
 /// Levels within an hour that comes again, from the mean of all hours, evenly between the middles of hours and as the week has it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Course {
-    middle_ms: i64,
     /// At the middles of the hour before, of this one and of the next.
-    levels: [f64; 3],
+    levels: [f32; 3],
 }
 
 /// What is normal in an hour: the middle of its levels, from the mean of all hours, and how far they reach.
@@ -96,10 +95,12 @@ impl Default for Levels {
 }
 
 impl Course {
+    /// In the middle of a pane that begins within the hour.
     #[inline]
-    pub fn at(&self, at_ms: i64) -> f64 {
-        let way = ((at_ms - self.middle_ms) as f64 * (1.0 / HOUR_MS as f64)).clamp(-1.0, 1.0);
-        let [before, now, after] = self.levels;
+    pub fn at(&self, start_ms: i64, pane_ms: i64) -> f64 {
+        let since_middle_ms = start_ms.rem_euclid(HOUR_MS) + pane_ms / 2 - HOUR_MS / 2;
+        let way = (since_middle_ms as f64 * (1.0 / HOUR_MS as f64)).clamp(-1.0, 1.0);
+        let [before, now, after] = self.levels.map(f64::from);
         now + way * if way < 0.0 { now - before } else { after - now }
     }
 }
@@ -220,8 +221,7 @@ impl Levels {
             return None;
         }
         let of_week = self.differs(self.hour).filter(|d| d.certain).map_or(0.0, |d| d.by);
-        let levels = [-1, 0, 1].map(|beside| self.own(self.hour + beside).0 + of_week);
-        Some(Course { middle_ms: self.hour * HOUR_MS + HOUR_MS / 2, levels })
+        Some(Course { levels: [-1, 0, 1].map(|beside| (self.own(self.hour + beside).0 + of_week) as f32) })
     }
 
     /// The hours around a time with their levels, and how far on the way from the middle of the one to that of the other it is.

@@ -37,31 +37,28 @@ pub struct Mixture<A = Vec<Block>> {
 const IDLE: Block = Block { held: [0.0; LANES], cusum: [0.0; LANES], start_ms: [i64::MIN; LANES] };
 
 impl Block {
-    /// One pane. Returns the sum of evidence, and for each lane 1 where its evidence goes on or 0 where it begins anew.
+    /// One pane. Returns the sum of evidence.
     #[inline]
-    fn step(&mut self, nats: &[f32; LANES], weights: &[f32; LANES], injection: f32, nats_max: f32, at_ms: i64) -> (f64, [f32; LANES]) {
+    fn step(&mut self, nats: &[f32; LANES], weights: &[f32; LANES], injection: f32, nats_max: f32, at_ms: i64) -> f64 {
         let mut l = [0.0; LANES];
         for j in 0..LANES {
             let low = if nats[j] > NATS_PER_PANE_MIN { nats[j] } else { NATS_PER_PANE_MIN };
             l[j] = if low < nats_max { low } else { nats_max };
         }
         let ratios = exp_lanes(&l);
-        let mut goes_on = [0.0; LANES];
         for j in 0..LANES {
             let held = (weights[j] * injection + self.held[j]) * ratios[j];
             self.held[j] = if held < HELD_MAX { held } else { HELD_MAX };
         }
-        for ((start, goes_on), cusum) in self.start_ms.iter_mut().zip(&mut goes_on).zip(&self.cusum) {
-            let goes = *cusum > 0.0;
-            *goes_on = if goes { 1.0 } else { 0.0 };
+        for (start, cusum) in self.start_ms.iter_mut().zip(&self.cusum) {
             // Without a branch: which lanes go on is a matter of chance.
-            *start = at_ms ^ ((*start ^ at_ms) & -i64::from(goes));
+            *start = at_ms ^ ((*start ^ at_ms) & -i64::from(*cusum > 0.0));
         }
         for (cusum, l) in self.cusum.iter_mut().zip(&l) {
             let sum = *cusum + l;
             *cusum = if sum > 0.0 { sum } else { 0.0 };
         }
-        (f64::from(sum_of(&self.held)), goes_on)
+        f64::from(sum_of(&self.held))
     }
 }
 
@@ -120,24 +117,11 @@ impl<const N: usize> Default for Mixture<[Block; N]> {
 }
 
 impl<const N: usize> Mixture<[Block; N]> {
-    /// `step_weighted` of lanes, and for each 1 where its evidence goes on or 0 where it begins anew.
+    /// `step_weighted` of lanes.
     #[inline]
-    pub fn step_lanes(
-        &mut self,
-        nats: &[[f32; LANES]; N],
-        weights: &[[f32; LANES]; N],
-        injection: f64,
-        nats_max: f64,
-        at_ms: i64,
-    ) -> (f64, [[f32; LANES]; N]) {
-        let mut sum = 0.0;
-        let mut all = [[0.0; LANES]; N];
-        for (i, block) in self.blocks.iter_mut().enumerate() {
-            let (held, goes_on) = block.step(&nats[i], &weights[i], injection as f32, nats_max as f32, at_ms);
-            sum += held;
-            all[i] = goes_on;
-        }
-        (sum, all)
+    pub fn step_lanes(&mut self, nats: &[[f32; LANES]; N], weights: &[[f32; LANES]; N], injection: f64, nats_max: f64, at_ms: i64) -> f64 {
+        let lanes = self.blocks.iter_mut().zip(nats).zip(weights);
+        lanes.map(|((block, nats), weights)| block.step(nats, weights, injection as f32, nats_max as f32, at_ms)).sum()
     }
 }
 
@@ -157,7 +141,7 @@ impl<A: AsRef<[Block]> + AsMut<[Block]>> Mixture<A> {
             for (j, l) in nats.1.iter().enumerate() {
                 (lanes[j], weights[j]) = (*l as f32, weight(nats.0 * LANES + j) as f32);
             }
-            sum += block.step(&lanes, &weights, injection as f32, nats_max as f32, at_ms).0;
+            sum += block.step(&lanes, &weights, injection as f32, nats_max as f32, at_ms);
         }
         sum
     }

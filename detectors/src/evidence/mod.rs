@@ -57,13 +57,14 @@ pub struct Band {
 /// below it, so a level with few pairs says little, and what it differs by within one standard error (or as many as a bank asks for) of a
 /// level of independent events is not believed: the largest of ten noisy levels would otherwise call every quiet series noisy, and slow.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[repr(C)]
 pub struct Ladder {
-    levels: [Level; LADDER_LEVELS],
     phi: f64,
     fed: u32,
     /// Decaying sum of variance times events, and of panes: their ratio tells how skewed a pane is.
     information: f32,
     panes: f32,
+    levels: [Level; LADDER_LEVELS],
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -66,7 +66,7 @@ const DOUBT_FROM_PANES: u32 = 8_640;
 /// Panes by which learning the noise lags behind.
 const NOISE_LAG: usize = 12;
 /// The memory of the resemblance within panes, in pairs of panes.
-const PAIRS_MAX: f64 = 20_000.0;
+const PAIRS_MAX: f32 = 20_000.0;
 /// A baseline too young for a doubling stops to learn in full when the evidence reaches this power of the injection, and takes in this part
 /// of what comes then, less where tolerance keeps it quiet; see `RateBank::gate`.
 const YOUNG_GATE: f64 = 0.6;
@@ -110,51 +110,52 @@ pub struct CountPane {
     pub total: f64,
 }
 
+/// What every pane touches stands first, in lines of a cache: of ten thousand series in turn each costs what its lines take to come.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[repr(C, align(64))]
 pub struct RateBank {
     settings: RateSettings,
-    pending: Option<Pending>,
+    /// Quiet counts, already divided by what events of one pane resemble each other.
+    k: f64,
+    m: f64,
+    /// What was learned in this hour that the levels of hours were not told yet.
+    untold: (f32, f32),
     /// End of the hour that is counted, and its events.
     hour_end_ms: i64,
-    hour_events: f64,
-    /// The last injection and its threshold in nats, and the evidence in nats: what most readings repeat.
-    told: Told,
+    hour_events: f32,
     armed: bool,
     starved: bool,
     /// The evidence was gathered while nothing might be paged, and is forgotten when something may.
     shadow: bool,
-    /// Quiet counts, already divided by what events of one pane resemble each other.
-    k: f64,
-    m: f64,
+    /// Panes are being merged: `pending`.
+    merging: bool,
+    /// The last injection and its threshold in nats, and the evidence in nats: what most readings repeat.
+    told: Told,
     climb: Climb,
+    live: Option<Box<Live>>,
+    frozen: Option<Box<Frozen>>,
     within: Within,
-    lagged: Lag,
+    /// The course within this hour, if hours come again.
+    course: Option<Course>,
     ladder: Ladder,
+    lagged: Lag,
+    pending: Pending,
     /// When to ask again whether the baseline suffices to be armed, in quiet events.
     ask_at: f64,
-    live: Option<Box<Live>>,
     hours: Option<Box<Levels>>,
-    /// The course within this hour, if hours come again, and what was learned in it that its level was not told yet.
-    course: Option<Course>,
-    untold: CountPane,
-    frozen: Option<Box<Frozen>>,
 }
 
-/// What only judging needs, apart so that a bank that still learns stays small.
+/// What only judging needs, apart so that a bank that still learns stays small; in the same order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[repr(C, align(64))]
 struct Live {
     bets: Bets,
     evidence: Mixture<[Block; 1]>,
-    /// Counts since each pointer, divided as the quiet ones.
-    seen: Since,
     gate: Gate,
     /// What was seen while evidence was high and is to be learned once it has gone down, divided as the quiet counts.
     held: CountPane,
     held_since_ms: Option<i64>,
     trail: Trail,
-    /// Of what was seen since each pointer, what was not learned: the rest is given back at an alarm. Nothing but zeros unless said.
-    unlearned: Since,
-    any_unlearned: bool,
     /// The noise as it was when there was last no evidence to speak of: what it is again after an alarm.
     noise: Option<(Within, Ladder)>,
     /// Quiet counts at the start of yesterday and of today (of a young baseline: when it had a quarter and a half), each rate at most as
@@ -163,25 +164,18 @@ struct Live {
     day_end_ms: i64,
 }
 
-/// Hits and total since the pointer of each alternative.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Since {
-    hits: [f32; LANES],
-    total: [f32; LANES],
-}
-
 /// When learning stops.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Gate {
     /// Evidence from which on a pane is not learned in full, and the injection it holds for; 0 is stale.
-    from: f64,
     injection: f64,
+    from: f32,
     /// Part of such a pane that is learned at once, the rest being held; 0 learns nothing of it, ever.
-    part: f64,
+    part: f32,
 }
 
 /// Panes that are merged into one: their counts, the first one's start, their length, and what may be spent on them.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Pending {
     sum: CountPane,
     start_ms: i64,
@@ -192,29 +186,30 @@ struct Pending {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Told {
     injection: f64,
-    threshold: f64,
-    log_evidence: f64,
+    threshold: f32,
+    log_evidence: f32,
 }
 
 /// Null and alternatives as of the last refresh: what is the same for a number of panes is computed once.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[repr(C)]
 struct Bets {
-    /// Panes until the refresh; 0 is stale. And the weight of the baseline at which it is due earlier.
-    panes: u8,
+    /// The weight of the baseline at which the refresh is due, and panes until it is due anyway; 0 is stale.
     refresh_at: f64,
-    phi: f64,
-    rho: f64,
+    panes: u8,
+    phi: f32,
+    rho: f32,
     /// The edge of tolerance, the beta law of the predictive there and what divides by it.
-    p: f64,
-    a: f64,
-    b: f64,
-    per_a: f64,
-    per_b: f64,
-    per_ab: f64,
+    p: f32,
+    a: f32,
+    b: f32,
+    per_a: f32,
+    per_b: f32,
+    per_ab: f32,
     /// ln of the edge and of what it leaves, and what an event is given too little where panes are noisy (`apart`).
-    ln_p: f64,
-    ln_left: f64,
-    apart: f64,
+    ln_p: f32,
+    ln_left: f32,
+    apart: f32,
     /// Nats of a hit and of a miss beside the edge, of each alternative with odds.
     of_hit: [f32; LANES],
     of_miss: [f32; LANES],
@@ -225,11 +220,11 @@ struct Bets {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Within {
     /// Excess of squared differences over that of independent events, its weight, and the variance it would have for those.
-    sum: f64,
-    weight: f64,
-    variance: f64,
+    sum: f32,
+    weight: f32,
+    variance: f32,
     /// What is believed of it.
-    rho: f64,
+    rho: f32,
     previous_hits: f32,
     /// 0 is no pane before.
     previous_total: f32,
@@ -265,25 +260,26 @@ impl RateBank {
     pub fn new(settings: RateSettings) -> RateBank {
         RateBank {
             settings,
-            pending: None,
+            k: 0.0,
+            m: 0.0,
+            untold: (0.0, 0.0),
             hour_end_ms: i64::MIN,
             hour_events: 0.0,
-            told: Told { injection: 0.0, threshold: f64::INFINITY, log_evidence: 0.0 },
             armed: false,
             starved: false,
             shadow: false,
-            k: 0.0,
-            m: 0.0,
+            merging: false,
+            told: Told { injection: 0.0, threshold: f32::INFINITY, log_evidence: 0.0 },
             climb: Climb::default(),
-            within: Within::default(),
-            lagged: Lag::default(),
-            ladder: Ladder::default(),
-            ask_at: 0.0,
             live: None,
-            hours: None,
-            course: None,
-            untold: CountPane::default(),
             frozen: None,
+            within: Within::default(),
+            course: None,
+            ladder: Ladder::default(),
+            lagged: Lag::default(),
+            pending: Pending::default(),
+            ask_at: 0.0,
+            hours: None,
         }
     }
 
@@ -331,16 +327,16 @@ impl RateBank {
             live.turn_day(CountPane { hits: self.k, total: self.m }, self.settings.direction, self.ladder.phi(), at_ms);
         }
         live.bets.panes -= 1;
-        let within = 1.0 + (pane.total - 1.0).max(0.0) * live.bets.rho;
-        let dispersion = within * live.bets.phi;
+        let within = 1.0 + (pane.total - 1.0).max(0.0) * f64::from(live.bets.rho);
+        let dispersion = within * f64::from(live.bets.phi);
         let l = live.bets.likelihoods(self.settings.direction, pane, 1.0 / dispersion);
         let cap = nats_per_pane_max(dispersion);
         let cap = if self.climb.stretched_once() { cap * STRETCHED_ONCE_PART } else { cap };
-        if !shadow && live.gate.of_age(share) && self.told.log_evidence - self.told.threshold >= overshoot::LN_AT_STAKE_MIN {
+        if !shadow && live.gate.of_age(share) && f64::from(self.told.log_evidence - self.told.threshold) >= overshoot::LN_AT_STAKE_MIN {
             let lift = live.handed_out(self.settings.direction, pane.total / dispersion, share);
             live.evidence.lift(overshoot::tempered(lift, cap));
         }
-        let (sum, [goes_on]) = live.evidence.step_lanes(&[l], &SHARES, share, cap, at_ms);
+        let sum = live.evidence.step_lanes(&[l], &SHARES, share, cap, at_ms);
         let (panes_per_climb, high) = if self.settings.tolerance < BARE { (PANES_PER_CLIMB_BARE, HIGH) } else { (PANES_PER_CLIMB, HIGH_CLIMB) };
         if self.climb.step_allowing(panes_per_climb, high, sum / share, 1.0 / share, at_ms) {
             // The panes of this series are too short for it. Evidence on the old ones is forgotten, and their noise fades.
@@ -352,16 +348,10 @@ impl RateBank {
         if share != live.gate.injection {
             live.gate = self.gate(share);
         }
-        let learns = shadow || sum < live.gate.from;
+        let learns = shadow || sum < f64::from(live.gate.from);
         if !shadow {
-            live.trail.push(pane.hits / within, pane.total / within, at_ms, pane_ms);
-            let seen = ((pane.hits / within) as f32, (pane.total / within) as f32);
-            live.seen.add(seen, &goes_on);
-            if !learns || live.any_unlearned {
-                let part = if learns { 0.0 } else { 1.0 - live.gate.part as f32 };
-                live.unlearned.add((part * seen.0, part * seen.1), &goes_on);
-                live.any_unlearned = live.unlearned.is_any();
-            }
+            let part = if learns { 1.0 } else { f64::from(live.gate.part) };
+            live.trail.push(pane.hits / within, pane.total / within, part * pane.total / within, at_ms, pane_ms);
             self.tell(sum, injection);
             if sum >= 1.0 {
                 return self.speak(live, at_ms, pane_ms, injection);
@@ -372,7 +362,7 @@ impl RateBank {
             self.learn_held(live);
             self.learn(pane, at_ms, pane_ms);
         } else if live.gate.part > 0.0 {
-            let (part, hits, total) = (live.gate.part, pane.hits / within, pane.total / within);
+            let (part, hits, total) = (f64::from(live.gate.part), pane.hits / within, pane.total / within);
             self.take_in(part * hits, part * total);
             live.held.hits += (1.0 - part) * hits;
             live.held.total += (1.0 - part) * total;
@@ -387,8 +377,7 @@ impl RateBank {
         }
         let held = std::mem::take(&mut live.held);
         self.take_in(held.hits, held.total);
-        live.unlearned.take_out(held);
-        live.any_unlearned = live.unlearned.is_any();
+        live.trail.learn(held.total);
     }
 
     /// History that is not judged.
@@ -529,7 +518,7 @@ impl RateBank {
     fn calm(&mut self) {
         self.forget_evidence();
         self.lagged = Lag::default();
-        self.pending = None;
+        self.merging = false;
         self.renew_bets();
     }
 
@@ -544,7 +533,7 @@ impl RateBank {
     fn told_hours(&mut self) -> Option<&mut Levels> {
         let untold = std::mem::take(&mut self.untold);
         let hours = self.hours.as_deref_mut()?;
-        hours.learn(untold.hits, untold.total);
+        hours.learn(f64::from(untold.0), f64::from(untold.1));
         Some(hours)
     }
 
@@ -583,7 +572,7 @@ impl RateBank {
     fn count_hour(&mut self, total: f64, at_ms: i64) {
         // Also when time runs backwards, as after a restart from an older position.
         if at_ms >= self.hour_end_ms || at_ms < self.hour_end_ms - HOUR_MS {
-            self.starved = self.hour_end_ms != i64::MIN && self.hour_events < STARVED_EVENTS_PER_HOUR;
+            self.starved = self.hour_end_ms != i64::MIN && f64::from(self.hour_events) < STARVED_EVENTS_PER_HOUR;
             let hour = at_ms.div_euclid(HOUR_MS);
             self.hour_end_ms = (hour + 1) * HOUR_MS;
             self.hour_events = 0.0;
@@ -591,7 +580,7 @@ impl RateBank {
                 self.turn_hour(hour);
             }
         }
-        self.hour_events += total;
+        self.hour_events += total as f32;
     }
 
     /// Another hour may have another level.
@@ -602,7 +591,7 @@ impl RateBank {
         let suspect_from_ms = self.live.as_ref().and_then(|live| live.evidence.speaks_since(0..ARMS));
         if self.hours.is_none() {
             // The hour began before anything was known of it.
-            self.untold = CountPane::default();
+            self.untold = (0.0, 0.0);
             self.hours = Some(Box::default());
         }
         let phi = self.ladder.phi_below(HOURLY_PANES, DOUBT);
@@ -637,30 +626,32 @@ impl RateBank {
     #[inline]
     fn merged(&mut self, pane: CountPane, at_ms: i64, pane_ms: i64, injection: f64) -> Option<(CountPane, i64, i64, f64)> {
         let stretch = self.climb.stretch();
-        if self.pending.is_none() && pane.total >= MERGE_EVENTS && stretch <= 1 {
+        if !self.merging && pane.total >= MERGE_EVENTS && stretch <= 1 {
             return Some((pane, at_ms, pane_ms, injection));
         }
-        let all = match &self.pending {
-            Some(held) => Pending {
+        let held = self.pending;
+        let all = if self.merging {
+            Pending {
                 sum: CountPane { hits: held.sum.hits + pane.hits, total: held.sum.total + pane.total },
                 start_ms: held.start_ms,
                 length_ms: at_ms + pane_ms - held.start_ms,
                 injection: held.injection + injection,
-            },
-            None => Pending { sum: pane, start_ms: at_ms, length_ms: pane_ms, injection },
+            }
+        } else {
+            Pending { sum: pane, start_ms: at_ms, length_ms: pane_ms, injection }
         };
         if all.sum.total <= 0.0 {
             // Nothing happened: nothing is judged, and what might have been spent on it is forgone.
-            self.pending = None;
+            self.merging = false;
             return None;
         }
         if all.length_ms < MERGE_MS.max(i64::from(stretch) * pane_ms)
             && (all.sum.total < MERGE_EVENTS || all.length_ms < i64::from(stretch) * pane_ms)
         {
-            self.pending = Some(all);
+            (self.merging, self.pending) = (true, all);
             return None;
         }
-        self.pending = None;
+        self.merging = false;
         Some((all.sum, all.start_ms, all.length_ms, all.injection))
     }
 
@@ -692,7 +683,7 @@ impl RateBank {
         } else {
             (exp(YOUNG_GATE * ln(injection)), if bare { YOUNG_PART_BARE } else { YOUNG_PART })
         };
-        Gate { from, injection, part }
+        Gate { injection, from: from as f32, part: part as f32 }
     }
 
     /// The edge of tolerance around a rate.
@@ -705,7 +696,7 @@ impl RateBank {
     }
 
     fn dispersion(&self, total: f64) -> f64 {
-        (1.0 + (total - 1.0).max(0.0) * self.within.rho) * self.ladder.phi()
+        (1.0 + (total - 1.0).max(0.0) * f64::from(self.within.rho)) * self.ladder.phi()
     }
 
     /// Null and alternatives from the quiet counts.
@@ -726,17 +717,17 @@ impl RateBank {
         Bets {
             panes: REFRESH_PANES,
             refresh_at: self.m * (1.0 + REFRESH_GROWTH),
-            phi,
+            phi: phi as f32,
             rho: within.rho,
-            p,
-            a,
-            b,
-            per_a: 1.0 / a,
-            per_b: 1.0 / b,
-            per_ab: 1.0 / (a + b),
-            ln_p: p.ln(),
-            ln_left: (1.0 - p).ln(),
-            apart: apart(1.0, 1.0, phi, a + b),
+            p: p as f32,
+            a: a as f32,
+            b: b as f32,
+            per_a: (1.0 / a) as f32,
+            per_b: (1.0 / b) as f32,
+            per_ab: (1.0 / (a + b)) as f32,
+            ln_p: ln(p) as f32,
+            ln_left: ln(1.0 - p) as f32,
+            apart: apart(1.0, 1.0, phi, a + b) as f32,
             of_hit: lanes(|r, over| ln(r / over)),
             of_miss: lanes(|_, over| -ln(over)),
         }
@@ -745,10 +736,12 @@ impl RateBank {
     /// Evidence has reached the threshold: alarm, or held because the change is not worth one.
     fn speak(&mut self, live: &mut Live, at_ms: i64, pane_ms: i64, injection: f64) -> Reading {
         let arm = live.evidence.best();
-        let (seen, unlearned) = (live.seen.of(arm), live.unlearned.of(arm));
-        let (hits, total) = (seen.hits, seen.total);
-        let (hits_learned, total_learned) = ((hits - unlearned.hits).max(0.0), (total - unlearned.total).max(0.0));
-        let (k, m) = ((self.k - hits_learned).max(0.0), (self.m - total_learned).max(0.0));
+        let (mut seen, mut learned) = (CountPane::default(), CountPane::default());
+        for of in live.trail.since(live.evidence.start_of(arm)) {
+            seen = CountPane { hits: seen.hits + of.hits, total: seen.total + of.total };
+            learned = CountPane { hits: learned.hits + of.hits * of.learned / of.total.max(1e-9), total: learned.total + of.learned };
+        }
+        let (k, m) = ((self.k - learned.hits).max(0.0), (self.m - learned.total).max(0.0));
         let before = k / m.max(1.0);
         let usual = self.at_hour((before + 0.5 / (m + 1.0)).min(1.0), self.level(), 0.0);
         // The pointer of a small alternative may lie long before the onset: the size is told from the trail.
@@ -756,8 +749,8 @@ impl RateBank {
         let (onset, [low, after, high]) = live.trail.onset(usual, up, self.ladder.phi(), live.evidence.start_of(arm), pane_ms);
         let change = Change { before, after, low, high };
         let beyond = match self.settings.direction {
-            Direction::Up => change.after > self.edge(before).min(live.bets.p),
-            Direction::Down => change.after < self.edge(before).max(live.bets.p),
+            Direction::Up => change.after > self.edge(before).min(f64::from(live.bets.p)),
+            Direction::Down => change.after < self.edge(before).max(f64::from(live.bets.p)),
         };
         if !beyond {
             let since = *live.held_since_ms.get_or_insert(at_ms);
@@ -769,12 +762,10 @@ impl RateBank {
         (self.k, self.m) = (k, m);
         if let Some(hours) = self.told_hours() {
             hours.settle_aside(false);
-            // Of each hour since the evidence began, as much as was learned of the whole.
-            let (start_ms, part) = (live.evidence.start_of(arm), total_learned / total.max(1e-9));
-            for (at_ms, hits, total) in live.trail.since(start_ms) {
-                let hour = at_ms.div_euclid(HOUR_MS);
-                hours.give_back(hour, part * hits, part * total);
-                hours.set_aside(hour, hits, total);
+            for of in live.trail.since(live.evidence.start_of(arm)) {
+                let hour = of.start_ms.div_euclid(HOUR_MS);
+                hours.give_back(hour, of.hits * of.learned / of.total.max(1e-9), of.learned);
+                hours.set_aside(hour, of.hits, of.total);
             }
         }
         let noise = (self.within, self.ladder.clone());
@@ -787,7 +778,7 @@ impl RateBank {
         self.climb.paged();
         let p0 = self.healthy(live.days[0]);
         let boundary = self.recovery_boundary(p0, change, RECOVERY_SIZE_AT_ALARM);
-        let Told { threshold, log_evidence, .. } = self.told;
+        let (threshold, log_evidence) = (f64::from(self.told.threshold), f64::from(self.told.log_evidence));
         self.calm();
         live.forget();
         live.bets.panes = 0;
@@ -796,7 +787,7 @@ impl RateBank {
             before: p0,
             boundary,
             recovery: Mixture::new(RECOVERY_ARMS),
-            seen: CountPane { hits, total },
+            seen,
             since: [CountPane::default(); RECOVERY_ARMS],
             lasting: CountPane::default(),
             noise,
@@ -912,17 +903,17 @@ impl RateBank {
         self.k *= fade;
         self.m *= fade;
         // A course that comes again is no noise.
-        let moved = self.course.map_or(0.0, |course| course.at(at_ms + pane_ms / 2));
+        let moved = self.course.map_or(0.0, |course| course.at(at_ms, pane_ms));
         self.learn_noise(CountPane { hits: pane.hits - moved * pane.total, total: pane.total });
-        let within = 1.0 + (pane.total - 1.0).max(0.0) * self.within.rho;
+        let within = 1.0 + (pane.total - 1.0).max(0.0) * f64::from(self.within.rho);
         self.take_in(pane.hits / within, pane.total / within);
     }
 
     fn take_in(&mut self, hits: f64, total: f64) {
         self.k += hits;
         self.m += total;
-        self.untold.hits += hits;
-        self.untold.total += total;
+        self.untold.0 += hits as f32;
+        self.untold.1 += total as f32;
     }
 
     /// How noisy the series is, is learned some panes late: the first panes of a fault would otherwise call themselves noise.
@@ -932,7 +923,7 @@ impl RateBank {
         };
         let p = ((self.k + 0.5) / (self.m + 1.0)).max(self.settings.at_least).clamp(1e-6, 0.5);
         self.within.feed(pane, p * (1.0 - p));
-        let within = 1.0 + (pane.total - 1.0).max(0.0) * self.within.rho;
+        let within = 1.0 + (pane.total - 1.0).max(0.0) * f64::from(self.within.rho);
         let errors = if self.climb.stretch() > 1 || self.ladder.fed() < DOUBT_FROM_PANES { 1.0 } else { DOUBT };
         self.ladder.feed_doubting(pane.hits / within, pane.total / within, p * (1.0 - p), errors);
     }
@@ -940,9 +931,9 @@ impl RateBank {
     fn tell(&mut self, sum: f64, injection: f64) {
         if injection != self.told.injection {
             self.told.injection = injection;
-            self.told.threshold = if injection > 0.0 { -injection.ln() } else { f64::INFINITY };
+            self.told.threshold = if injection > 0.0 { -injection.ln() as f32 } else { f32::INFINITY };
         }
-        self.told.log_evidence = (ln_near(sum.max(1e-300)) + self.told.threshold).max(-50.0);
+        self.told.log_evidence = (ln_near(sum.max(1e-300)) as f32 + self.told.threshold).max(-50.0);
     }
 
     #[inline]
@@ -950,8 +941,8 @@ impl RateBank {
         if injection <= 0.0 {
             return Reading { state: self.state(), log_evidence: 0.0, threshold: f64::INFINITY, call };
         }
-        let threshold = if injection == self.told.injection { self.told.threshold } else { -injection.ln() };
-        Reading { state: self.state(), log_evidence: self.told.log_evidence, threshold, call }
+        let threshold = if injection == self.told.injection { f64::from(self.told.threshold) } else { -injection.ln() };
+        Reading { state: self.state(), log_evidence: f64::from(self.told.log_evidence), threshold, call }
     }
 }
 
@@ -968,17 +959,16 @@ impl Live {
     /// What evidence may be multiplied by before a pane of so many events.
     fn handed_out(&self, direction: Direction, events: f64, injection: f64) -> f64 {
         let stakes: [f64; ARMS] = self.evidence.at_stake(0, &WEIGHTS, injection);
-        if !overshoot::worth_asking(stakes.iter().sum(), events, self.bets.a + self.bets.b) {
+        if !overshoot::worth_asking(stakes.iter().sum(), events, f64::from(self.bets.a + self.bets.b)) {
             return 1.0;
         }
         let tilts = if direction == Direction::Up { LN_ODDS } else { LN_ODDS.map(|tilt| -tilt) };
         let [known @ .., anything] = stakes;
-        overshoot::Family { tilts: &tilts, stakes: &known, others: anything }.lift_of_counts(events, self.bets.p)
+        overshoot::Family { tilts: &tilts, stakes: &known, others: anything }.lift_of_counts(events, f64::from(self.bets.p))
     }
 
     fn forget(&mut self) {
         self.evidence.clear();
-        (self.seen, self.unlearned, self.any_unlearned) = (Since::default(), Since::default(), false);
         self.trail.clear();
         self.held_since_ms = None;
         self.held = CountPane::default();
@@ -1030,8 +1020,10 @@ impl Bets {
     fn likelihoods(&self, direction: Direction, pane: CountPane, per: f64) -> [f32; LANES] {
         let (e, v) = (pane.hits * per, pane.total * per);
         let misses = v - e;
-        let excess = excess_near(self.a, self.per_a, e) + excess_near(self.b, self.per_b, misses) - excess_near(self.a + self.b, self.per_ab, v)
-            + self.apart * v;
+        let (a, b) = (f64::from(self.a), f64::from(self.b));
+        let excess = excess_near(a, f64::from(self.per_a), e) + excess_near(b, f64::from(self.per_b), misses)
+            - excess_near(a + b, f64::from(self.per_ab), v)
+            + f64::from(self.apart) * v;
         let (hits, left, beside) = (e as f32, misses as f32, excess as f32);
         let mut l = [0.0; LANES];
         for ((l, of_hit), of_miss) in l.iter_mut().zip(&self.of_hit).zip(&self.of_miss) {
@@ -1039,10 +1031,10 @@ impl Bets {
         }
         // Beta(1/2, 1/2) reaches everything; on the wrong side it only loses.
         let beyond = match direction {
-            Direction::Up => e > self.p * v,
-            Direction::Down => e < self.p * v,
+            Direction::Up => e > f64::from(self.p) * v,
+            Direction::Down => e < f64::from(self.p) * v,
         };
-        let predictive = e * self.ln_p + misses * self.ln_left + excess;
+        let predictive = e * f64::from(self.ln_p) + misses * f64::from(self.ln_left) + excess;
         let anything = if e <= 0.0 && !beyond {
             // G(v + 1/2) / (G(1/2) G(v + 1)) is at least 1 / sqrt(pi (v + 1/2)).
             -0.5 * ln_near(std::f64::consts::PI * (v + 0.5)) - predictive
@@ -1069,33 +1061,6 @@ fn excess_near(x: f64, per_x: f64, d: f64) -> f64 {
     w * per_x * (0.5 + per_x * (h * (-1.0 / 6.0) + per_x * (w * (1.0 / 12.0) + per_x * far)))
 }
 
-// === impl Since ===
-
-impl Since {
-    #[inline]
-    fn add(&mut self, (hits, total): (f32, f32), goes_on: &[f32; LANES]) {
-        for (sum, goes_on) in self.hits.iter_mut().zip(goes_on) {
-            *sum = *sum * goes_on + hits;
-        }
-        for (sum, goes_on) in self.total.iter_mut().zip(goes_on) {
-            *sum = *sum * goes_on + total;
-        }
-    }
-
-    fn take_out(&mut self, of: CountPane) {
-        self.hits.iter_mut().for_each(|sum| *sum = (*sum - of.hits as f32).max(0.0));
-        self.total.iter_mut().for_each(|sum| *sum = (*sum - of.total as f32).max(0.0));
-    }
-
-    fn of(&self, arm: usize) -> CountPane {
-        CountPane { hits: f64::from(self.hits[arm]), total: f64::from(self.total[arm]) }
-    }
-
-    fn is_any(&self) -> bool {
-        self.total.iter().any(|sum| *sum > 0.0)
-    }
-}
-
 // === impl Within, Lag ===
 
 impl Within {
@@ -1105,10 +1070,10 @@ impl Within {
             let (per, per_previous, per_variance) = (1.0 / pane.total, 1.0 / total, 1.0 / variance);
             let h = per + per_previous;
             let differs = pane.hits * per - hits * per_previous;
-            self.sum += differs * differs * per_variance - h;
-            self.weight += 2.0 - h;
+            self.sum += (differs * differs * per_variance - h) as f32;
+            self.weight += (2.0 - h) as f32;
             // Squared differences of rare events are more erratic than those of normal ones (variance 2).
-            self.variance += h * h * (2.0 + 0.25 * h * per_variance);
+            self.variance += (h * h * (2.0 + 0.25 * h * per_variance)) as f32;
             if self.weight > 2.0 * PAIRS_MAX {
                 self.scale(0.5);
             }
@@ -1117,7 +1082,7 @@ impl Within {
         self.believe();
     }
 
-    fn scale(&mut self, by: f64) {
+    fn scale(&mut self, by: f32) {
         self.sum *= by;
         self.weight *= by;
         self.variance *= by * by;
