@@ -85,26 +85,28 @@ pub enum Told {
     P95,
 }
 
+/// What every pane touches stands first, in lines of a cache.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[repr(C)]
 pub struct BinsBank {
     settings: BinsSettings,
-    /// While warming: counts on the grid, put in order now and then.
-    gathered: Gathered,
-    total: f64,
     armed: Option<Box<Armed>>,
-    pending: Option<(Vec<(u16, u32)>, f64, i64, f64)>,
     /// End of the hour that is counted, and its events.
     hour_end_ms: i64,
     hour_events: f64,
-    starved: bool,
-    told: Told,
     /// The last injection and its threshold in nats, and the evidence in nats: what most readings repeat.
     injection: f64,
     threshold: f64,
     log_evidence: f64,
     climb: Climb,
+    starved: bool,
+    told: Told,
     /// The evidence was gathered while nothing might be paged, and is forgotten when something may.
     shadow: bool,
+    pending: Option<(Vec<(u16, u32)>, f64, i64, f64)>,
+    /// While warming: counts on the grid, put in order now and then.
+    gathered: Gathered,
+    total: f64,
 }
 
 /// Counts on the grid in four bytes each: of a hundred thousand young series these are most of the memory. A bin that holds more
@@ -113,46 +115,57 @@ pub struct BinsBank {
 struct Gathered(Vec<(u16, u16)>);
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[repr(C, align(64))]
 struct Armed {
+    now: Now,
     /// The last grid bin of every quantile bin but the last; beyond those in use the grid's end, which nothing lies beyond.
     cuts: [u16; CUTS.len()],
     bins: usize,
+    sum: f64,
     /// Quiet counts per quantile bin.
     counts: [f64; BINS_MAX],
-    sum: f64,
+    /// Scores of the bins as of arming: a scale that does not move.
+    scale: [f32; BINS_MAX],
     scores: Scores,
-    bets: Bets,
-    evidence: Mixture<[Block; BLOCKS]>,
-    ladders: [Ladder; 2],
     /// How much noisier panes are than independent values, as of some panes ago.
     dispersion: f64,
-    lagged: Lag,
-    panes: u32,
     refresh_at: f64,
-    trail: Rows,
+    panes: u32,
+    evidence: Mixture<[Block; BLOCKS]>,
+    bets: Bets,
     held_since_ms: Option<i64>,
+    trail: Rows,
+    frozen: Option<Box<Frozen>>,
     /// Quiet values beyond the last cut, on the grid. A young baseline has no far quantiles, and tails are seen by those.
     far: Vec<(u16, u32)>,
+    ladders: [Ladder; 2],
+    lagged: Lag,
     hours: Box<Hours>,
-    frozen: Option<Box<Frozen>>,
     /// What the last incident brought that is over by itself: learned if it was normal life.
     past: Vec<(u16, u32)>,
 }
 
-/// The hours of the day: what is normal now is the law of all hours, moved to the level of the present one.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Hours {
-    levels: Levels,
-    /// Scores of the bins as of arming: a scale that does not move.
-    scale: [f32; BINS_MAX],
-    /// Ratios of this hour's shares to those of all hours; 1 while hours are not told apart.
-    ratios: [f32; BINS_MAX],
+/// The present hour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Now {
+    /// Hours since 1970; nothing before the first.
+    hour: Option<i64>,
     /// How far the level of this hour may lie from that, in normal scores: forgiven beside the tolerance.
     width: f64,
     /// Hours come again: the course of the day is no noise. And the level that the shares stand for, with the deviation within hours.
     course: Option<Course>,
     middle: f64,
     deviation: f64,
+    /// What was learned that the levels of hours were not told yet: sum of the unmoving scores, and values.
+    untold: [f64; 2],
+}
+
+/// The hours of the day: what is normal now is the law of all hours, moved to the level of the present one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Hours {
+    levels: Levels,
+    /// Ratios of this hour's shares to those of all hours; 1 while hours are not told apart.
+    ratios: [f32; BINS_MAX],
 }
 
 /// Normal scores of the bins, as of the last refresh.
@@ -269,7 +282,7 @@ impl BinsBank {
             return self.reading(Call::Quiet, injection);
         };
         armed.turn_hour(at_ms, settled);
-        let tolerance = settled + armed.hours.width;
+        let tolerance = settled + armed.now.width;
         let seen = armed.regroup(pane);
         if armed.frozen.is_some() {
             self.log_evidence = NO_EVIDENCE;
@@ -341,7 +354,7 @@ impl BinsBank {
             return;
         };
         armed.calm();
-        armed.hours.levels.settle_aside(how == Release::FalseAlarm);
+        armed.told_levels().settle_aside(how == Release::FalseAlarm);
         match how {
             Release::Fixed | Release::Expected => {}
             Release::FalseAlarm => {
@@ -363,7 +376,7 @@ impl BinsBank {
     pub fn settle(&mut self, was_normal: bool) {
         let tolerance = self.settings.tolerance_sigma;
         if let Some(armed) = &mut self.armed {
-            armed.hours.levels.settle_aside(was_normal);
+            armed.told_levels().settle_aside(was_normal);
             let past = std::mem::take(&mut armed.past);
             if was_normal {
                 let seen = armed.regroup(&past);
@@ -376,7 +389,7 @@ impl BinsBank {
         self.log_evidence = NO_EVIDENCE;
         if let Some(armed) = self.armed.as_mut() {
             armed.frozen = None;
-            armed.hours.levels.settle_aside(false);
+            armed.told_levels().settle_aside(false);
             armed.past = Vec::new();
             armed.calm();
         }
@@ -422,7 +435,7 @@ impl BinsBank {
             armed.calm();
             armed.counts.iter_mut().for_each(|c| *c *= share);
             armed.sum *= share;
-            armed.hours.levels.discount(share);
+            armed.told_levels().discount(share);
             next.armed = Some(armed);
             next.climb = self.climb;
         }
@@ -577,6 +590,8 @@ impl Armed {
         }
         let bins = cuts.len() + 1;
         let mut armed = Armed {
+            now: Now::default(),
+            scale: [0.0; BINS_MAX],
             cuts: from_fn(|i| cuts.get(i).copied().unwrap_or(u16::MAX)),
             bins,
             counts: [0.0; BINS_MAX],
@@ -600,7 +615,7 @@ impl Armed {
         let last = cuts.last().copied().unwrap_or(u16::MAX);
         add_counts(&mut armed.far, &grid[grid.partition_point(|(bin, _)| *bin <= last)..], FAR_BINS_MAX);
         armed.refresh(tolerance);
-        armed.hours.scale = armed.scores.of_bin;
+        armed.scale = armed.scores.of_bin;
         Some(armed)
     }
 
@@ -611,18 +626,28 @@ impl Armed {
     /// Counts per quantile bin of a sorted pane; those after the last bin are 0.
     fn regroup(&self, pane: &[(u16, u32)]) -> Regrouped {
         const STEPS: [usize; 5] = [16, 8, 4, 2, 1];
+        const DENSE: usize = 2 * BINS_MAX;
         let mut counts = [0.0; BINS_MAX];
-        let mut n = 0;
+        let n: u64 = pane.iter().map(|(_, c)| u64::from(*c)).sum();
         let mut cuts = [u16::MAX; 1 << STEPS.len()];
         cuts[..CUTS.len()].copy_from_slice(&self.cuts);
-        for (bin, c) in pane {
-            // Where a value lies is a matter of chance: steps that are always taken are quicker than to guess when to stop.
+        if pane.len() > DENSE {
             let mut before = 0;
-            for step in STEPS {
-                before += if cuts[before + step - 1] < *bin { step } else { 0 };
+            for (bin, c) in pane {
+                while cuts[before] < *bin {
+                    before += 1;
+                }
+                counts[before.min(CUTS.len())] += f64::from(*c);
             }
-            counts[before.min(CUTS.len())] += f64::from(*c);
-            n += u64::from(*c);
+        } else {
+            // Where each of a few values lies is a matter of chance: steps that are always taken are quicker than to guess when to stop.
+            for (bin, c) in pane {
+                let mut before = 0;
+                for step in STEPS {
+                    before += if cuts[before + step - 1] < *bin { step } else { 0 };
+                }
+                counts[before.min(CUTS.len())] += f64::from(*c);
+            }
         }
         Regrouped { counts, n: n as f64 }
     }
@@ -682,29 +707,37 @@ impl Armed {
     /// Another hour may have another level, and what is normal moves with it.
     fn turn_hour(&mut self, at_ms: i64, tolerance: f64) {
         let hour = at_ms.div_euclid(HOUR_MS);
-        if hour == self.hours.levels.hour() {
+        if self.now.hour == Some(hour) {
             return;
         }
+        self.now.hour = Some(hour);
         let (mean, variance) = self.moments();
         let suspect_from_ms = (tolerance < BARE).then(|| self.evidence.speaks_since(0..ARMS)).flatten();
         // The course of the day is not what makes its hours uncertain.
         let short = self.ladders[0].phi_below(HOURLY_PANES, DOUBT);
-        self.hours.levels.turn(hour, mean, variance, short, tolerance * variance.sqrt(), suspect_from_ms);
-        let known = std::mem::replace(&mut self.hours.course, self.hours.levels.course_now());
-        if self.hours.course.is_some() && known.is_none() {
+        self.told_levels().turn(hour, mean, variance, short, tolerance * variance.sqrt(), suspect_from_ms);
+        let known = std::mem::replace(&mut self.now.course, self.hours.levels.course_now());
+        if self.now.course.is_some() && known.is_none() {
             // What noise there seemed to be in long stretches was the course of the day.
             self.ladders.iter_mut().for_each(|ladder| ladder.forget_from(HOURLY_PANES));
             self.lagged = Lag::default();
         }
         if self.set_hour(mean, variance) {
-            self.refresh(tolerance + self.hours.width);
+            self.refresh(tolerance + self.now.width);
         }
+    }
+
+    /// Levels of the hours, with all that was learned.
+    fn told_levels(&mut self) -> &mut Levels {
+        let [sum, n] = std::mem::take(&mut self.now.untold);
+        self.hours.levels.learn(sum, n);
+        &mut self.hours.levels
     }
 
     /// Mean and variance of all hours on the scale that does not move.
     fn moments(&self) -> (f64, f64) {
         let (mut mean, mut squares) = (0.0, 0.0);
-        for (c, z) in self.counts.iter().zip(&self.hours.scale) {
+        for (c, z) in self.counts.iter().zip(&self.scale) {
             let z = f64::from(*z);
             mean += c * z;
             squares += c * z * z;
@@ -717,11 +750,11 @@ impl Armed {
     /// the mean of the tilts of all. (A normal law narrowed to the variance within hours would be too light in the tail at the crest, which is all of
     /// the tail there is.) True when that is anything, or was.
     fn set_hour(&mut self, mean: f64, variance: f64) -> bool {
-        let hours = &mut self.hours;
+        let (hours, now) = (&mut self.hours, &mut self.now);
         let level = hours.levels.level(hours.levels.hour());
-        let was = hours.width > 0.0;
+        let was = now.width > 0.0;
         hours.ratios = [1.0; BINS_MAX];
-        (hours.width, hours.middle, hours.deviation) = (0.0, 0.0, variance.max(1e-12).sqrt());
+        (now.width, now.middle, now.deviation) = (0.0, 0.0, variance.max(1e-12).sqrt());
         if level.half <= 0.0 {
             return was;
         }
@@ -729,7 +762,7 @@ impl Armed {
         let within = (variance - hours.levels.tau2()).max(0.25 * variance);
         let mut all_hours = [0.0; BINS_MAX];
         for (of_hour, weight) in hours.levels.all() {
-            for (sum, z) in all_hours.iter_mut().zip(&hours.scale).take(self.bins) {
+            for (sum, z) in all_hours.iter_mut().zip(&self.scale).take(self.bins) {
                 *sum += weight * exp(of_hour * (f64::from(*z) - mean - 0.5 * of_hour) / within);
             }
         }
@@ -738,27 +771,27 @@ impl Armed {
         for _ in 0..HOUR_STEPS {
             let (mut sum, mut first, mut second) = (0.0, 0.0, 0.0);
             for (b, all_hours) in all_hours.iter().enumerate().take(self.bins) {
-                let z = f64::from(hours.scale[b]) - mean;
+                let z = f64::from(self.scale[b]) - mean;
                 let share = (self.counts[b] + 0.5) * all * exp(z * shift) / all_hours;
                 sum += share;
                 first += share * z;
                 second += share * z * z;
             }
-            let now = first / sum;
-            let spread = (second / sum - now * now).max(0.1 * within);
-            shift += ((level.middle - now) / spread).clamp(-1.0, 1.0);
+            let mean_now = first / sum;
+            let spread = (second / sum - mean_now * mean_now).max(0.1 * within);
+            shift += ((level.middle - mean_now) / spread).clamp(-1.0, 1.0);
         }
         let mut sum = 0.0;
         let ratios: [f64; BINS_MAX] = from_fn(|b| {
-            let z = f64::from(hours.scale[b]) - mean;
+            let z = f64::from(self.scale[b]) - mean;
             let ratio = if b < self.bins { exp(z * shift) / all_hours[b] } else { 1.0 };
             sum += if b < self.bins { (self.counts[b] + 0.5) * all * ratio } else { 0.0 };
             ratio
         });
         hours.ratios = ratios.map(|ratio| (ratio / sum) as f32);
-        hours.deviation = within.sqrt();
-        hours.middle = level.middle;
-        hours.width = level.half / hours.deviation;
+        now.deviation = within.sqrt();
+        now.middle = level.middle;
+        now.width = level.half / now.deviation;
         true
     }
 
@@ -831,19 +864,20 @@ impl Armed {
         for (quiet, c) in self.counts.iter_mut().zip(&seen.counts) {
             *quiet = *quiet * fade + c;
         }
-        let (mut score, fixed) = (seen.dot(&self.scores.of_bin), seen.dot(&self.hours.scale));
+        let (mut score, fixed) = (seen.dot(&self.scores.of_bin), seen.dot(&self.scale));
         let mut tail: f64 = seen.counts[self.scores.tail_from..].iter().sum();
         self.sum = self.sum * fade + seen.n;
         // What is learned at once, as a false alarm is, belongs to no one hour.
         if pane_ms > 0 {
-            self.hours.levels.learn(fixed, seen.n);
+            self.now.untold[0] += fixed;
+            self.now.untold[1] += seen.n;
         }
         // Beyond what is normal at this hour; which bins are the upper tenth may change with it.
         tail -= self.scores.tail_share * seen.n;
-        let hours = &self.hours;
-        if let Some(course) = hours.course.filter(|_| pane_ms > 0) {
+        let now = &self.now;
+        if let Some(course) = now.course.filter(|_| pane_ms > 0) {
             // The course within the hour is no noise either.
-            let moved = (course.at(at_ms, pane_ms) - hours.middle) / hours.deviation;
+            let moved = (course.at(at_ms, pane_ms) - now.middle) / now.deviation;
             score -= moved * self.scores.variance * seen.n;
             tail -= moved * self.scores.tail_score * seen.n;
         }
@@ -864,15 +898,15 @@ impl Armed {
             let last = self.bins - 1;
             // The trail is lost with it, and the values beyond the last cut may be a fault.
             while self.evidence.gathered() < CALM_NATS && self.cut_farther() {
-                self.hours.scale[self.bins - 1] = self.hours.scale[last];
+                self.scale[self.bins - 1] = self.scale[last];
             }
-            if self.hours.width > 0.0 {
+            if self.now.width > 0.0 {
                 let (mean, variance) = self.moments();
                 self.set_hour(mean, variance);
             }
             self.refresh(tolerance);
             for b in last + 1..self.bins {
-                self.hours.scale[b] = self.hours.scale[last] + self.scores.of_bin[b] - self.scores.of_bin[last];
+                self.scale[b] = self.scale[last] + self.scores.of_bin[b] - self.scores.of_bin[last];
             }
         }
     }
@@ -943,7 +977,7 @@ impl Armed {
             return (Reading { state: State::Armed, log_evidence, threshold, call }, told);
         }
         // What was learned since the evidence began is given back, and set aside with what comes.
-        self.hours.levels.settle_aside(false);
+        self.told_levels().settle_aside(false);
         self.past = Vec::new();
         for row in self.trail.newest_first().take_while(|row| row.start_ms >= pointer_ms) {
             let n: f32 = row.sums[..BINS_MAX].iter().sum();
@@ -951,14 +985,14 @@ impl Armed {
             let (mut fixed, mut all) = (0.0, 0.0);
             for (b, (have, c)) in self.counts.iter_mut().zip(&row.sums[..BINS_MAX]).enumerate() {
                 *have = (*have - f64::from(c * part)).max(0.0);
-                fixed += c * part * self.hours.scale[b];
-                all += c * self.hours.scale[b];
+                fixed += c * part * self.scale[b];
+                all += c * self.scale[b];
             }
             self.hours.levels.set_aside(row.start_ms.div_euclid(HOUR_MS), f64::from(all), f64::from(n));
             self.hours.levels.give_back(row.start_ms.div_euclid(HOUR_MS), f64::from(fixed), f64::from(n * part));
         }
         self.sum = self.counts.iter().sum();
-        if self.hours.width > 0.0 {
+        if self.now.width > 0.0 {
             let (mean, variance) = self.moments();
             self.set_hour(mean, variance);
         }
@@ -971,7 +1005,7 @@ impl Armed {
                 (0..self.bins).map(|b| ln(seen(b) / self.share(b))).collect()
             }
         };
-        let settled = tolerance - self.hours.width;
+        let settled = tolerance - self.now.width;
         let way = self.way(toward, shift, settled, n, at_ms);
         let seen = self.on_grid(&since, newest);
         self.calm();

@@ -33,17 +33,19 @@ const LET_GO: f32 = -50.0;
 /// Null and alternatives, as of the last refresh. All are tilts: the probability of a bin is its quiet share times the exponential of
 /// a number per bin, divided by the sum of those. Of the quiet share itself, which all have in common, nothing is left in the ratios.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[repr(C)]
 pub(super) struct Bets {
     /// Made from the scores when a pane is judged: a bank that only learns renews its scores often and never bets.
     pub(super) made: bool,
     /// Half the reciprocals of the bins' probabilities at the upper and lower edge of tolerance.
     up: [f32; BINS_MAX],
     down: [f32; BINS_MAX],
-    tails: [[f32; BINS_MAX]; TAILS.len()],
+    /// ln of the sum that divides each alternative, over that of its null.
+    ln_norm: [f32; KNOWN],
     /// The first bin that any stretch changes: the bin in which it begins too, of which it takes a part away.
     tails_from: usize,
-    /// ln of the sum that divides each alternative, over that of its null.
-    ln_norm: [f64; KNOWN],
+    /// By how much the tails change a bin, in nats.
+    tails: [[f32; TAILS.len()]; BINS_MAX],
 }
 
 /// What the predictives at both edges of tolerance add beyond their shares, in nats; chi-squared and the largest error of the series, each
@@ -120,8 +122,8 @@ impl Armed {
             bets.down[b] = (0.5 * tilt * exp(ln_down) / share) as f32;
         }
         for (j, d) in SHIFTS.iter().enumerate() {
-            bets.ln_norm[j] = self.ln_norm(d + t) - ln_up;
-            bets.ln_norm[DOWN + j] = self.ln_norm(-(d + t)) - ln_down;
+            bets.ln_norm[j] = (self.ln_norm(d + t) - ln_up) as f32;
+            bets.ln_norm[DOWN + j] = (self.ln_norm(-(d + t)) - ln_down) as f32;
         }
         bets.tails_from = self.bins;
         for (j, (from, stretch)) in TAILS.iter().enumerate() {
@@ -135,8 +137,8 @@ impl Armed {
                 high += up * ratio;
             }
             bets.tails_from = bets.tails_from.min(tail.iter().position(|l| *l != 0.0).unwrap_or(self.bins));
-            bets.tails[j] = tail;
-            bets.ln_norm[TAIL + j] = ln(high.max(middle).max(low));
+            bets.tails.iter_mut().zip(tail).for_each(|(of_bin, l)| of_bin[j] = l);
+            bets.ln_norm[TAIL + j] = ln(high.max(middle).max(low)) as f32;
         }
         self.bets = bets;
     }
@@ -155,8 +157,10 @@ impl Armed {
         let Series { mut up, mut down, chi, error } = series(&divided, &self.bets.up, &self.bets.down, per_weight as f32);
         let score = per * seen.dot(&self.scores.of_bin);
         let mut tails = [0.0; TAILS.len()];
-        for (sum, tail) in tails.iter_mut().zip(&self.bets.tails) {
-            *sum = seen.counts.iter().zip(tail).skip(self.bets.tails_from).map(|(c, l)| c * f64::from(*l)).sum();
+        for (c, of_bin) in seen.counts.iter().zip(&self.bets.tails).skip(self.bets.tails_from) {
+            if *c > 0.0 {
+                tails.iter_mut().zip(of_bin).for_each(|(sum, l)| *sum += c * f64::from(*l));
+            }
         }
         let all = v * 0.5 * per_weight;
         if error.max(v * all * all * all) * 8.0 < SERIES_ERROR_MAX * 12.0 {
@@ -171,11 +175,11 @@ impl Armed {
         let mut lanes = [[f32::NEG_INFINITY; LANES]; BLOCKS];
         let l = lanes.as_flattened_mut();
         for (j, d) in SHIFTS.iter().enumerate() {
-            l[j] = (d * score - v * self.bets.ln_norm[j] - up) as f32;
-            l[DOWN + j] = (-d * score - v * self.bets.ln_norm[DOWN + j] - down) as f32;
+            l[j] = (d * score - v * f64::from(self.bets.ln_norm[j]) - up) as f32;
+            l[DOWN + j] = (-d * score - v * f64::from(self.bets.ln_norm[DOWN + j]) - down) as f32;
         }
         for (j, sum) in tails.iter().enumerate() {
-            l[TAIL + j] = (sum * per - v * self.bets.ln_norm[TAIL + j] - up) as f32;
+            l[TAIL + j] = (sum * per - v * f64::from(self.bets.ln_norm[TAIL + j]) - up) as f32;
         }
         // In a pane like all others the bets on anything only lose: they are let go, unless they hold something.
         let strange = 2.0 * weight * chi > v * v + STRANGE * self.bins as f64 * v;
@@ -213,7 +217,7 @@ impl Armed {
             // Which law within tolerance a tail is judged by is another one for each.
             1.0
         } else {
-            let scores = self.bets.tails[tail].map(f64::from);
+            let scores = self.bets.tails.map(|of_bin| f64::from(of_bin[tail]));
             let law = at_edge(&self.bets.up);
             overshoot::Family { tilts: &[1.0], stakes: &tails[tail..=tail], others: all - tails[tail] }.lift_of_scores(
                 events,

@@ -101,11 +101,10 @@ impl Armed {
     /// The alternatives to "still moved": quiet, a fifth and two fifths of the way. Where this hour's level is not known for sure, all is
     /// told from the level that is nearest to the incident's far side: healthy is what would be healthy wherever the level lies.
     fn lay_out(&self, way: &mut Way, at_ms: i64) {
-        let hours = &self.hours;
-        let course = hours.levels.course_at(at_ms);
-        let scale = hours.deviation.max(1e-9).recip();
+        let course = self.hours.levels.course_at(at_ms);
+        let scale = self.now.deviation.max(1e-9).recip();
         // From the level that the shares hold.
-        let middle = (course.middle - hours.middle) * scale * way.score;
+        let middle = (course.middle - self.now.middle) * scale * way.score;
         let from = middle - course.half * scale * way.score.abs();
         let still = from + way.still;
         let (still_norm, (still_mean, _)) = self.along(way, still);
@@ -128,8 +127,8 @@ impl Armed {
         add_counts(&mut frozen.seen, pane, SINCE_BINS_MAX);
         self.lay_out(&mut frozen.way, at_ms + pane_ms / 2);
         let n: f64 = counts[..bins].iter().sum();
-        let fixed: f64 = counts.iter().zip(&self.hours.scale).map(|(c, z)| c * f64::from(*z)).sum();
-        self.hours.levels.set_aside(at_ms.div_euclid(HOUR_MS), fixed, n);
+        let fixed: f64 = counts.iter().zip(&self.scale).map(|(c, z)| c * f64::from(*z)).sum();
+        self.told_levels().set_aside(at_ms.div_euclid(HOUR_MS), fixed, n);
         let tilt: f64 = counts.iter().zip(&frozen.way.toward).map(|(c, g)| c * g).sum();
         frozen.way.lasting += tilt - n * frozen.way.quiet_mean;
         frozen.way.lasting_n += n;

@@ -30,7 +30,7 @@ impl Armed {
         }
         let levels = &self.hours.levels;
         let (then, now) = (row.start_ms.div_euclid(HOUR_MS), levels.hour());
-        let moved = if self.hours.width > 0.0 && then != now { levels.level(then).middle - levels.level(now).middle } else { 0.0 };
+        let moved = if self.now.width > 0.0 && then != now { levels.level(then).middle - levels.level(now).middle } else { 0.0 };
         (n, score - n * moved)
     }
 
