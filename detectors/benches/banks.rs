@@ -1,8 +1,8 @@
 //! What does a pane cost?
 //!
 //! Banks of SERIES series in memory, touched at random, everything included (judging, learning, the ladder, resemblance within panes),
-//! after each has learned, and the first panes of banks that learn. The yardstick is a chain of dependent additions in the same run:
-//! nanoseconds each.
+//! after each has learned, and the first panes of banks that learn. The yardstick is a chain of dependent additions in the same run,
+//! nanoseconds each; beside it a cycle of the processor.
 //!
 //! `cargo bench -p bellwether-detectors --bench banks`; SERIES (10000), PANES (2000000), OLD=0 leaves out the banks that have learned, RATES=10 is
 //! nothing but rates of ten events a pane and BINS=10 values (for a profile: with YARDSTICK=0, and twice, for what a clock would leave out).
@@ -35,6 +35,20 @@ fn yardstick() -> f64 {
     for _ in 0..200_000 {
         for _ in 0..1_000 {
             x += step;
+        }
+        x = black_box(x);
+    }
+    (on_cpu_ns() - began) / 2e8
+}
+
+/// Nanoseconds of a cycle: rotations and additions of whole numbers that wait for each other take one each on every machine, where an addition of
+/// f64 takes two to four.
+fn cycle() -> f64 {
+    let began = on_cpu_ns();
+    let mut x = black_box(0x9e37_79b9_7f4a_7c15u64);
+    for _ in 0..100_000 {
+        for _ in 0..1_000 {
+            x = x.rotate_left(7).wrapping_add(0x5851_f42d_4c95_7f2d);
         }
         x = black_box(x);
     }
@@ -165,8 +179,8 @@ fn class_panes(events: u32, classes: f64, r: &mut Rng) -> Vec<Vec<(u16, u32)>> {
         .collect()
 }
 
-fn beginnings(series: usize, r: &mut Rng, yard: f64) {
-    let row = |name: &str, events: u32, ns: f64| println!("| {name} | {events} | {series} | {ns:.0} | {:.0} |", ns / (yard / 1.2));
+fn beginnings(series: usize, r: &mut Rng, row: impl Fn(&str, u32, usize, f64)) {
+    let row = |name: &str, events: u32, ns: f64| row(name, events, series, ns);
     for events in [10, 30] {
         let counts: Vec<CountPane> = (0..4_099).map(|_| CountPane { hits: f64::from(r.binomial(events, 0.02)), total: f64::from(events) }).collect();
         let rate = RateBank::new(RateSettings { direction: Direction::Up, tolerance: 0.2, at_least: 0.005 });
@@ -204,30 +218,33 @@ fn main() {
     let series = setting("SERIES", 10_000.0) as usize;
     let panes = setting("PANES", 2_000_000.0) as usize;
     let mut r = Rng::new(5, 5);
-    let yard = if setting("YARDSTICK", 1.0) > 0.0 { yardstick() } else { f64::NAN };
+    let (yard, cycle) = if setting("YARDSTICK", 1.0) > 0.0 { (yardstick(), cycle()) } else { (f64::NAN, f64::NAN) };
     println!(
-        "yardstick {yard:.2} ns; rate bank {} bytes, bins bank {} bytes without what they hold on the heap",
+        "yardstick {yard:.2} ns, a cycle {cycle:.3} ns; rate bank {} bytes, bins bank {} bytes without what they hold on the heap",
         size_of::<RateBank>(),
         size_of::<BinsBank>()
     );
-    println!("\n| bank | events a pane | series | ns a pane | in units of the yardstick / 1.2 ns |");
-    println!("| --- | --- | --- | --- | --- |");
+    println!("\n| bank | events a pane | series | ns a pane | in units of the yardstick / 1.2 ns | cycles |");
+    println!("| --- | --- | --- | --- | --- | --- |");
+    let row = |kind: &str, events: u32, series: usize, ns: f64| {
+        println!("| {kind} | {events} | {series} | {ns:.0} | {:.0} | {:.0} |", ns / (yard / 1.2), ns / cycle);
+    };
     let (rates, values) = (setting("RATES", 0.0) as u32, setting("BINS", 0.0) as u32);
     if rates + values > 0 {
         let (kind, ns) = if rates > 0 { ("rate", rate(series, panes, rates, &mut r)) } else { ("bins", bins(series, panes, values, &mut r)) };
-        println!("| {kind} | {} | {series} | {ns:.0} | {:.0} |", rates + values, ns / (yard / 1.2));
+        row(kind, rates + values, series, ns);
         return;
     }
     let old = setting("OLD", 1.0) > 0.0;
     for events in [1, 3, 10, 30, 100, 1_000].into_iter().filter(|_| old) {
         for series in [series, 16] {
             let ns = rate(series, panes, events, &mut r);
-            println!("| rate | {events} | {series} | {ns:.0} | {:.0} |", ns / (yard / 1.2));
+            row("rate", events, series, ns);
         }
     }
     for events in [3, 10, 30, 100].into_iter().filter(|_| old) {
         let ns = bins(series, panes / 10, events, &mut r);
-        println!("| bins | {events} | {series} | {ns:.0} | {:.0} |", ns / (yard / 1.2));
+        row("bins", events, series, ns);
     }
-    beginnings(series, &mut r, yard);
+    beginnings(series, &mut r, row);
 }

@@ -57,7 +57,7 @@ const STARVED_EVENTS_PER_HOUR: f64 = 5.0;
 const SINCE_BINS_MAX: usize = 512;
 /// Tables of alternatives are renewed after so many panes, or when the baseline has grown by this part.
 const REFRESH_PANES: u32 = 1_024;
-const REFRESH_GROWTH: f64 = 1.0 / 128.0;
+const REFRESH_GROWTH: f64 = 1.0 / 48.0;
 /// Bins of the grid kept of values beyond the last cut, from which farther cuts are made when there are enough of them.
 const FAR_BINS_MAX: usize = 64;
 /// Evidence in nats, since its pointer, below which nothing speaks of a fault.
