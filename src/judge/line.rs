@@ -437,10 +437,25 @@ impl Line {
     /// An incident was closed: the line learns from how, and speaks again.
     pub fn release(&mut self, how: Release) {
         self.bank.release(how);
+        if let Some(reference) = &mut self.reference {
+            match how {
+                Release::NewNormal => reference.learn_anew(),
+                Release::FalseAlarm => reference.settle(true),
+                Release::Fixed | Release::Expected => reference.settle(false),
+            }
+        }
         self.is_out = false;
         self.half_recovered = false;
         self.onset = None;
         self.expected = None;
+    }
+
+    /// A change is over by itself; it was normal life, or it was not.
+    pub fn settle(&mut self, was_normal: bool) {
+        self.bank.settle(was_normal);
+        if let Some(reference) = &mut self.reference {
+            reference.settle(was_normal);
+        }
     }
 
     /// An incident was closed as expected: the line is silent until the change is over.
@@ -459,11 +474,15 @@ impl Line {
         }
         let injection = if at < self.judged_from { 0.0 } else { self.injection * panes };
         let reading = self.bank.judge(feed, at, pane_ms, injection)?;
-        if let Some(reference) = self.reference.as_mut().filter(|_| reading.state != State::Frozen) {
-            if at >= self.judged_from {
-                reference.complete();
+        if let Some(reference) = &mut self.reference {
+            if reading.state == State::Frozen {
+                reference.set_aside(feed);
+            } else {
+                if at >= self.judged_from {
+                    reference.learned();
+                }
+                reference.take(feed);
             }
-            reference.take(feed);
         }
         self.last_evidence = reading.log_evidence;
         let (n, value) = match feed {

@@ -1178,6 +1178,9 @@ impl Judge {
         self.groups.iter_mut().for_each(|g| g.gathered = Gathered::default());
         for line in self.groups.iter_mut().flat_map(|g| &mut g.lines) {
             line.bank.start_live();
+            if let Some(reference) = &mut line.reference {
+                reference.settle(false);
+            }
             line.onset = None;
             line.held = false;
         }
@@ -1358,7 +1361,7 @@ fn said(line: &mut Line, call: Call, start: Time, pane_ms: i64, live: bool, exem
             line.onset = None;
             line.expected = None;
             line.decided(now, "recovered", format!("back at {}", line.unit.words(change.after)));
-            line.bank.settle(!live);
+            line.settle(!live);
             if live && std::mem::take(&mut line.is_out) {
                 out.push(Said::Recovered { series: line.id, change });
             }

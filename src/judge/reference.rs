@@ -1,8 +1,9 @@
 //! Slow drift: the newest days beside those that were learned first, once a day.
 //!
 //! The sequential banks learn on, so a change that creeps is followed and never paged: a frog in warming water. Here the first
-//! days are kept as they were, and the newest week (each day weighs six sevenths of the next, so that a weekend is no drift) is laid
-//! beside them at every day's end. Beyond the tolerance it is listed; beyond twice the tolerance it is a ticket, not a page.
+//! week is kept as it was, or what was imported, and the newest one (each day weighs six sevenths of the next) is laid beside it at
+//! every day's end: weeks beside weeks, so that a weekend is no drift. Beyond the tolerance it is listed; beyond twice the tolerance
+//! it is a ticket, not a page.
 
 use std::ops::Add;
 
@@ -17,6 +18,8 @@ use super::line::{Bank, Feed};
 const EVENTS_MIN: f64 = 1_000.0;
 /// What is left of the days before when a day ends.
 const DAYS_KEPT: f64 = 6.0 / 7.0;
+/// Days that a yardstick holds which was learned: both kinds of day, else every weekend would be a drift from the Monday of the start.
+const DAYS_MIN: u8 = 7;
 /// A difference counts from so many standard errors on: days differ for more reasons than chance.
 const ERRORS_MIN: f64 = 5.0;
 /// Classes rarer than this in the reference are not compared one by one.
@@ -36,9 +39,13 @@ type Histogram = Vec<(u16, f32)>;
 pub struct Reference {
     /// The days that are the yardstick; they grow until `is_complete`.
     first: Histogram,
+    /// Days that have ended while it grew.
+    days: u8,
     is_complete: bool,
     newest: Histogram,
     today: Histogram,
+    /// What an open incident brought: counted if it turns out to be normal life, as a first weekend does.
+    aside: Histogram,
     /// What came in since the last fold, as it came: one pane costs an append.
     fresh: Histogram,
     /// How far the newest days lie from the first, in tolerances; what a person sees.
@@ -88,19 +95,57 @@ impl Reference {
         }
     }
 
+    /// A pane of an incident.
+    pub fn set_aside(&mut self, feed: &Feed<'_>) {
+        match feed {
+            Feed::Share { hits, total } => {
+                add(&mut self.aside, 1, *hits as f32);
+                add(&mut self.aside, 0, (total - hits).max(0.0) as f32);
+            }
+            Feed::Grid(pane) | Feed::Classes(pane) => pane.iter().for_each(|(bin, n)| add(&mut self.aside, *bin, *n as f32)),
+            Feed::Count { .. } | Feed::Interval { .. } | Feed::Arrivals { .. } | Feed::Groups(_) | Feed::Vectors(_) | Feed::Together(..) => {}
+        }
+    }
+
+    /// The incident is over: what it brought is counted, or forgotten.
+    pub fn settle(&mut self, was_normal: bool) {
+        let aside = std::mem::take(&mut self.aside);
+        if was_normal {
+            let into = if self.is_complete { &mut self.today } else { &mut self.first };
+            aside.into_iter().for_each(|(bin, n)| add(into, bin, n));
+        }
+    }
+
     /// Counts what came in.
     fn fold(&mut self) {
         let into = if self.is_complete { &mut self.today } else { &mut self.first };
         add_all(into, &mut self.fresh);
     }
 
-    /// The learning of the line is over: what came so far is the yardstick.
+    /// The learning of the line is over: what came so far is the yardstick, once it holds a week, which is the newest week too.
+    pub fn learned(&mut self) {
+        if !self.is_complete && self.days >= DAYS_MIN {
+            self.complete();
+            if self.is_complete {
+                self.newest = self.first.clone();
+            }
+        }
+    }
+
+    /// What came so far is the yardstick.
     pub fn complete(&mut self) {
         if self.is_complete {
             return;
         }
         self.fold();
         self.is_complete = sum(&self.first) >= EVENTS_MIN;
+    }
+
+    /// A person said that what an incident brought is the new normal: a yardstick is learned from there on. A ticket that is out is taken
+    /// back by it, once there is one.
+    pub fn learn_anew(&mut self) {
+        let first = std::mem::take(&mut self.aside);
+        *self = Reference { first, is_listed: self.is_listed, is_ticket: self.is_ticket, ..Reference::default() };
     }
 
     /// What is now is how it should be: the newest days become the yardstick.
@@ -152,6 +197,7 @@ impl Reference {
     pub fn day_ends(&mut self, bank: &Bank, tolerance: f64, at_least: f64) -> DayEnd {
         self.fold();
         if !self.is_complete {
+            self.days = self.days.saturating_add(u8::from(!self.first.is_empty()));
             return DayEnd::Nothing;
         }
         self.newest.iter_mut().for_each(|n| n.1 *= DAYS_KEPT as f32);
@@ -329,6 +375,36 @@ mod tests {
     }
 
     #[test]
+    fn what_an_incident_brought_counts_if_it_was_normal() {
+        let bank = Bank::rate(0.2, 0.0);
+        let pane = |p: f64| Feed::Share { hits: 50_000.0 * p, total: 50_000.0 };
+        let after = |settle: &dyn Fn(&mut Reference)| {
+            let mut r = Reference::default();
+            r.take(&pane(0.01));
+            r.complete();
+            assert!(days(&mut r, &bank, &[0.01; 7]).iter().all(|d| *d == DayEnd::Nothing));
+            (0..3).for_each(|_| r.set_aside(&pane(0.03)));
+            settle(&mut r);
+            (r.day_ends(&bank, 0.2, 0.0), r)
+        };
+        assert_eq!(after(&|r| r.settle(false)).0, DayEnd::Nothing);
+        assert!(
+            matches!(after(&|r| r.settle(true)).0, DayEnd::Ticket(_)),
+            "three days at three times the rate were normal, and are far from the first"
+        );
+        let (end, mut r) = after(&Reference::learn_anew);
+        assert_eq!(end, DayEnd::Nothing);
+        let week: Vec<DayEnd> = (0..20)
+            .map(|_| {
+                r.learned();
+                r.take(&pane(0.03));
+                r.day_ends(&bank, 0.2, 0.0)
+            })
+            .collect();
+        assert!(r.is_complete && week.iter().all(|d| *d == DayEnd::Nothing), "{week:?}");
+    }
+
+    #[test]
     fn values_are_compared_by_their_ranks_and_a_weekend_is_no_drift() {
         let bank = Bank::bins(0.1);
         // A log-normal of sigma .6 around a median, on the grid.
@@ -344,18 +420,25 @@ mod tests {
             }
             pane
         };
-        let mut r = Reference::default();
-        r.take(&Feed::Grid(&day(100.0)));
-        r.complete();
-        let mut run = |medians: &[f64]| -> Vec<DayEnd> {
+        let run_on = |r: &mut Reference, medians: &[f64]| -> Vec<DayEnd> {
             medians
                 .iter()
                 .map(|m| {
+                    r.learned();
                     r.take(&Feed::Grid(&day(*m)));
                     r.day_ends(&bank, 0.1, 0.0)
                 })
                 .collect()
         };
+        // Learned from a Monday on, two days a week 35 % higher: half a sigma.
+        let weeks = [100.0, 100.0, 100.0, 100.0, 100.0, 135.0, 135.0].repeat(4);
+        let mut learned = Reference::default();
+        let told = run_on(&mut learned, &weeks);
+        assert!(learned.is_complete && told.iter().all(|d| *d == DayEnd::Nothing), "{told:?}");
+        let mut r = Reference::default();
+        r.take(&Feed::Grid(&day(100.0)));
+        r.complete();
+        let mut run = |medians: &[f64]| run_on(&mut r, medians);
         // Two days a week 12 % higher: a fifth of a sigma.
         let weeks = [100.0, 100.0, 100.0, 100.0, 100.0, 112.0, 112.0].repeat(4);
         let told = run(&weeks);

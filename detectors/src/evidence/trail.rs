@@ -46,7 +46,7 @@ impl Count {
 
 /// Sums over stretches of time, oldest first: a row of so many numbers each, all of which add up. It takes memory once, with the
 /// first row.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Rows {
     /// Time from the start of each row to that of the next.
     lengths_ms: Vec<u32>,
@@ -62,12 +62,6 @@ pub struct Row {
     pub start_ms: i64,
     pub length_ms: i64,
     pub sums: [f32; WIDTH_MAX],
-}
-
-impl Default for Rows {
-    fn default() -> Self {
-        Rows { lengths_ms: Vec::new(), sums: Vec::new(), width: 0, newest_ms: 0 }
-    }
 }
 
 impl Rows {
@@ -471,6 +465,6 @@ mod tests {
         assert!(onset.from_ms <= 4_000_000 && 4_000_000 <= onset.to_ms, "{onset:?}");
         assert!(low < 0.02 && 0.02 < high && (0.017..0.023).contains(&middle), "{low} {middle} {high}");
         let (h, n) = sums(4_000_000);
-        assert!(n >= 20_000.0 && n < 25_000.0 && h / n > 0.016 && h >= seen_since, "{h} of {n}");
+        assert!((20_000.0..25_000.0).contains(&n) && h / n > 0.016 && h >= seen_since, "{h} of {n}");
     }
 }
