@@ -8,7 +8,8 @@
 //! pane of the page, and then it is a supermartingale for any b chosen before the pane for which that mean is kept; the bound on the
 //! expected number of false pages is the same as without. Of several statistics one is looked at, of the bets with the most at stake;
 //! the others count as if none of theirs ever went beyond, which only makes b smaller. **Measured**: tails of sums of scores are told
-//! by a saddle point. **Paper**: Fischer and Ramdas, Improving Wald's (approximate) sequential probability ratio test by avoiding
+//! by a saddle point. What the *cap* of a pane takes from a bet on counts is given back too, in small panes: each bet is multiplied by the constant for
+//! which the null's mean of what is left is 1 again. **Paper**: Fischer and Ramdas, Improving Wald's (approximate) sequential probability ratio test by avoiding
 //! overshoot (arXiv 2410.16076), there for one bet and one test.
 
 use super::{NATS_PER_PANE_MAX, exp, ln, normal_cdf};
@@ -26,6 +27,12 @@ const ROUNDS: usize = 4;
 /// Counts that are gone through one by one; beyond, they are as good as continuous.
 const COUNTS_MAX: usize = 192;
 const BETS_MAX: usize = 6;
+/// Events of a pane up to which it is told what its cap takes: beyond, a large change goes beyond it in nearly every pane, and finds it so soon
+/// that it does not matter.
+pub const GIVEN_BACK_EVENTS_MAX: f64 = 32.0;
+/// The most that is given back.
+const GIVEN_BACK_MAX: f64 = 1.15;
+const GIVEN_BACK_ROUNDS: usize = 2;
 
 /// Bets on one statistic T of a pane: bet j gains exp(tilt_j T) divided by its mean under the null. All tilts have one sign.
 pub struct Family<'a> {
@@ -46,6 +53,27 @@ pub fn worth_asking(at_stake: f64, events: f64, weight: f64) -> bool {
 /// pane begins to count.
 pub fn tempered(lift: f64, nats_per_pane: f64) -> f64 {
     1.0 + (lift - 1.0) * (nats_per_pane / NATS_PER_PANE_MAX - 1.0).clamp(0.0, 1.0)
+}
+
+/// What the cap of a pane takes from a bet on k of n, given back: ln of a c for which the mean of min(c L, e^cap) under the null is at most 1, and
+/// nearly that. `p`: the rate of the null, `q`: that of the bet.
+pub fn given_back(n: u32, p: f64, q: f64, nats_per_pane: f64) -> f64 {
+    let cap = exp(nats_per_pane);
+    let nf = f64::from(n);
+    let (odds_p, odds_q) = (p / (1.0 - p), q / (1.0 - q));
+    let (none_p, none_q) = (exp(nf * ln(1.0 - p)), exp(nf * ln(1.0 - q)));
+    let mut c = 1.0;
+    for _ in 0..GIVEN_BACK_ROUNDS {
+        // The mean is concave in c, so that c over the mean is valid again.
+        let (mut of_p, mut of_q, mut mean) = (none_p, none_q, 0.0);
+        for k in 0..=n {
+            mean += (c * of_q).min(cap * of_p);
+            let more = f64::from(n - k) / f64::from(k + 1);
+            (of_p, of_q) = (of_p * odds_p * more, of_q * odds_q * more);
+        }
+        c /= mean.max(1.0 / GIVEN_BACK_MAX);
+    }
+    ln(c.clamp(1.0, GIVEN_BACK_MAX))
 }
 
 impl Family<'_> {
@@ -259,6 +287,22 @@ mod tests {
             law = next;
         }
         law.into_iter().enumerate().map(|(i, p)| (n as f64 * low + i as f64 / 100.0, p)).collect()
+    }
+
+    #[test]
+    fn what_the_cap_takes_is_given_back_and_no_more() {
+        for (n, p, r) in [(10, 0.05, 5.5), (10, 0.05, 14.0), (10, 0.01, 5.5), (32, 0.05, 3.4), (1, 0.3, 14.0), (20, 0.5, 1.0 / 5.5)] {
+            let q = p * r / (1.0 - p + p * r);
+            let mean = |nats: f64| -> f64 {
+                let ways = |k: u32| (0..k).map(|i| f64::from(n - i) / f64::from(i + 1)).product::<f64>();
+                let of = |rate: f64, k: u32| ways(k) * rate.powi(k as i32) * (1.0 - rate).powi((n - k) as i32);
+                (0..=n).map(|k| of(p, k) * (of(q, k) / of(p, k) * nats.exp()).min(6f64.exp())).sum()
+            };
+            let nats = given_back(n, p, q, 6.0);
+            assert!(nats >= 0.0 && mean(nats) <= 1.0 + 1e-6, "{n} {p} {r}: {nats} makes {}", mean(nats));
+            assert!(nats > 0.13 || mean(nats) > 0.98, "{n} {p} {r}: {nats} leaves {}", 1.0 - mean(nats));
+            println!("{n} {p} {r:.2}: {nats:.4}, mean {:.4} instead of {:.4}", mean(nats), mean(0.0));
+        }
     }
 
     #[test]

@@ -35,7 +35,7 @@ const LN_ODDS: [f64; 6] = [
 const ARMS: usize = ODDS.len() + 1;
 /// Parts of the injection. A small change is found with few nats beyond what any detector needs, a large one with more to spare, so
 /// small ones get the greater part: every change then pays about the same share of its delay for not being known.
-const WEIGHTS: [f64; ARMS] = [0.20, 0.30, 0.20, 0.14, 0.07, 0.04, 0.05];
+const WEIGHTS: [f64; ARMS] = [0.15, 0.31, 0.17, 0.20, 0.08, 0.04, 0.05];
 /// The same for lanes; what reaches everything comes after the odds.
 const SHARES: [[f32; LANES]; 1] = lanes_of(&WEIGHTS);
 const RECOVERY_ARMS: usize = 5;
@@ -85,6 +85,9 @@ const HIGH_CLIMB: f64 = 20.0;
 /// How much of the usual a pane may say while six are judged as one. What made them longer were bursts, and the next may be longer than
 /// any before: so where four of the longest panes suffice for a page, which are six times as long, it takes twelve of these.
 const STRETCHED_ONCE_PART: f64 = 1.0 / 3.0;
+/// Part by which an edge of tolerance may move before it is told anew what the cap takes.
+const SAME_EDGE: f32 = 0.02;
+
 /// What evidence is gathered with while nothing may be paged: only its climbs are looked at, and those do not depend on it.
 const SHADOW_INJECTION: f64 = 1e-9;
 
@@ -156,12 +159,22 @@ struct Live {
     held: CountPane,
     held_since_ms: Option<i64>,
     trail: Trail,
+    given_back: GivenBack,
     /// The noise as it was when there was last no evidence to speak of: what it is again after an alarm.
     noise: Option<(Within, Ladder)>,
     /// Quiet counts at the start of yesterday and of today (of a young baseline: when it had a quarter and a half), each rate at most as
     /// far above the one before as that one's error: an incident that took days to be found was learned for most of them.
     days: [CountPane; 2],
     day_end_ms: i64,
+}
+
+/// What the cap of a pane of so many events takes from each alternative, in nats, at an edge of tolerance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct GivenBack {
+    events: f32,
+    p: f32,
+    cap: f32,
+    nats: [f32; ODDS.len()],
 }
 
 /// When learning stops.
@@ -197,6 +210,9 @@ struct Bets {
     /// The weight of the baseline at which the refresh is due, and panes until it is due anyway; 0 is stale.
     refresh_at: f64,
     panes: u8,
+    /// Events of the smallest pane since, and from which on the bets know what the cap takes from them.
+    least: f32,
+    given_back_from: f32,
     phi: f32,
     rho: f32,
     /// The edge of tolerance, the beta law of the predictive there and what divides by it.
@@ -313,8 +329,8 @@ impl RateBank {
         self.shadow = shadow;
         let share = if shadow { SHADOW_INJECTION } else { injection };
 
-        if live.bets.panes == 0 || self.m >= live.bets.refresh_at {
-            let calm = live.evidence.gathered() < CALM_NATS;
+        if live.bets.panes == 0 || self.m >= live.bets.refresh_at || pane.total < f64::from(live.bets.given_back_from) {
+            let (calm, least) = (live.evidence.gathered() < CALM_NATS, live.bets.least);
             if calm {
                 live.noise = (!shadow).then(|| (self.within, self.ladder.clone()));
             }
@@ -323,10 +339,15 @@ impl RateBank {
                 Some((within, ladder)) if !calm && !self.sees(share).armed => self.bets(within, ladder),
                 _ => self.bets(&self.within, &self.ladder),
             };
+            let smallest = pane.total.min(f64::from(least));
+            if smallest <= overshoot::GIVEN_BACK_EVENTS_MAX && self.sees(share).armed {
+                live.give_back(self.settings.direction, smallest);
+            }
             live.gate.injection = 0.0;
             live.turn_day(CountPane { hits: self.k, total: self.m }, self.settings.direction, self.ladder.phi(), at_ms);
         }
         live.bets.panes -= 1;
+        live.bets.least = live.bets.least.min(pane.total as f32);
         let within = 1.0 + (pane.total - 1.0).max(0.0) * f64::from(live.bets.rho);
         let dispersion = within * f64::from(live.bets.phi);
         let l = live.bets.likelihoods(self.settings.direction, pane, 1.0 / dispersion);
@@ -716,6 +737,8 @@ impl RateBank {
         };
         Bets {
             panes: REFRESH_PANES,
+            least: f32::INFINITY,
+            given_back_from: 0.0,
             refresh_at: self.m * (1.0 + REFRESH_GROWTH),
             phi: phi as f32,
             rho: within.rho,
@@ -965,6 +988,29 @@ impl Live {
         let tilts = if direction == Direction::Up { LN_ODDS } else { LN_ODDS.map(|tilt| -tilt) };
         let [known @ .., anything] = stakes;
         overshoot::Family { tilts: &tilts, stakes: &known, others: anything }.lift_of_counts(events, f64::from(self.bets.p))
+    }
+
+    /// Gives back to the bets what the cap takes from them in panes of so many events, spread over these: of a larger pane it takes more.
+    fn give_back(&mut self, direction: Direction, events: f64) {
+        let bets = &mut self.bets;
+        let dispersion = (1.0 + (events - 1.0).max(0.0) * f64::from(bets.rho)) * f64::from(bets.phi);
+        let (n, p, cap) = ((events / dispersion).floor(), f64::from(bets.p), nats_per_pane_max(dispersion));
+        if !(1.0..=overshoot::GIVEN_BACK_EVENTS_MAX).contains(&n) {
+            return;
+        }
+        bets.given_back_from = events as f32;
+        let known = &mut self.given_back;
+        if n as f32 != known.events || cap as f32 != known.cap || (bets.p / known.p - 1.0).abs() > SAME_EDGE {
+            let nats = ODDS.map(|r| {
+                let r = if direction == Direction::Up { r } else { 1.0 / r };
+                overshoot::given_back(n as u32, p, p * r / (1.0 - p + p * r), cap) as f32
+            });
+            *known = GivenBack { events: n as f32, p: bets.p, cap: cap as f32, nats };
+        }
+        for ((nats, of_hit), of_miss) in known.nats.iter().zip(&mut bets.of_hit).zip(&mut bets.of_miss) {
+            *of_hit += nats / known.events;
+            *of_miss += nats / known.events;
+        }
     }
 
     fn forget(&mut self) {

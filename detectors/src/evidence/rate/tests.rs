@@ -146,7 +146,7 @@ fn a_fault_that_was_learned_for_days_is_not_healthy() {
     run(&mut bank, &mut noise, &mut t, 100, 0.002, 1e-30, 3_000);
     assert_eq!(run(&mut bank, &mut noise, &mut t, 100, 0.0036, 1e-30, 20_000).1, Call::Quiet, "nothing may be spent");
     assert!(bank.baseline().is_some_and(|b| b.value > 0.003), "learned: {:?}", bank.baseline());
-    assert!(matches!(run(&mut bank, &mut noise, &mut t, 100, 0.03, B, 100).1, Call::Alarm { .. }));
+    assert!(matches!(run(&mut bank, &mut noise, &mut t, 100, 0.03, B, 300).1, Call::Alarm { .. }));
     assert_eq!(run(&mut bank, &mut noise, &mut t, 100, 0.0036, B, 8_640).1, Call::Quiet);
     assert!(matches!(run(&mut bank, &mut noise, &mut t, 100, 0.002, B, 8_640).1, Call::Recovered { .. }));
 }
