@@ -1067,9 +1067,9 @@ impl Bets {
         let (e, v) = (pane.hits * per, pane.total * per);
         let misses = v - e;
         let (a, b) = (f64::from(self.a), f64::from(self.b));
-        let excess = excess_near(a, f64::from(self.per_a), e) + excess_near(b, f64::from(self.per_b), misses)
-            - excess_near(a + b, f64::from(self.per_ab), v)
-            + f64::from(self.apart) * v;
+        let of_hits = if a < 1.0 { excess_rising(a, ln(a), e) } else { excess_near(a, f64::from(self.per_a), e) };
+        let excess =
+            of_hits + excess_near(b, f64::from(self.per_b), misses) - excess_near(a + b, f64::from(self.per_ab), v) + f64::from(self.apart) * v;
         let (hits, left, beside) = (e as f32, misses as f32, excess as f32);
         let mut l = [0.0; LANES];
         for ((l, of_hit), of_miss) in l.iter_mut().zip(&self.of_hit).zip(&self.of_miss) {
@@ -1095,12 +1095,13 @@ impl Bets {
     }
 }
 
-/// `excess_rising` with 1 / x at hand. Where d is little of a large x: Bernoulli's polynomials in 1/x (DLMF 5.11.8), of which the first term
+/// ln (Gamma(x + d) / Gamma(x)) less d ln x, with 1 / x at hand. Where d is little of a large x: Bernoulli's polynomials in 1/x (DLMF 5.11.8), of which the first term
 /// left out is below 1e-9.
 #[inline]
 fn excess_near(x: f64, per_x: f64, d: f64) -> f64 {
     if x < 8.0 || d * per_x >= 1.0 / 32.0 {
-        return excess_rising(x, ln(x), d);
+        let ln_x = ln(x);
+        return ln_rising(x, ln_x, d) - d * ln_x;
     }
     let (w, h) = (d * (d - 1.0), d - 0.5);
     let far = h * (w - 1.0 / 3.0) * (-1.0 / 20.0) + per_x * (w * (w - 0.5) * (1.0 / 30.0));
