@@ -4,8 +4,9 @@
 //! in this pane; the evidence is the sum of all R, in units of the threshold. Its pointer is the start of the pane after the last zero
 //! of the cumulative sum of ln L (Page), where its evidence began.
 //! **Why eight side by side, and in f32.** All alternatives take the same steps, so a compiler takes four of them at once, and what a pane
-//! touches are three lines of memory. A pane errs by some 1e-7 of itself, always downwards: exp is made a millionth too small, so that the
-//! bound on false pages holds as it does for exact numbers; in ten thousand panes that is a hundredth of a nat.
+//! touches are three lines of memory. A pane errs by one to three millionths of itself, downwards: exp is made two millionths too small, more than
+//! nats up to the cap, products and sums are rounded by, so that the bound on false pages holds as it does for exact numbers; in ten thousand
+//! panes that is a fiftieth of a nat.
 
 use serde::{Deserialize, Serialize};
 
@@ -79,7 +80,7 @@ pub fn sum_of(x: &[f32; LANES]) -> f32 {
     ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7]))
 }
 
-/// exp for |x| up to 80, the same on every machine; too small by at most 2e-6 of itself, and never too large.
+/// exp for |x| up to 80, the same on every machine; too small by 1e-6 to 3e-6 of itself, up to e^6 at least.
 #[inline]
 fn exp_lanes(x: &[f32; LANES]) -> [f32; LANES] {
     // Rounds to the nearest whole number by pushing the fraction out of the mantissa, whose low bits then hold it in two's complement.
@@ -87,7 +88,7 @@ fn exp_lanes(x: &[f32; LANES]) -> [f32; LANES] {
     // ln 2 in two parts, of which the first has few bits.
     const LN_2_HIGH: f32 = 0.693_359_4;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
-    const BELOW: f32 = 1.0 - 1e-6;
+    const BELOW: f32 = 1.0 - 2e-6;
     let mut out = [0.0; LANES];
     for j in 0..LANES {
         let k = x[j] * std::f32::consts::LOG2_E + ROUND;
@@ -207,11 +208,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exp_of_lanes_is_hardly_too_small_and_never_too_large() {
+    fn exp_of_lanes_is_a_little_too_small() {
         for i in -8_000..=8_000 {
             let x = i as f32 / 100.0 + [0.0, 0.001, 0.0049][i as usize % 3];
             let (told, truth) = (f64::from(exp_lanes(&[x; LANES])[0]), f64::from(x).exp());
-            assert!(told <= truth && told > truth * (1.0 - 2e-6), "{x}: {told} of {truth}, {:e}", told / truth - 1.0);
+            let least = if x <= 6.0 { 1e-6 } else { 0.0 };
+            assert!(told <= truth * (1.0 - least) && told > truth * (1.0 - 4e-6), "{x}: {told} of {truth}, {:e}", told / truth - 1.0);
         }
     }
 
