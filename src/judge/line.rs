@@ -18,7 +18,7 @@ use super::embedding::{EmbeddingLine, Vectors};
 use super::fairness::{FairnessBank, Tally};
 use super::import::Provenance;
 use super::joint::JointLine;
-use super::reference::Reference;
+use super::reference::{DAYS_MIN, Reference};
 use crate::domain::alarm::Unit;
 use crate::domain::series::StableHash;
 use crate::domain::{DetectorState, SeriesId, SeriesKey, Signal, Time};
@@ -548,6 +548,10 @@ impl Line {
     /// How far the newest days lie from what was learned first, in words, and what the tests known by name say of it.
     pub fn drift(&self) -> Option<(String, Vec<(&'static str, bellwether_detectors::population::Outcome)>)> {
         let reference = self.reference.as_ref()?;
+        if let Some(days) = reference.still_learns() {
+            let words = format!("Nothing to compare yet: {days} of {DAYS_MIN} days of the first week have been learned");
+            return Some((words, Vec::new()));
+        }
         let d = reference.last?;
         let (before, after) = (self.unit.words(d.before), self.unit.words(d.after));
         let far = if d.tolerances > 0.0 { format!("{:.1} tolerances", d.tolerances) } else { "no more than chance".to_owned() };

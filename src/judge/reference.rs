@@ -19,7 +19,7 @@ const EVENTS_MIN: f64 = 1_000.0;
 /// What is left of the days before when a day ends.
 const DAYS_KEPT: f64 = 6.0 / 7.0;
 /// Days that a yardstick holds which was learned: both kinds of day, else every weekend would be a drift from the Monday of the start.
-const DAYS_MIN: u8 = 7;
+pub const DAYS_MIN: u8 = 7;
 /// A difference counts from so many standard errors on: days differ for more reasons than chance.
 const ERRORS_MIN: f64 = 5.0;
 /// Classes rarer than this in the reference are not compared one by one.
@@ -130,6 +130,11 @@ impl Reference {
                 self.newest = self.first.clone();
             }
         }
+    }
+
+    /// Days learned of a yardstick that is none yet.
+    pub fn still_learns(&self) -> Option<u8> {
+        (!self.is_complete).then_some(self.days.min(DAYS_MIN))
     }
 
     /// What came so far is the yardstick.
