@@ -1,7 +1,8 @@
 //! What does a pane cost?
 //!
 //! Banks of SERIES series in memory, touched at random, everything included (judging, learning, the ladder, resemblance within panes),
-//! after each has learned, and the first panes of banks that learn. The yardstick is a chain of dependent additions in the same run,
+//! after each has learned, and the first panes of banks that learn. As in the daemon, which knows what it judges next, the memory of the next
+//! ones is asked for meanwhile (`ahead`; ASK=0 leaves it out). The yardstick is a chain of dependent additions in the same run,
 //! nanoseconds each; beside it a cycle of the processor.
 //!
 //! `cargo bench -p bellwether-detectors --bench banks`; SERIES (10000), PANES (2000000), OLD=0 leaves out the banks that have learned, RATES=10 is
@@ -12,6 +13,7 @@ mod common;
 use std::hint::black_box;
 use std::time::Instant;
 
+use bellwether_detectors::ahead::Ahead;
 use bellwether_detectors::evidence::bins::{BinsBank, BinsSettings};
 use bellwether_detectors::evidence::classes::{ClassBank, ClassSettings};
 use bellwether_detectors::evidence::rate::{CountPane, Direction, RateBank, RateSettings};
@@ -55,6 +57,14 @@ fn cycle() -> f64 {
     (on_cpu_ns() - began) / 2e8
 }
 
+/// Asks for the memory of the banks that come next, the farther off the less of it.
+#[inline]
+fn ask_ahead<B: Ahead>(banks: &[B], next: impl Fn(usize) -> usize) {
+    banks[next(3)].ask_for_own();
+    banks[next(2)].ask_for_state();
+    banks[next(1)].ask_for_trail();
+}
+
 fn rate(series: usize, panes: usize, events: u32, r: &mut Rng) -> f64 {
     let settings = RateSettings { direction: Direction::Up, tolerance: 0.2, at_least: 0.005 };
     let mut bank = RateBank::new(settings);
@@ -75,11 +85,15 @@ fn rate(series: usize, panes: usize, events: u32, r: &mut Rng) -> f64 {
         }
     }
     let began = on_cpu_ns();
+    let asks = setting("ASK", 1.0) > 0.0;
     for i in 0..panes {
-        let (one, pane) = drawn[i & 65_535];
         // Another part of the series each time round.
-        let one = (one + (i >> 16) * 7_919) % series;
-        black_box(banks[one].judge(pane, at + (i / series) as i64 * PANE_MS, PANE_MS, B));
+        let one = |i: usize| (drawn[i & 65_535].0 + (i >> 16) * 7_919) % series;
+        if asks {
+            ask_ahead(&banks, |k| one(i + k));
+        }
+        let pane = drawn[i & 65_535].1;
+        black_box(banks[one(i)].judge(pane, at + (i / series) as i64 * PANE_MS, PANE_MS, B));
     }
     (on_cpu_ns() - began) / panes as f64
 }
@@ -114,10 +128,14 @@ fn bins(series: usize, panes: usize, events: u32, r: &mut Rng) -> f64 {
     }
     at += PANE_MS;
     let began = on_cpu_ns();
+    let asks = setting("ASK", 1.0) > 0.0;
     for i in 0..panes {
-        let (one, pane) = &drawn[i & 16_383];
-        let one = (one + (i >> 14) * 7_919) % series;
-        black_box(banks[one].judge(pane, at + (i / series) as i64 * PANE_MS, PANE_MS, B));
+        let one = |i: usize| (drawn[i & 16_383].0 + (i >> 14) * 7_919) % series;
+        if asks {
+            ask_ahead(&banks, |k| one(i + k));
+        }
+        let pane = &drawn[i & 16_383].1;
+        black_box(banks[one(i)].judge(pane, at + (i / series) as i64 * PANE_MS, PANE_MS, B));
     }
     (on_cpu_ns() - began) / panes as f64
 }

@@ -7,6 +7,7 @@
 //! what it is fed per pane (its *injection*) is its share of the false pages that the user accepts. Expected false pages stay
 //! at or below the injected sum under any dependence between series.
 
+pub mod ahead;
 pub mod evidence;
 pub mod population;
 pub mod series;

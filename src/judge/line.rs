@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use bellwether_detectors::ahead::{Ahead, ask_for};
 use bellwether_detectors::evidence::bins::{BinsBank, BinsSettings, Told};
 use bellwether_detectors::evidence::classes::{ClassBank, ClassSettings};
 use bellwether_detectors::evidence::counts::{CountsBank, CountsSettings};
@@ -250,6 +251,24 @@ impl Bank {
         }
     }
 
+    /// Banks that are judged in every pane, whose memory is asked for beforehand; the others come too seldom.
+    fn ahead(&self) -> Option<&dyn Ahead> {
+        match self {
+            Bank::Rate(b) | Bank::Limit(b) => Some(&**b),
+            Bank::Bins(b) => Some(&**b),
+            Bank::Classes(b) => Some(&**b),
+            Bank::Counts(_) | Bank::Seasonal(_) | Bank::Gap(_) | Bank::Fairness(_) | Bank::Embedding(_) | Bank::Joint(_) => None,
+        }
+    }
+
+    pub fn ask_for_state(&self) {
+        self.ahead().inspect(|bank| bank.ask_for_state());
+    }
+
+    pub fn ask_for_trail(&self) {
+        self.ahead().inspect(|bank| bank.ask_for_trail());
+    }
+
     pub fn judge(&mut self, feed: &Feed<'_>, at: Time, pane_ms: i64, injection: f64) -> Option<Reading> {
         match (self, feed) {
             (Bank::Rate(b) | Bank::Limit(b), Feed::Share { hits, total }) => {
@@ -401,6 +420,12 @@ impl Line {
             reference: None,
             learned_from: None,
         }
+    }
+
+    /// Asks for the memory of its bank and of its newest point.
+    pub fn ask_for_bank(&self) {
+        self.points.0.back().inspect(|newest| ask_for(*newest));
+        self.bank.ahead().inspect(|bank| bank.ask_for_own());
     }
 
     pub fn state(&self) -> DetectorState {

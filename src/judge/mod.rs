@@ -9,8 +9,10 @@
 //! is the road to a million thin series).
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
+use bellwether_detectors::ahead::ask_for;
 use bellwether_detectors::evidence::gap::GapSettings;
 use bellwether_detectors::evidence::two_group::Outcome;
 use bellwether_detectors::{Call, Change, Onset, Release};
@@ -249,6 +251,9 @@ pub struct Refused {
     pub joint: u64,
 }
 
+/// Are the fourth, third, second and first of the next groups judged, and not only given more?
+type Due = [bool; 4];
+
 #[derive(Default)]
 struct Scratch {
     codes: Vec<(Code, u32)>,
@@ -256,6 +261,8 @@ struct Scratch {
     touched: Vec<(u32, u32)>,
     /// The same in order, and where the pairs of each group begin.
     sorted: Vec<(u32, u32)>,
+    /// The pairs of one group each.
+    spans: Vec<Range<usize>>,
     places: Vec<u32>,
     /// Cells of one model each: from, to, its roll-up.
     runs: Vec<(usize, usize, u32)>,
@@ -435,13 +442,20 @@ impl Judge {
             self.rank();
         }
         self.in_order(&mut touched);
+        let mut spans = std::mem::take(&mut self.scratch.spans);
+        spans.clear();
         let mut at = 0;
         while at < touched.len() {
-            let group = touched[at].0;
-            let end = at + touched[at..].iter().take_while(|t| t.0 == group).count();
-            self.judge_group(group, &touched[at..end], cells, start, out);
+            let end = at + touched[at..].iter().take_while(|t| t.0 == touched[at].0).count();
+            spans.push(at..end);
             at = end;
         }
+        let mut due = Due::default();
+        for at in 0..spans.len() {
+            self.ask_ahead(&spans[at..], &touched, cells, start, &mut due);
+            self.judge_group(touched[spans[at].start].0, &touched[spans[at].clone()], cells, start, out);
+        }
+        self.scratch.spans = spans;
         runs.sort_unstable_by_key(|r| r.2);
         self.listen(start, cells, &runs, heartbeats, out);
         self.scratch.touched = touched;
@@ -599,6 +613,37 @@ impl Judge {
         group.interval = Some((now, 0, 0));
     }
 
+    /// Asks for the memory of the groups that come after the first while that one is judged: of the fifth the group itself, of the fourth
+    /// its lines, of nearer ones what their banks hold, for each of these holds the way to the next. A group that only gathers needs none but the
+    /// first. (Asking for cells and their codes as well was no gain: they have just been gathered.)
+    #[inline]
+    fn ask_ahead(&self, spans: &[Range<usize>], touched: &[(u32, u32)], cells: &[LeafCell], start: Time, due: &mut Due) {
+        let group = |after: usize| spans.get(after).map(|span| &self.groups[touched[span.start].0 as usize]);
+        if let Some(group) = group(5) {
+            ask_for(group);
+        }
+        due.rotate_right(1);
+        due[0] = spans.get(4).is_some_and(|span| {
+            let predictions = touched[span.clone()].iter().map(|(_, i)| cells[*i as usize].cell.predictions).sum();
+            group(4).is_some_and(|group| self.is_due(&group.gathered, predictions, start))
+        });
+        for (nearer, _) in due.iter().enumerate().filter(|(_, is_due)| **is_due) {
+            let Some(group) = group(4 - nearer) else { continue };
+            match nearer {
+                0 => ask_for(&*group.lines),
+                1 => group.lines.iter().for_each(Line::ask_for_bank),
+                2 => group.lines.iter().for_each(|line| line.bank.ask_for_state()),
+                _ => group.lines.iter().for_each(|line| line.bank.ask_for_trail()),
+            }
+        }
+    }
+
+    /// Is a group judged that has gathered this and is given so many predictions more in the pane that starts then?
+    fn is_due(&self, gathered: &Gathered, predictions: u32, start: Time) -> bool {
+        let length_ms = start.plus_ms(self.settings.pane_ms).since_ms(gathered.since.unwrap_or(start));
+        gathered.predictions + predictions >= GATHER_PREDICTIONS || length_ms >= GATHER_MS
+    }
+
     fn judge_group(&mut self, g: u32, touched: &[(u32, u32)], cells: &mut [LeafCell], start: Time, out: &mut Vec<Said>) {
         let mut codes = std::mem::take(&mut self.scratch.codes);
         let mut grid = std::mem::take(&mut self.scratch.grid);
@@ -619,6 +664,7 @@ impl Judge {
         self.take_totals(g as usize, touched, cells, start, predictions, cost);
         // Sparse groups gather a few panes first.
         let is_segment = self.groups[g as usize].key.segment.is_some();
+        let is_due = self.is_due(&self.groups[g as usize].gathered, predictions, start);
         let gathered = &mut self.groups[g as usize].gathered;
         gathered.predictions += predictions;
         gathered.with_features += with_features;
@@ -638,7 +684,7 @@ impl Judge {
                 gathered.codes.add_all(cell.entries());
             }
         }
-        if gathered.predictions < GATHER_PREDICTIONS && length_ms < GATHER_MS {
+        if !is_due {
             if gathered.codes.fresh_len() > GATHERED_CODES_MAX {
                 gathered.codes.count();
             }

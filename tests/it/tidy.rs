@@ -48,3 +48,14 @@ fn every_file_says_what_it_is_for() {
     let silent: Vec<_> = all.iter().filter(|f| !std::fs::read_to_string(f).expect("text").starts_with("//!")).collect();
     assert!(silent.is_empty(), "without //! at the top: {silent:?}");
 }
+
+#[test]
+fn unsafe_code_is_allowed_in_one_place() {
+    let mut all = Vec::new();
+    for root in ["src", "tests", "benches", "detectors/src", "detectors/benches"] {
+        files(Path::new(root), &mut all);
+    }
+    let allowed = format!("allow({}_code)", "unsafe");
+    let places: Vec<_> = all.into_iter().filter(|f| std::fs::read_to_string(f).expect("text").contains(&allowed)).collect();
+    assert_eq!(places, [Path::new("detectors/src/ahead.rs")]);
+}

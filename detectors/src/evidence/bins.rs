@@ -18,6 +18,7 @@ use super::levels::{Course, HOURLY_PANES, Levels};
 use super::mixture::Block;
 use super::trail::Rows;
 use super::{Band, Ladder, Mixture, NormalTable, Sees, decay, exp, ln, nats, nats_per_pane_max, normal_cdf, overshoot, stops_learning_at};
+use crate::ahead::{Ahead, ask_for};
 use crate::sketch::log_linear::{middle, upper_edge};
 use crate::sketch::once_each;
 use crate::verdict::{Call, Reading, Release, State};
@@ -215,6 +216,28 @@ impl Regrouped {
 }
 
 // === impl BinsBank ===
+
+impl Ahead for BinsBank {
+    #[inline]
+    fn ask_for_own(&self) {
+        ask_for(self);
+    }
+
+    #[inline]
+    fn ask_for_state(&self) {
+        match &self.armed {
+            Some(armed) => ask_for(&**armed),
+            None => self.gathered.ask_for_end(),
+        }
+    }
+
+    #[inline]
+    fn ask_for_trail(&self) {
+        if let Some(armed) = &self.armed {
+            armed.trail.ask_for_end();
+        }
+    }
+}
 
 impl BinsBank {
     pub fn new(settings: BinsSettings) -> BinsBank {
@@ -537,6 +560,13 @@ impl Gathered {
             let whole = (count / u32::from(u16::MAX)) as usize;
             self.0.extend(std::iter::repeat_n((bin, u16::MAX), whole));
             self.0.push((bin, (count % u32::from(u16::MAX)) as u16));
+        }
+    }
+
+    #[inline]
+    fn ask_for_end(&self) {
+        if let Some(last) = self.0.last() {
+            ask_for(last);
         }
     }
 

@@ -18,6 +18,7 @@ use super::{
     Band, Ladder, Mixture, Sees, apart, decay, excess_rising, ln, ln_rising, ln_rising_of_half, nats, nats_per_pane_max, overshoot,
     recovery_injection, stops_learning_at,
 };
+use crate::ahead::{Ahead, ask_for, ask_for_first};
 use crate::verdict::{Call, Change, Reading, Release, State};
 
 /// Classes that are told apart; all others are one.
@@ -70,6 +71,8 @@ const AT_LEAST: f64 = 0.005;
 /// The share for which a doubling must be visible before the bank is armed.
 const ARMING_SHARE: f64 = 0.05;
 
+/// What is asked for of the names of a bank that is warming: they may be ten thousand, and a pane brings few.
+const WARMING_BYTES_MAX: usize = 1_024;
 /// What evidence is gathered with while nothing may be paged: only its climbs are looked at, and those do not depend on it.
 const SHADOW_INJECTION: f64 = 1e-9;
 /// Evidence in nats below which readings do not go.
@@ -167,6 +170,33 @@ struct Frozen {
 }
 
 // === impl ClassBank ===
+
+impl Ahead for ClassBank {
+    #[inline]
+    fn ask_for_own(&self) {
+        ask_for(self);
+    }
+
+    #[inline]
+    fn ask_for_state(&self) {
+        match &self.slots {
+            Some(slots) => {
+                ask_for(&*slots.classes);
+                ask_for(&*slots.of);
+                slots.evidence.ask_for();
+                slots.trail.ask_for_end();
+            }
+            None => ask_for_first(&*self.known, WARMING_BYTES_MAX),
+        }
+    }
+
+    #[inline]
+    fn ask_for_trail(&self) {
+        if let Some(slots) = &self.slots {
+            ask_for(&*slots.ladders);
+        }
+    }
+}
 
 impl ClassBank {
     pub fn new(settings: ClassSettings) -> ClassBank {

@@ -11,6 +11,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::NATS_PER_PANE_MAX;
+use crate::ahead::ask_for;
 
 /// Alternatives side by side.
 pub const LANES: usize = 8;
@@ -103,6 +104,12 @@ fn exp_lanes(x: &[f32; LANES]) -> [f32; LANES] {
 impl Mixture {
     pub fn new(arms: usize) -> Mixture {
         Mixture { blocks: vec![IDLE; arms.div_ceil(LANES)] }
+    }
+
+    /// Asks for its memory.
+    #[inline]
+    pub fn ask_for(&self) {
+        ask_for(&*self.blocks);
     }
 
     /// One pane of alternatives that share the injection alike.

@@ -21,6 +21,7 @@ use super::levels::{Course, HOUR_SHARE_MIN, HOURLY_PANES, Level, Levels};
 use super::mixture::Block;
 use super::trail::Trail;
 use super::{Band, Ladder, Mixture, Sees, decay, exp, ln, ln_near, nats_per_pane_max, overshoot, recovery_injection};
+use crate::ahead::{Ahead, ask_for};
 use crate::verdict::{Call, Change, Reading, Release, State};
 
 const RECOVERY_ARMS: usize = 5;
@@ -212,6 +213,20 @@ struct Frozen {
 }
 
 // === impl RateBank ===
+
+impl Ahead for RateBank {
+    #[inline]
+    fn ask_for_own(&self) {
+        ask_for(self);
+    }
+
+    #[inline]
+    fn ask_for_state(&self) {
+        if let Some(live) = &self.live {
+            ask_for(&**live);
+        }
+    }
+}
 
 impl RateBank {
     pub fn new(settings: RateSettings) -> RateBank {

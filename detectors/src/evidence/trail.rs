@@ -8,6 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::ahead::ask_for;
 use crate::verdict::Onset;
 
 pub const STEPS_MAX: usize = 48;
@@ -84,6 +85,17 @@ impl Rows {
         let end = self.sums.len() + self.width;
         self.sums.extend(numbers.take(self.width).map(Count::keep));
         self.sums.resize(end, Count::keep(0.0));
+    }
+
+    /// Asks for the memory of the newest row and the next one.
+    #[inline]
+    pub fn ask_for_end(&self) {
+        let (row, len) = (self.sums.len(), self.lengths_ms.len());
+        if row > 0 {
+            ask_for(&self.sums[row - self.width]);
+            ask_for(&self.sums[row - 1]);
+            ask_for(&self.lengths_ms[len - 1]);
+        }
     }
 
     pub fn clear(&mut self) {
