@@ -142,14 +142,18 @@ fn bins(series: usize, panes: usize, events: u32, r: &mut Rng) -> f64 {
 
 /// Banks that are new or still learn: `history` panes are learned before the clock starts, and `timed` more of every series are timed.
 /// With a history of 0 the first touch of their memory is part of it.
-fn learning<B: Clone>(new: &B, series: usize, history: usize, timed: usize, mut step: impl FnMut(&mut B, usize, i64)) -> f64 {
+fn learning<B: Clone + Ahead>(new: &B, series: usize, history: usize, timed: usize, mut step: impl FnMut(&mut B, usize, i64)) -> f64 {
     let mut banks: Vec<B> = (0..series).map(|_| new.clone()).collect();
     let mut at = 0;
+    let asks = setting("ASK", 1.0) > 0.0;
     let mut round = |banks: &mut [B], at: i64| {
         for i in 0..series {
             // Neighbours in time are no neighbours in memory.
-            let one = (i * 7_919) % series;
-            step(&mut banks[one], i, at);
+            let one = |i: usize| (i * 7_919) % series;
+            if asks {
+                ask_ahead(banks, |k| one(i + k));
+            }
+            step(&mut banks[one(i)], i, at);
         }
     };
     for _ in 0..history {
