@@ -8,8 +8,8 @@
 The libraries do not agree on their dependencies, so each group gets an environment of its own, outside the tree:
 
     python3 -m venv /tmp/ref-a && /tmp/ref-a/bin/pip install scipy river frouros typing_extensions
-    python3 -m venv /tmp/ref-b && /tmp/ref-b/bin/pip install evidently
-    python3 -m venv /tmp/ref-c && /tmp/ref-c/bin/pip install nannyml
+    python3 -m venv /tmp/ref-b && /tmp/ref-b/bin/pip install evidently "pandas<3"
+    python3 -m venv /tmp/ref-c && /tmp/ref-c/bin/pip install nannyml statsmodels
     for e in a b c; do /tmp/ref-$e/bin/python compare.py golden.json; done
 
 Inputs are not stored: both sides make them from the same linear congruential generator (Knuth's MMIX constants).
