@@ -1,8 +1,9 @@
 //! What does a pane of a settled fleet cost the judge?
 //!
-//! MODELS models (1,000) of REGIONS regions (10): a group of each model as a whole and of each of its regions, so 11,000 groups and some 90,000 lines, all of which have
-//! learned and are judged in every pane: every group's memory was last touched as many groups ago. No broker, no decoding: closed panes in, sayings
-//! out. `cargo bench --bench judge`; PANES are timed (40) after LEARN (400), EVENTS (25) predictions of a region each.
+//! MODELS models (1,000) of REGIONS regions (10): a group of each model as a whole and of each of its regions, so 11,000 groups and 58,000 lines,
+//! all of which have learned and are judged in every pane: every group's memory was last touched as many groups ago. No broker, no
+//! decoding: closed panes in, sayings out. `cargo bench --bench judge`; PANES are timed (40) after LEARN (400), EVENTS (25) predictions
+//! of a region each. Results stand in `benches/results/banks.md`.
 
 use std::sync::Arc;
 

@@ -9,10 +9,12 @@
 /// Bytes that come together.
 const LINE: usize = 64;
 
-/// A bank whose memory can be asked for: its own first, a while later what that points to, and a while later what that points to.
+/// A bank whose memory can be asked for in three steps, a pane or so apart: each reads what the one before has asked for.
 pub trait Ahead {
     fn ask_for_own(&self);
+    /// What the bank itself points to.
     fn ask_for_state(&self) {}
+    /// What that points to.
     fn ask_for_trail(&self) {}
 }
 
@@ -26,11 +28,17 @@ pub fn ask_for<T: ?Sized>(value: &T) {
 #[inline]
 pub fn ask_for_first<T: ?Sized>(value: &T, bytes: usize) {
     let first = std::ptr::from_ref(value).cast::<i8>();
-    let before = first.addr() % LINE;
-    let bytes = bytes.min(size_of_val(value));
-    for at in (0..bytes + before).step_by(LINE).take_while(|_| bytes > 0) {
-        hint(first.wrapping_add(at).wrapping_sub(before));
+    for line in lines(first.addr(), bytes.min(size_of_val(value))) {
+        hint(first.with_addr(line));
     }
+}
+
+/// Where the lines begin that so many bytes from an address on lie in.
+#[inline]
+fn lines(address: usize, bytes: usize) -> impl Iterator<Item = usize> {
+    let first = address - address % LINE;
+    let end = if bytes == 0 { first } else { address + bytes };
+    (first..end).step_by(LINE)
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -45,3 +53,18 @@ fn hint(line: *const i8) {
 #[cfg(not(target_arch = "x86_64"))]
 #[inline]
 fn hint(_: *const i8) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_is_asked_for_once() {
+        let of = |address, bytes| lines(address, bytes).collect::<Vec<_>>();
+        assert_eq!(of(128, 64), [128]);
+        assert_eq!(of(128, 65), [128, 192]);
+        assert_eq!(of(188, 8), [128, 192], "a value that lies across two");
+        assert_eq!(of(191, 66), [128, 192, 256]);
+        assert_eq!(of(130, 0), [0; 0]);
+    }
+}
