@@ -2,7 +2,8 @@
 //!
 //! `--errors DIR` scores them on 0/1 error streams (`<name>.txt`, one digit a line; `--streams` lists each), `--tcpd DIR` writes the
 //! change points of a test on annotated series (`series/<name>.json`) for their scorer, `--quiet` counts alarms on streams without a
-//! change, `--speed` times updates, and those of River and frouros in the same run with `--python INTERPRETER`. `--test NAME` and
+//! change, `--speed` times updates, and those of River, frouros and alibi-detect in the same run with `--python INTERPRETER`, once for each that
+//! has any of them. `--test NAME` and
 //! `--set KNOB=VALUE` (again and again) choose one test and its settings, `--out FILE` writes its alarms or change points as JSON.
 //! Results and conditions stand in `benches/results/streams.md`.
 
@@ -91,12 +92,21 @@ struct Arguments {
     quiet: bool,
     speed: bool,
     streams: bool,
-    python: Option<String>,
+    python: Vec<String>,
 }
 
 fn arguments() -> Arguments {
-    let mut a =
-        Arguments { errors: None, tcpd: None, out: None, test: None, settings: Vec::new(), quiet: false, speed: false, streams: false, python: None };
+    let mut a = Arguments {
+        errors: None,
+        tcpd: None,
+        out: None,
+        test: None,
+        settings: Vec::new(),
+        quiet: false,
+        speed: false,
+        streams: false,
+        python: Vec::new(),
+    };
     let mut given = std::env::args().skip(1);
     while let Some(name) = given.next() {
         let mut value = || given.next().unwrap_or_else(|| panic!("{name} needs a value"));
@@ -110,7 +120,7 @@ fn arguments() -> Arguments {
                 let (knob, number) = text.split_once('=').expect("KNOB=VALUE");
                 a.settings.push((knob.to_owned(), number.parse().expect("a number")));
             }
-            "--python" => a.python = Some(value()),
+            "--python" => a.python.push(value()),
             "--quiet" => a.quiet = true,
             "--speed" => a.speed = true,
             "--streams" => a.streams = true,
@@ -173,7 +183,7 @@ fn main() {
         }
     }
     if a.speed {
-        speed(a.python.as_deref());
+        speed(&a.python);
     }
 }
 
@@ -299,17 +309,17 @@ fn quiet_populations(only: Option<&str>, settings: &[(&str, f64)]) {
 }
 
 /// Nanoseconds per update at the defaults, on the streams of `compare.py --speed`, reset after an alarm; the best of five.
-fn speed(python: Option<&str>) {
+fn speed(pythons: &[String]) {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/reference/compare.py");
-    let theirs = python.map(|p| {
+    let theirs = pythons.iter().map(|p| {
         let run = std::process::Command::new(p).args([script, "--speed", "tsv"]).output().expect("the interpreter of --python runs");
         assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
         String::from_utf8(run.stdout).expect("text")
     });
-    let of = |library: &str, test: &str| -> Option<f64> {
-        theirs.as_ref()?.lines().find_map(|l| l.strip_prefix(&format!("{library}\t{test}\t"))?.parse().ok())
-    };
-    println!("{:<18} {:>10} {:>12} {:>12}", "test", "ours ns", "River", "frouros");
+    let theirs: String = theirs.collect();
+    let of =
+        |library: &str, test: &str| -> Option<f64> { theirs.lines().find_map(|l| l.strip_prefix(&format!("{library}\t{test}\t"))?.parse().ok()) };
+    println!("{:<18} {:>10} {:>12} {:>12} {:>16}", "test", "ours ns", "River", "frouros", "alibi-detect");
     let bits = Lcg(71).bits(20_000, 0.1);
     let mut g = Lcg(72);
     let values: Vec<f64> = (0..20_000).map(|_| g.bell()).collect();
@@ -323,6 +333,6 @@ fn speed(python: Option<&str>) {
             best = best.min(start.elapsed().as_nanos() as f64 / stream.len() as f64);
         }
         let told = |library: &str| of(library, kind.name).map_or("-".to_owned(), |ns| format!("{ns:.0} ({:.0}x)", ns / best));
-        println!("{:<18} {best:>10.1} {:>12} {:>12}", kind.name, told("river"), told("frouros"));
+        println!("{:<18} {best:>10.1} {:>12} {:>12} {:>16}", kind.name, told("river"), told("frouros"), told("alibi"));
     }
 }

@@ -2,7 +2,7 @@
 """Answers of the reference libraries on seeded inputs, for detectors/tests/golden.rs.
 
     compare.py golden.json          renews in the file what the libraries of this interpreter say, and leaves the rest
-    compare.py --speed              nanoseconds per update of River and frouros, on the streams of benches/streams.rs
+    compare.py --speed              nanoseconds per update of River, frouros and alibi-detect, on the streams of benches/streams.rs
     compare.py --speed tsv          the same, one "library<TAB>test<TAB>ns" a line, for benches/streams.rs
 
 The libraries do not agree on their dependencies, so each group gets an environment of its own, outside the tree:
@@ -10,11 +10,13 @@ The libraries do not agree on their dependencies, so each group gets an environm
     python3 -m venv /tmp/ref-a && /tmp/ref-a/bin/pip install scipy river frouros typing_extensions
     python3 -m venv /tmp/ref-b && /tmp/ref-b/bin/pip install evidently "pandas<3"
     python3 -m venv /tmp/ref-c && /tmp/ref-c/bin/pip install nannyml statsmodels
+    python3 -m venv /tmp/ref-d && /tmp/ref-d/bin/pip install alibi-detect            (only for --speed)
     for e in a b c; do /tmp/ref-$e/bin/python compare.py golden.json; done
 
 Inputs are not stored: both sides make them from the same linear congruential generator (Knuth's MMIX constants).
 """
 import importlib.metadata
+import importlib.util
 import json
 import sys
 import time
@@ -322,31 +324,52 @@ def golden(path):
                                     else json.dumps(v)) for k, v in doc.items()) + "\n}\n")
 
 
+def feed(library, detector, xs):
+    if library == "river":
+        for x in xs:
+            detector.update(x)
+    elif library == "frouros":
+        for x in xs:
+            detector.update(value=x)
+            if detector.drift:
+                detector.reset()
+    else:
+        for x in xs:
+            if detector.predict(np.array([x]))["data"]["is_drift"]:
+                detector.reset()
+
+
 def speed(tsv):
-    from frouros.detectors import concept_drift as cd
-    from river import drift
-    from river.drift import binary
+    """Libraries that this interpreter has. Those of alibi-detect compare a window of 40 with 1,000 values known to be quiet."""
     bits = stream({"seed": 71, "kind": "bits", "parts": [[20000, 0.1]]})
     reals = stream({"seed": 72, "kind": "values", "parts": [[20000, 0.0, 1.0]]})
-    river = {"adwin": (drift.ADWIN(), reals), "page_hinkley": (drift.PageHinkley(), reals), "kswin": (drift.KSWIN(seed=1), reals[:2000]),
-             "ddm": (binary.DDM(), bits), "eddm": (binary.EDDM(), bits), "hddm_a": (binary.HDDM_A(), bits),
-             "hddm_w": (binary.HDDM_W(), bits), "fhddm": (binary.FHDDM(), bits)}
-    frouros = {"cusum": (cd.CUSUM(), reals), "gma": (cd.GeometricMovingAverage(), reals), "ecdd": (cd.ECDDWT(), bits),
-               "page_hinkley": (cd.PageHinkley(), reals), "ddm": (cd.DDM(), bits), "eddm": (cd.EDDM(), bits), "hddm_a": (cd.HDDMA(), bits),
-               "hddm_w": (cd.HDDMW(), bits), "adwin": (cd.ADWIN(), bits[:5000]), "kswin": (cd.KSWIN(), reals[:2000]),
-               "bocpd_normal": (cd.BOCD(), reals[:600])}
-    for library, tests in (("river", river), ("frouros", frouros)):
+    has = importlib.util.find_spec
+    parts = []
+    if has("river"):
+        from river import drift
+        from river.drift import binary
+        parts.append(("river", {
+            "adwin": (drift.ADWIN(), reals), "page_hinkley": (drift.PageHinkley(), reals), "kswin": (drift.KSWIN(seed=1), reals[:2000]),
+            "ddm": (binary.DDM(), bits), "eddm": (binary.EDDM(), bits), "hddm_a": (binary.HDDM_A(), bits),
+            "hddm_w": (binary.HDDM_W(), bits), "fhddm": (binary.FHDDM(), bits)}))
+    if has("frouros"):
+        from frouros.detectors import concept_drift as cd
+        parts.append(("frouros", {
+            "cusum": (cd.CUSUM(), reals), "gma": (cd.GeometricMovingAverage(), reals), "ecdd": (cd.ECDDWT(), bits),
+            "page_hinkley": (cd.PageHinkley(), reals), "ddm": (cd.DDM(), bits), "eddm": (cd.EDDM(), bits), "hddm_a": (cd.HDDMA(), bits),
+            "hddm_w": (cd.HDDMW(), bits), "adwin": (cd.ADWIN(), bits[:5000]), "kswin": (cd.KSWIN(), reals[:2000]),
+            "bocpd_normal": (cd.BOCD(), reals[:600])}))
+    if has("alibi_detect"):
+        from alibi_detect.cd import CVMDriftOnline, FETDriftOnline
+        how = {"ert": 150, "window_sizes": [40], "n_bootstraps": 10000, "verbose": False}
+        quiet = np.array([int(x) for x in bits[-1000:]])
+        parts.append(("alibi", {
+            "fhddm": (FETDriftOnline(quiet, **how), bits[:5000]), "kswin": (CVMDriftOnline(np.array(reals[-1000:]), **how), reals[:5000])}))
+    for library, tests in parts:
         for name, (detector, xs) in tests.items():
             xs = [int(x) for x in xs] if xs[0] in (0.0, 1.0) else xs
             start = time.perf_counter()
-            if library == "river":
-                for x in xs:
-                    detector.update(x)
-            else:
-                for x in xs:
-                    detector.update(value=x)
-                    if detector.drift:
-                        detector.reset()
+            feed(library, detector, xs)
             ns = (time.perf_counter() - start) / len(xs) * 1e9
             print("%s\t%s\t%.0f" % (library, name, ns) if tsv else "%-8s %-14s %10.0f ns per update" % (library, name, ns))
 
